@@ -1,0 +1,1 @@
+"""Data sets to batches, and their augmentation on the device."""

@@ -1,0 +1,203 @@
+"""Augmentations on the device, a whole batch under one jit, with torchvision's semantics.
+
+Images are float RGB in [0, 1], channels last. The functions on one image at given parameters agree with torchvision
+0.28's float tensor backend; `augment` draws the parameters with torchvision's distributions and orders (its random
+numbers are other ones, of course).
+Source: torchvision/transforms/transforms.py and _functional_tensor.py; Pillow differs by its 8-bit rounding after
+every step.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from vit_jax import InputError
+from vit_jax.attention import Key
+
+GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of R, G and B
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What is drawn for every training image, in this order; the defaults change nothing.
+
+    crop_scale:  RandomResizedCrop's (least, most) share of the area; None takes the whole image.
+    crop_ratio:  its (least, most) width / height, drawn uniformly in the logarithm.
+    degrees:     RandomAffine's rotation, uniform in [-degrees, degrees], nearest, filled with black.
+    flip:        RandomHorizontalFlip's probability.
+    brightness, contrast, saturation: ColorJitter's factor, uniform in [max(0, 1 - x), 1 + x].
+    hue:         ColorJitter's shift in turns, uniform in [-hue, hue], at most 0.5. The four come in random order.
+    """
+
+    crop_scale: tuple[float, float] | None = None
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    degrees: float = 0.0
+    flip: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("crop_scale", "crop_ratio"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, tuple(value))
+                if not (len(value) == 2 and 0 < value[0] <= value[1]):
+                    raise InputError(f"{name} is (least, most), both above 0, not {tuple(value)}")
+        if self.crop_scale is not None and self.crop_scale[1] > 1:
+            raise InputError(f"crop_scale is a share of the area, at most 1, not {self.crop_scale[1]}")
+        if not 0 <= self.flip <= 1 or not 0 <= self.hue <= 0.5 or not 0 <= self.degrees <= 180:
+            raise InputError("flip is in [0, 1], hue in [0, 0.5] and degrees in [0, 180]")
+        if min(self.brightness, self.contrast, self.saturation) < 0:
+            raise InputError("brightness, contrast and saturation are at least 0")
+
+
+def _resize_weights(start: Any, length: Any, old: int, new: int) -> Float[Array, "new old"]:
+    """Bilinear, antialiased weights that resize the samples [start, start + length) of `old` to `new`.
+
+    What lies outside the crop has no weight, as when the crop is cut out first; rows sum to 1.
+    """
+    scale = length / new
+    reach = jnp.maximum(scale, 1.0)  # when shrinking, the triangle widens to cover what it stands for
+    centres = start + (jnp.arange(new) + 0.5) * scale
+    samples = jnp.arange(old)
+    weights = 1.0 - jnp.abs(samples[None, :] + 0.5 - centres[:, None]) / reach
+    inside = (samples >= start) & (samples < start + length)
+    weights = jnp.where(inside[None, :], jnp.maximum(weights, 0.0), 0.0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def resized_crop(
+    image: Float[Array, "h w c"], top: Any, left: Any, height: Any, width: Any, size: tuple[int, int]
+) -> Float[Array, "H W c"]:
+    """Cut out a box (pixels) and resize it to `size`, bilinear with antialias."""
+    rows = _resize_weights(top, height, image.shape[0], size[0]).astype(image.dtype)
+    columns = _resize_weights(left, width, image.shape[1], size[1]).astype(image.dtype)
+    exact = jax.lax.Precision.HIGHEST
+    return jnp.einsum("Yy,yxc,Xx->YXc", rows, image, columns, precision=exact)
+
+
+def rotate(image: Float[Array, "h w c"], degrees: Any) -> Float[Array, "h w c"]:
+    """Turn clockwise about the centre, as RandomAffine does; nearest pixel, black where nothing comes from inside."""
+    h, w, _ = image.shape
+    angle = jnp.deg2rad(degrees)
+    x = jnp.arange(w) - (w - 1) / 2
+    y = (jnp.arange(h) - (h - 1) / 2)[:, None]
+    column = jnp.cos(angle) * x[None, :] + jnp.sin(angle) * y + (w - 1) / 2
+    row = -jnp.sin(angle) * x[None, :] + jnp.cos(angle) * y + (h - 1) / 2
+    column, row = jnp.round(column).astype(jnp.int32), jnp.round(row).astype(jnp.int32)  # half to even
+    inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
+    taken = image[row.clip(0, h - 1), column.clip(0, w - 1)]
+    return jnp.where(inside[..., None], taken, jnp.zeros((), image.dtype))
+
+
+def greyscale(image: Float[Array, "h w 3"]) -> Float[Array, "h w 1"]:
+    """Luma."""
+    return (image * jnp.asarray(GREY, image.dtype)[None, None]).sum(axis=-1, keepdims=True)
+
+
+def _blend(image: Float[Array, "h w 3"], other: Float[Array, "..."], factor: Any) -> Float[Array, "h w 3"]:
+    return jnp.clip(factor * image + (1.0 - factor) * other, 0.0, 1.0)
+
+
+def adjust_brightness(image: Float[Array, "h w 3"], factor: Any) -> Float[Array, "h w 3"]:
+    """Blend with black: 0 is black, 1 the image."""
+    return jnp.clip(image * factor, 0.0, 1.0)
+
+
+def adjust_contrast(image: Float[Array, "h w 3"], factor: Any) -> Float[Array, "h w 3"]:
+    """Blend with the mean of the grey image (the exact one; Pillow rounds it)."""
+    return _blend(image, greyscale(image).mean().reshape(1, 1, 1), factor)
+
+
+def adjust_saturation(image: Float[Array, "h w 3"], factor: Any) -> Float[Array, "h w 3"]:
+    """Blend with the grey image: 0 is grey."""
+    return _blend(image, greyscale(image), factor)
+
+
+def adjust_hue(image: Float[Array, "h w 3"], turns: Any) -> Float[Array, "h w 3"]:
+    """Shift the hue by a share of a full turn, through HSV and back."""
+    r, g, b = image[..., 0], image[..., 1], image[..., 2]
+    value, least = image.max(axis=-1), image.min(axis=-1)
+    chroma = value - least
+    grey = chroma == 0
+    saturation = chroma / jnp.where(grey, 1.0, value)
+    divisor = jnp.where(grey, 1.0, chroma)
+    red, green, blue = (value - r) / divisor, (value - g) / divisor, (value - b) / divisor
+    sector = jnp.where(value == r, blue - green, jnp.where(value == g, 2.0 + red - blue, 4.0 + green - red))
+    hue = ((sector / 6.0 + 1.0) % 1.0 + turns) % 1.0
+    # Back: each channel is value - value * saturation * clip of a triangle of the hue (Foley, van Dam; in one formula).
+    k = (jnp.array([5.0, 3.0, 1.0], image.dtype)[None, None] + (hue * 6.0)[..., None]) % 6.0
+    ramp = jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
+    return value[..., None] * (1.0 - saturation[..., None] * ramp)
+
+
+def _draw_crop(key: Key, settings: Augment, h: int, w: int) -> tuple[Array, Array, Array, Array]:
+    """RandomResizedCrop's box (top, left, height, width): the first of ten draws that fits, else the centre."""
+    assert settings.crop_scale is not None
+    area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
+    least, most = settings.crop_scale
+    area = h * w * jax.random.uniform(area_key, (10,), minval=least, maxval=most)
+    low, high = settings.crop_ratio
+    ratio = jnp.exp(jax.random.uniform(ratio_key, (10,), minval=jnp.log(low), maxval=jnp.log(high)))
+    widths, heights = jnp.round(jnp.sqrt(area * ratio)), jnp.round(jnp.sqrt(area / ratio))
+    fits = (widths > 0) & (widths <= w) & (heights > 0) & (heights <= h)
+    first = jnp.argmax(fits)
+    # The fallback keeps as much as the nearest allowed ratio lets it.
+    whole = w / h
+    fallback_w = w if whole <= high else round(h * high)
+    fallback_h = h if whole >= low else round(w / low)
+    width = jnp.where(fits.any(), widths[first], fallback_w)
+    height = jnp.where(fits.any(), heights[first], fallback_h)
+    top = jnp.floor(jax.random.uniform(top_key) * (h - height + 1)).clip(0, h - height)
+    left = jnp.floor(jax.random.uniform(left_key) * (w - width + 1)).clip(0, w - width)
+    top = jnp.where(fits.any(), top, (h - height) // 2)
+    left = jnp.where(fits.any(), left, (w - width) // 2)
+    return top, left, height, width
+
+
+def _jitter(key: Key, settings: Augment, image: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
+    """ColorJitter: the adjustments whose strength is not 0, at drawn factors, in a drawn order."""
+    order_key, *keys = jax.random.split(key, 5)
+    names = ("brightness", "contrast", "saturation")
+    adjustments = []
+    for name, adjust, factor_key in zip(
+        names, (adjust_brightness, adjust_contrast, adjust_saturation), keys, strict=False
+    ):
+        strength = getattr(settings, name)
+        factor = jax.random.uniform(factor_key, minval=max(0.0, 1.0 - strength), maxval=1.0 + strength)
+        if strength > 0:
+            adjustments.append(lambda x, adjust=adjust, factor=factor: adjust(x, factor))
+    if settings.hue > 0:
+        turns = jax.random.uniform(keys[3], minval=-settings.hue, maxval=settings.hue)
+        adjustments.append(lambda x: adjust_hue(x, turns))
+    order = jax.random.permutation(order_key, len(adjustments))
+    for place in range(len(adjustments)):
+        image = jax.lax.switch(order[place], adjustments, image)
+    return image
+
+
+def augment_one(key: Key, image: Float[Array, "h w 3"], settings: Augment) -> Float[Array, "h w 3"]:
+    """One image, augmented by draws from the key; the size stays."""
+    crop_key, turn_key, flip_key, jitter_key = jax.random.split(key, 4)
+    h, w, _ = image.shape
+    if settings.crop_scale is not None:
+        image = resized_crop(image, *_draw_crop(crop_key, settings, h, w), (h, w))
+    if settings.degrees > 0:
+        image = rotate(image, jax.random.uniform(turn_key, minval=-settings.degrees, maxval=settings.degrees))
+    if settings.flip > 0:
+        image = jnp.where(jax.random.uniform(flip_key) < settings.flip, image[:, ::-1], image)
+    if max(settings.brightness, settings.contrast, settings.saturation, settings.hue) > 0:
+        image = _jitter(jitter_key, settings, image)
+    return image
+
+
+def augment(key: Key, images: UInt8[Array, "b h w 3"], settings: Augment) -> Float[Array, "b h w 3"]:
+    """8-bit images to augmented float32 images in [0, 1], every image by its own draws."""
+    scaled = images.astype(jnp.float32) / 255
+    keys = jax.random.split(key, images.shape[0])
+    return jax.vmap(lambda k, image: augment_one(k, image, settings))(keys, scaled)

@@ -1,0 +1,30 @@
+"""--data by name: a folder, digits, oxford_iiit_pet, tfds:NAME[/SPLIT]."""
+
+from pathlib import Path
+
+from experiments.data.dataset import Data
+from experiments.data.digits import open_digits
+from experiments.data.folder import open_folder
+from experiments.data.pets import open_pets
+from experiments.data.tfds import open_tfds
+from experiments.runtime import cache_folder
+from vit_jax import InputError
+
+HELP = "a folder of pictures, digits, oxford_iiit_pet, or tfds:NAME[/SPLIT] (SPLIT validates)"
+
+
+def open_data(spec: str, *, data_dir: str | None = None, val_fraction: float = 0.2, seed: int = 0) -> Data:
+    """The data set that `spec` names. data_dir: where downloads and prepared tfds sets lie.
+
+    Raises InputError in one line for whatever is wrong with it.
+    """
+    if spec == "digits":
+        return open_digits(val_fraction=val_fraction, seed=seed)
+    if spec == "oxford_iiit_pet":
+        return open_pets(Path(data_dir or cache_folder()) / "oxford_iiit_pet")
+    if spec.startswith("tfds:"):
+        name, _, split = spec.removeprefix("tfds:").partition("/")
+        return open_tfds(name, val_split=split or None, data_dir=data_dir, val_fraction=val_fraction, seed=seed)
+    if not Path(spec).exists():
+        raise InputError(f"{spec}: no such folder, and no data set of that name; --data takes {HELP}")
+    return open_folder(spec, val_fraction=val_fraction, seed=seed)

@@ -1,0 +1,45 @@
+"""Any picture file as an upright 8-bit RGB image."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vit_jax import InputError
+
+EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+class CorruptImageError(InputError):
+    """A file that is no readable image."""
+
+
+def open_rgb(file: str | Path | bytes) -> Image.Image:
+    """A picture, from a path or its bytes, decoded, upright (EXIF) and RGB.
+
+    Palettes, grey (8 and 16 bits) and CMYK are converted; alpha is dropped, as torchvision's loader does.
+    Raises CorruptImageError naming the file when it can't be decoded whole.
+    """
+    name = "image" if isinstance(file, bytes) else str(file)
+    source: Path | BinaryIO = io.BytesIO(file) if isinstance(file, bytes) else Path(file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # broken EXIF blocks and palettes warn, and still decode
+            with Image.open(source) as image:
+                image.load()
+                return _rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: no such file") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
+        raise CorruptImageError(f"{name}: not a readable image ({str(error) or type(error).__name__})") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits (Pillow's I;16, or I when read from PNG): keep the upper 8
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")

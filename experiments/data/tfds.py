@@ -1,0 +1,73 @@
+"""Any tensorflow-datasets set with an image and a label, read without TensorFlow."""
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+from experiments.data.dataset import Data, Split, split_off
+from experiments.data.images import open_rgb
+from vit_jax import InputError
+
+VAL_SPLITS = ("validation", "val", "test")
+
+
+def _builder(name: str, data_dir: str | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except Exception as error:  # many kinds: unknown names, broken metadata, a builder that imports TensorFlow
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"tfds:{name}: {first}; not prepared in {data_dir or 'the default data folder'}") from error
+
+
+def _prepare(builder: Any, name: str) -> None:
+    if builder.data_path.exists():
+        return
+    if importlib.util.find_spec("tensorflow") is None:
+        raise InputError(
+            f"tfds:{name}: not prepared in {builder.data_path}, and preparing needs TensorFlow; "
+            "pip install 'vit-jax[tfds]', or prepare it elsewhere and give --data-dir"
+        )
+    builder.download_and_prepare(file_format="array_record")
+
+
+def _split(builder: Any, split: str, where: str) -> Split:
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    if not {"image", "label"} <= set(features) or not isinstance(features["label"], tfds.features.ClassLabel):
+        raise InputError(f"{where}: has {', '.join(features)}, not an image and a class label")
+    # Undecoded, the labels are read fast and the pictures by the same decoder as everywhere here.
+    source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    labels = np.array([source[i]["label"] for i in range(len(source))], np.int32)
+    return Split([f"{where}[{i}]" for i in range(len(source))], labels, lambda i: open_rgb(source[i]["image"]))
+
+
+def open_tfds(
+    name: str, *, val_split: str | None = None, data_dir: str | None = None, val_fraction: float = 0.2, seed: int = 0
+) -> Data:
+    """The set `name` (NAME or NAME:version): its train split, and validation from val_split.
+
+    Without val_split: validation, val or test, the first there is, else val_fraction of train. A set that is not
+    prepared is prepared where TensorFlow is installed. Raises InputError in one line for everything else.
+    """
+    builder = _builder(name, data_dir)
+    _prepare(builder, name)
+    splits = builder.info.splits
+    wanted = val_split or next((split for split in VAL_SPLITS if split in splits), None)
+    for needed in ("train", val_split):
+        if needed is not None and needed not in splits:
+            raise InputError(f"tfds:{name}: no split {needed}; it has {', '.join(splits)}")
+    try:
+        train = _split(builder, "train", f"tfds:{name}/train")
+        classes = tuple(builder.info.features["label"].names)
+        if wanted is None:
+            return Data(f"tfds:{name}", classes, *split_off(train, val_fraction, seed))
+        return Data(f"tfds:{name}", classes, train, _split(builder, wanted, f"tfds:{name}/{wanted}"))
+    except NotImplementedError as error:
+        raise InputError(
+            f"tfds:{name}: prepared as {builder.info.file_format}, which can't be read without TensorFlow; "
+            "prepare it with file_format='array_record'"
+        ) from error

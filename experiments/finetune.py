@@ -1,0 +1,235 @@
+"""python -m experiments.finetune: fine-tune a pretrained vision transformer, or train a small one from scratch.
+
+With no arguments: a small ViT on scikit-learn's digits, in about a minute on two CPU cores.
+"""
+
+import argparse
+import functools
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments import run, runtime
+from experiments.data.catalog import HELP, open_data
+from experiments.data.dataset import Data
+from experiments.data.pipeline import Pictures, batches_per_epoch, ordered_batches, training_batches
+from experiments.flags import add_recipe_flags, differing, overridden
+from experiments.models import BEST, starting_model
+from experiments.recipe import RECIPES
+from experiments.run import RunConfig
+from vit_jax import InputError, VisionTransformer, count_parameters, save
+from vit_jax.cli import Parser, non_negative, share
+from vit_jax.errors import one_line_errors
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m experiments.finetune", description="Fine-tune, or train from scratch.")
+    parser.add_argument("--data", default=argparse.SUPPRESS, help=f"{HELP} (default: digits)")
+    parser.add_argument("--data-dir", default=argparse.SUPPRESS, help="where downloads and tfds sets lie")
+    parser.add_argument("--val-fraction", type=share, default=argparse.SUPPRESS, help="held out (default: 0.2)")
+    parser.add_argument("--skip-corrupt", action="store_true", help="check every image first, go on without bad ones")
+    parser.add_argument("--weights", default=argparse.SUPPRESS, help="a saved model, a run, or a foreign .pth")
+    parser.add_argument("--recipe", choices=sorted(RECIPES), help="default: digits for digits, pets with weights or "
+                        "a large model, else scratch")  # fmt: skip
+    parser.add_argument("--out", help="the run's folder (default: runs/DATA)")
+    parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help="go on with that run (or --out's)")
+    parser.add_argument("--cache-gb", type=non_negative, default=4.0, help="memory for decoded images (default: 4)")
+    parser.add_argument("--tensorboard", action="store_true", help="write event files too")
+    add_recipe_flags(parser)
+    return parser
+
+
+def _default_recipe(data: str, model: str | None, weights: str | None) -> str:
+    if data == "digits":
+        return "digits"
+    return "pets" if weights or (model is not None and model[:2] in ("B_", "L_")) else "scratch"
+
+
+def _new_run(args: argparse.Namespace) -> tuple[Path, RunConfig]:
+    given = vars(args)
+    data, weights = given.get("data", "digits"), given.get("weights")
+    name = args.recipe or _default_recipe(data, given.get("model"), weights)
+    config = RunConfig(
+        recipe=overridden(RECIPES[name], args),
+        data=str(Path(data).absolute()) if Path(data).is_dir() else data,
+        data_dir=given.get("data_dir"),
+        val_fraction=given.get("val_fraction", 0.2),
+        skip_corrupt=args.skip_corrupt,
+        weights=str(Path(weights).absolute()) if weights else None,
+    )
+    folder = Path(args.out) if args.out else run.default_folder(Path(data.replace(":", "_")).name)
+    return folder, config
+
+
+def _old_run(args: argparse.Namespace) -> tuple[Path, RunConfig]:
+    if not (args.resume or args.out):
+        raise InputError("--resume needs the run's folder: --resume RUN")
+    folder = Path(args.resume or args.out)
+    config = run.read(folder)
+    changed = differing(config.recipe, args)
+    if changed:
+        raise InputError(f"{folder}: a resumed run keeps its settings; leave out {', '.join(changed)}")
+    return folder, config
+
+
+class Images(NamedTuple):
+    """The data set and its two splits, ready to be read at the model's size."""
+
+    data: Data
+    train: Pictures
+    val: Pictures
+
+
+def _open_images(data: Data, model: VisionTransformer, *, skip_corrupt: bool, cache_gb: float) -> Images:
+    preprocess = model.config.preprocess
+    assert preprocess is not None
+    budget = int(cache_gb * 1e9)
+    size = preprocess.size[0] * preprocess.size[1] * 3
+    share_of_train = min(budget, size * len(data.train))
+    pictures = [
+        Pictures(data.train, preprocess, budget=share_of_train),
+        Pictures(data.val, preprocess, budget=budget - share_of_train),
+    ]
+    fitting = min(budget // size, len(data.train) + len(data.val))
+    print(
+        f"data: {data.name}, {len(data.train):,} training and {len(data.val):,} validation images, "
+        f"{len(data.class_names)} classes; {fitting:,} of them kept decoded, {fitting * size / 1e6:,.0f} MB"
+    )
+    if skip_corrupt:
+        for place, split in enumerate(("training", "validation")):
+            pictures[place], problems = pictures[place].without_corrupt()
+            for problem in problems:
+                print(f"skipped: {problem}")
+            print(f"{len(problems)} unreadable {split} images skipped")
+    return Images(data, *pictures)
+
+
+def _model_name(config: RunConfig) -> str | None:
+    """The architecture that weights are held against: none when only the recipe's default names one."""
+    default = {recipe.model for recipe in RECIPES.values()}
+    return None if config.weights and config.recipe.model in default else config.recipe.model
+
+
+def _start(folder: Path, config: RunConfig, resume: bool, cache_gb: float) -> tuple[Any, Images]:
+    """The model at the run's beginning, and the images; a new run's folder is made once both are sound."""
+    recipe = config.recipe
+    data = open_data(config.data, data_dir=config.data_dir, val_fraction=config.val_fraction, seed=recipe.seed)
+    model = starting_model(
+        name=_model_name(config),
+        weights=config.weights,
+        num_classes=len(data.class_names),
+        image_size=recipe.image_size,
+        dropout=recipe.dropout,
+        seed=recipe.seed,
+    )
+    images = _open_images(data, model, skip_corrupt=config.skip_corrupt, cache_gb=cache_gb)
+    height, width = model.config.image_size
+    origin = f"from {config.weights}" if config.weights else f"{recipe.model} from scratch"
+    print(f"model: {origin}, {height}x{width}, {count_parameters(model):,} parameters")
+    if not resume:
+        run.create(folder, config)
+    return model, images
+
+
+def finetune(folder: Path, config: RunConfig, *, resume: bool, cache_gb: float = 4.0, tensorboard: bool = False) -> Any:
+    """Run or resume training in `folder`; answers the Outcome. Raises InputError for what the user can mend."""
+    import jax
+    import jax.numpy as jnp
+
+    from experiments.training.checkpoints import Checkpoints
+    from experiments.training.loop import Task, train
+    from experiments.training.metrics import MetricsLog
+    from experiments.training.sharding import divided, make_mesh, replicated
+    from experiments.training.state import Totals, TrainState, learning_rates, optimizer
+    from experiments.training.step import make_eval_step, make_train_step
+
+    recipe = config.recipe
+    mesh = make_mesh(recipe.batch_size)
+    model, images = _start(folder, config, resume, cache_gb)
+    preprocess = model.config.preprocess
+    steps = batches_per_epoch(len(images.train), recipe.batch_size)
+    tx = optimizer(recipe, learning_rates(recipe, steps))
+    state = replicated(mesh, TrainState(model, tx.init(model), jnp.zeros((), jnp.int32), Totals.zeros()))
+    checkpoints = Checkpoints(folder / "checkpoints")
+    best = None
+    if resume and checkpoints.latest() is not None:
+        state, progress = checkpoints.restore(state)
+        best = progress["best"]
+        print(f"resuming at step {int(state.step)} of {recipe.epochs * steps}")
+    log = MetricsLog(folder, step=int(state.step), tensorboard=tensorboard)
+    eval_step = make_eval_step(preprocess)
+
+    def batches(epoch: int, start: int) -> Iterator[Any]:
+        for batch in training_batches(images.train, recipe.batch_size, seed=recipe.seed, epoch=epoch, start=start):
+            yield divided(mesh, batch)
+
+    def validate(model: VisionTransformer) -> dict[str, float]:
+        parts = (eval_step(model, divided(mesh, b))[0] for b in ordered_batches(images.val, recipe.batch_size))
+        total = jax.device_get(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), parts))
+        return {"val_loss": float(total.loss / total.count), "val_accuracy": float(total.correct / total.count)}
+
+    def keep_best(model: VisionTransformer, record: dict[str, Any]) -> None:
+        provenance = {"data": config.data, "weights": config.weights, "recipe": recipe.as_dict(), "record": record}
+        save(model, folder / BEST, class_names=images.data.class_names, provenance=provenance)
+
+    task = Task(
+        batches,
+        steps,
+        recipe.epochs,
+        make_train_step(tx, recipe.augment, preprocess, recipe.seed),
+        validate,
+        keep_best,
+    )
+    try:
+        return train(task, state, checkpoints, log, best=best)
+    finally:
+        log.close()
+        checkpoints.close()
+        _draw(folder, config)
+
+
+def _draw(folder: Path, config: RunConfig) -> None:
+    from experiments.plots import plot_curves
+    from experiments.training.metrics import read_metrics
+
+    epochs = [record for record in read_metrics(folder / "metrics.jsonl") if "val_accuracy" in record]
+    if epochs:
+        plot_curves(epochs, folder / "curves.png", title=f"{config.recipe.model} on {Path(config.data).name}")
+
+
+def _report(folder: Path, outcome: Any, began: float) -> int:
+    if outcome.signal is not None:
+        name = signal.Signals(outcome.signal).name
+        print(f"\n{name}: saved at step {int(outcome.state.step)}; go on with")
+        print(f"  python -m experiments.finetune --resume {folder}")
+        return 128 + outcome.signal
+    best = outcome.best
+    print(f"best validation accuracy {best['val_accuracy']:.4f} in epoch {best['epoch']}")
+    print(f"done in {time.monotonic() - began:.0f} s; written to {folder}/:")
+    print("  best/          the best model, for vit_jax.load and the other programs")
+    print("  checkpoints/   the last and the best state of the training")
+    print("  curves.png, metrics.jsonl, config.json")
+    print("your own images, one folder for each class (or names like cat_12.jpg):")
+    print("  python -m experiments.finetune --data FOLDER --model B_16_imagenet1k --weights B_16_imagenet1k.pth")
+    return 0
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Run the command: 0 done, 2 a wrong input, 128 + signal when it was stopped and saved."""
+    began = time.monotonic()
+    args = _parser().parse_args(argv)
+    resume = args.resume is not None
+    folder, config = _old_run(args) if resume else _new_run(args)
+    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists already; give --resume to go on with that run, or another --out")
+    runtime.configure()
+    outcome = finetune(folder, config, resume=resume, cache_gb=args.cache_gb, tensorboard=args.tensorboard)
+    return _report(folder, outcome, began)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

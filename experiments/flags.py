@@ -1,0 +1,62 @@
+"""Flags that override a recipe: one for each of its numbers, absent unless given."""
+
+import argparse
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from experiments.data.augment import Augment
+from experiments.recipe import SCHEDULES, Recipe
+from vit_jax.cli import image_size, non_negative, positive_int, share
+
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "model": {"help": "a named architecture (python -m weights_convert list)"},
+    "epochs": {"type": positive_int},
+    "image_size": {"type": image_size, "metavar": "N|HxW", "help": "pixels; the patch must divide it"},
+    "batch_size": {"type": positive_int, "help": "images per step, over all devices"},
+    "learning_rate": {"type": non_negative, "help": "the peak"},
+    "schedule": {"choices": SCHEDULES},
+    "warmup_epochs": {"type": non_negative, "help": "linear from 0, may be a fraction"},
+    "beta1": {"type": share},
+    "beta2": {"type": share},
+    "eps": {"type": non_negative},
+    "weight_decay": {"type": non_negative},
+    "dropout": {"type": share, "help": "on branches and attention weights"},
+    "seed": {"type": int},
+}
+AUGMENT_OVERRIDES: dict[str, dict[str, Any]] = {
+    "crop_scale": {"type": float, "nargs": 2, "metavar": ("LEAST", "MOST"), "help": "share of the area"},
+    "crop_ratio": {"type": float, "nargs": 2, "metavar": ("LEAST", "MOST"), "help": "width / height"},
+    "degrees": {"type": non_negative, "help": "rotation, to either side"},
+    "flip": {"type": non_negative, "help": "probability of a horizontal flip"},
+    "brightness": {"type": non_negative},
+    "contrast": {"type": non_negative},
+    "saturation": {"type": non_negative},
+    "hue": {"type": non_negative, "help": "in turns, at most 0.5"},
+}
+
+
+def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every field of a recipe and of its augmentations."""
+    group = parser.add_argument_group("recipe overrides")
+    for name, options in OVERRIDES.items():
+        group.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, **options)
+    group = parser.add_argument_group("augmentation overrides")
+    group.add_argument("--no-augment", action="store_true", help="start from none at all")
+    for name, options in AUGMENT_OVERRIDES.items():
+        group.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, **options)
+
+
+def overridden(recipe: Recipe, args: argparse.Namespace) -> Recipe:
+    """The recipe with the flags that were given. Raises InputError as Recipe and Augment do."""
+    given = vars(args)
+    augment = Augment() if args.no_augment else recipe.augment
+    augment = replace(augment, **{name: given[name] for name in AUGMENT_OVERRIDES if name in given})
+    return replace(recipe, augment=augment, **{name: given[name] for name in OVERRIDES if name in given})
+
+
+def differing(recipe: Recipe, args: argparse.Namespace) -> list[str]:
+    """The flags that were given and would change the recipe."""
+    new, old = asdict(overridden(recipe, args)), asdict(recipe)
+    changed = [f.name for f in fields(Recipe) if f.name != "augment" and new[f.name] != old[f.name]]
+    changed += [name for name in AUGMENT_OVERRIDES if new["augment"][name] != old["augment"][name]]
+    return ["--" + name.replace("_", "-") for name in changed]

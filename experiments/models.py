@@ -1,0 +1,75 @@
+"""Opening the models that programs are given: a saved folder, a run's folder, or a foreign checkpoint."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+
+from vit_jax import CONFIGS, InputError, ModelCard, VisionTransformer, ViTConfig, load, load_card
+from vit_jax.checkpoint import CONFIG, from_arrays, to_arrays
+from weights_convert import convert
+
+BEST = "best"
+
+
+def model_folder(path: str | Path) -> Path:
+    """A saved model's folder: `path` itself, or best/ in it when it is a run. Raises InputError when it is none."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such model; give a folder written by vit_jax.save, or a run's folder")
+    if (path / BEST / CONFIG).is_file():
+        return path / BEST
+    if not path.is_dir():
+        raise InputError(f"{path}: a file; convert it first: python -m weights_convert convert {path} --out FOLDER")
+    if (path / "metrics.jsonl").is_file():
+        raise InputError(f"{path}: a run that has no best/ yet; let it finish an epoch")
+    return path
+
+
+def open_model(path: str | Path, *, image_size: Any = None) -> tuple[VisionTransformer, ModelCard]:
+    """A saved model, or a run's best, and its card. Raises InputError naming the folder."""
+    folder = model_folder(path)
+    return load(folder, image_size=image_size), load_card(folder)
+
+
+def starting_model(
+    *,
+    name: str | None,
+    weights: str | None,
+    num_classes: int,
+    image_size: tuple[int, int] | None,
+    dropout: float | None,
+    seed: int,
+) -> VisionTransformer:
+    """The model that training starts from: weights (a folder or a foreign file), or the named one from scratch.
+
+    Raises InputError when weights and name are of different architectures, and as load and convert do.
+    """
+    if name is not None and name not in CONFIGS:
+        raise InputError(f"unknown model {name!r}: one of {', '.join(CONFIGS)}")
+    if weights is not None:
+        model = _weighted(name, weights, num_classes, image_size)
+    else:
+        assert name is not None
+        config = replace(CONFIGS[name], num_classes=num_classes)
+        model = VisionTransformer(config.resized(image_size or config.image_size), rngs=nnx.Rngs(seed))
+    if dropout is None:
+        return model
+    return from_arrays(replace(model.config, dropout=dropout, attention_dropout=dropout), to_arrays(model))
+
+
+def _weighted(name: str | None, weights: str, num_classes: int, image_size: Any) -> VisionTransformer:
+    path = Path(weights)
+    if path.is_file():
+        return convert(path, name=name, image_size=image_size, num_classes=num_classes)
+    folder = model_folder(path)
+    if name is not None:
+        _check_architecture(CONFIGS[name], load_card(folder).config, f"{folder}: not {name}")
+    return load(folder, image_size=image_size, num_classes=num_classes)
+
+
+def _check_architecture(known: ViTConfig, found: ViTConfig, message: str) -> None:
+    for field in ("patch_size", "width", "depth", "num_heads", "mlp_dim", "in_channels"):
+        if getattr(known, field) != getattr(found, field):
+            raise InputError(f"{message}: its {field} is {getattr(found, field)}, not {getattr(known, field)}")

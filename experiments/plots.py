@@ -1,0 +1,70 @@
+"""Figures of a run: its curves, and a confusion matrix."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DPI = 150
+BLUE, VERMILION = "#0072B2", "#D55E00"  # Okabe and Ito's colour-blind safe pair
+
+
+def _new_figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _write(figure: Any, path: Path) -> None:
+    beside = path.with_name(f".{path.name}.partial")
+    figure.savefig(beside, format="png")
+    os.replace(beside, path)
+
+
+def plot_curves(records: Sequence[dict[str, Any]], path: Path, *, title: str) -> None:
+    """Training loss and validation accuracy by epoch, side by side, the best epoch marked."""
+    epochs = [record["epoch"] for record in records]
+    accuracy = [record["val_accuracy"] for record in records]
+    best = int(np.argmax(accuracy))
+    figure = _new_figure(8.0, 3.2)
+    figure.suptitle(title, fontsize=10)
+    left, right = figure.subplots(1, 2)
+    marker = "o" if len(epochs) < 30 else None
+    left.plot(epochs, [r["train_loss"] for r in records], color=BLUE, marker=marker, markersize=3)
+    left.set(xlabel="epoch", ylabel="training loss (nats)")
+    left.set_ylim(bottom=0)
+    right.plot(epochs, accuracy, color=BLUE, marker=marker, markersize=3)
+    right.plot([epochs[best]], [accuracy[best]], "o", color=VERMILION, markersize=6)
+    right.set(xlabel="epoch", ylabel="validation accuracy")
+    right.set_title(f"best {accuracy[best]:.4f} in epoch {epochs[best]}", fontsize=9, color=VERMILION)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.locator_params(axis="x", integer=True)
+    _write(figure, path)
+
+
+def plot_confusion(counts: np.ndarray, class_names: Sequence[str], path: Path, *, title: str) -> None:
+    """Confusion matrix, counts [C, C]: rows are the true classes (shown as shares), columns the predicted ones."""
+    size = len(class_names)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(16.0, 2.8 + 0.32 * size)
+    figure = _new_figure(side + 0.8, side)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    if size <= 60:
+        axes.set_xticks(range(size), class_names, rotation=90, fontsize=7)
+        axes.set_yticks(range(size), class_names, fontsize=7)
+    if size <= 20:
+        for row, column in np.argwhere(counts > 0):
+            dark = shares[row, column] < 0.6
+            text = str(counts[row, column])
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set_title(title, fontsize=9)
+    _write(figure, path)

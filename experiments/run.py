@@ -1,0 +1,77 @@
+"""A run's folder: config.json, metrics.jsonl, curves.png, checkpoints/ and best/."""
+
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from experiments.recipe import Recipe, from_dict
+from vit_jax import InputError
+
+FORMAT = "vit_jax_run/1"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that decides a run, and so all that resuming needs.
+
+    weights: a folder or file to start from, absolute, or None from scratch.
+    """
+
+    recipe: Recipe
+    data: str
+    data_dir: str | None
+    val_fraction: float
+    skip_corrupt: bool
+    weights: str | None
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("vit-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def default_folder(name: str) -> Path:
+    """runs/NAME, or runs/NAME-2 and so on where that is taken."""
+    base, count = Path("runs") / name, 1
+    folder = base
+    while folder.exists():
+        count += 1
+        folder = base.with_name(f"{base.name}-{count}")
+    return folder
+
+
+def create(folder: Path, config: RunConfig) -> None:
+    """Make a run's folder with its config.json. Raises InputError when it exists and is not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists already; give --resume to go on with that run, or another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = {"format": FORMAT, "command": sys.argv[1:], "versions": _versions()} | asdict(config)
+    beside = folder / "config.json.partial"
+    beside.write_text(json.dumps(stored, indent=1) + "\n")
+    os.replace(beside, folder / "config.json")
+
+
+def read(folder: Path) -> RunConfig:
+    """A run's config. Raises InputError when the folder is no run."""
+    path = folder / "config.json"
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text())
+        if stored.pop("format") != FORMAT:
+            raise InputError(f"format is not {FORMAT}")
+        recipe = from_dict(stored["recipe"])
+        names = ("data", "data_dir", "val_fraction", "skip_corrupt", "weights")
+        return RunConfig(recipe, **{name: stored[name] for name in names})
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: no run to resume (no config.json); check the path") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a run's config: {error}") from error

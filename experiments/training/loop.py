@@ -1,0 +1,135 @@
+"""The training loop: epochs of steps, a validation after each, progress, checkpoints, and a clean stop.
+
+The task (which images, which loss) comes as functions, so that every task shares it.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments.training.checkpoints import Checkpoints
+from experiments.training.interrupt import Interrupt
+from experiments.training.metrics import MetricsLog
+from experiments.training.state import Totals, TrainState
+from vit_jax import InputError
+
+LOG_SECONDS = 10.0  # how often a line of progress is printed
+TERMINAL_SECONDS = 0.5
+
+
+class Task(NamedTuple):
+    """What is trained.
+
+    batches(epoch, start): the epoch's batches from that one on, on the devices.
+    train_step(state, batch): the next state.
+    validate(model): {"val_loss": ..., "val_accuracy": ...} over every validation image.
+    keep_best(model, record): called whenever an epoch's val_accuracy is the best so far.
+    """
+
+    batches: Callable[[int, int], Iterator[Any]]
+    steps_per_epoch: int
+    epochs: int
+    train_step: Callable[[TrainState, Any], TrainState]
+    validate: Callable[[Any], dict[str, float]]
+    keep_best: Callable[[Any, dict[str, Any]], None]
+
+
+class Outcome(NamedTuple):
+    """How a run ended: its state, the best record of an epoch, and the signal that stopped it, if one did."""
+
+    state: TrainState
+    best: dict[str, Any] | None
+    signal: int | None
+
+
+class _Progress:
+    """Lines of progress with rate and time left, over the steps of this process."""
+
+    def __init__(self, task: Task, first_step: int):
+        self.task, self.first = task, first_step
+        self.began = self.shown = time.monotonic()
+        self.images_before = 0.0
+        self.terminal = sys.stdout.isatty()
+
+    def due(self) -> bool:
+        return time.monotonic() - self.shown >= (TERMINAL_SECONDS if self.terminal else LOG_SECONDS)
+
+    def show(self, step: int, totals: Totals) -> dict[str, float]:
+        loss, correct, count = (float(value) for value in jax.device_get(totals))
+        now = time.monotonic()
+        rate = (count - self.images_before) / max(now - self.shown, 1e-9)
+        self.images_before, self.shown = count, now
+        left = (self.task.epochs * self.task.steps_per_epoch - step) * (now - self.began) / (step - self.first)
+        epoch, within = divmod(step - 1, self.task.steps_per_epoch)
+        line = (
+            f"epoch {epoch + 1}/{self.task.epochs} step {within + 1}/{self.task.steps_per_epoch} "
+            f"loss {loss / count:.4f} accuracy {correct / count:.4f} {rate:.1f} images/s, {_duration(left)} left"
+        )
+        print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal else "\n", flush=True)
+        return {"loss": loss / count, "accuracy": correct / count, "images_per_second": rate}
+
+    def line(self, text: str) -> None:
+        print(f"\r\033[K{text}" if self.terminal else text, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def train(
+    task: Task, state: TrainState, checkpoints: Checkpoints, log: MetricsLog, *, best: dict[str, Any] | None
+) -> Outcome:
+    """Train to the last epoch, or until a signal: then save and answer so.
+
+    Raises InputError when the loss stops being a finite number: the last checkpoint is kept.
+    """
+    step = int(state.step)
+    progress = _Progress(task, step)
+    with Interrupt() as interrupt:
+        for epoch in range(step // task.steps_per_epoch, task.epochs):
+            began = time.monotonic()
+            progress.images_before = float(state.totals.count)
+            for batch in task.batches(epoch, step % task.steps_per_epoch):
+                state = task.train_step(state, batch)
+                step += 1
+                if progress.due():
+                    log.write({"step": step, "epoch": epoch + 1} | progress.show(step, state.totals))
+                if interrupt.signal is not None and step % task.steps_per_epoch:
+                    checkpoints.save(state, {"best": best}, step=step, accuracy=None)
+                    return Outcome(state, best, interrupt.signal)
+            record = {"step": step, "epoch": epoch + 1} | _epoch_record(task, state)
+            record["seconds"] = time.monotonic() - began
+            log.write(record)
+            progress.line(_epoch_line(task, record))
+            state = state._replace(totals=jax.tree.map(lambda x: x * 0, state.totals))
+            if best is None or record["val_accuracy"] > best["val_accuracy"]:
+                best = record
+                task.keep_best(state.model, record)
+            checkpoints.save(state, {"best": best}, step=step, accuracy=record["val_accuracy"])
+            progress.shown = time.monotonic()
+            if interrupt.signal is not None and epoch + 1 < task.epochs:
+                return Outcome(state, best, interrupt.signal)
+    return Outcome(state, best, None)
+
+
+def _epoch_record(task: Task, state: TrainState) -> dict[str, Any]:
+    loss, correct, count = (float(value) for value in jax.device_get(state.totals))
+    if not loss - loss == 0.0:  # NaN or infinite
+        raise InputError(
+            f"the loss became {loss} by step {int(state.step)}; the last checkpoint is kept: "
+            "lower --learning-rate and start anew"
+        )
+    return {"train_loss": loss / count, "train_accuracy": correct / count} | task.validate(state.model)
+
+
+def _epoch_line(task: Task, record: dict[str, Any]) -> str:
+    return (
+        f"epoch {record['epoch']}/{task.epochs}: train loss {record['train_loss']:.4f} accuracy "
+        f"{record['train_accuracy']:.4f}, validation loss {record['val_loss']:.4f} accuracy "
+        f"{record['val_accuracy']:.4f}, {record['seconds']:.1f} s"
+    )

@@ -1,0 +1,74 @@
+"""Multi-head self-attention (https://arxiv.org/abs/1706.03762): fused, or with its weights when asked.
+
+Letters: B batch, N tokens (queries), M tokens (keys), H heads, K size of a head, D width = H * K.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+
+Key = PRNGKeyArray | UInt32[Array, "2"]
+
+
+def dropout(x: Float[Array, "..."], rate: float, key: Key | None) -> Float[Array, "..."]:
+    """Zero a share `rate` of the entries and scale the rest by 1 / (1 - rate); no key, no dropout."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
+
+
+def attention_weights(query: Float[Array, "b n h k"], key: Float[Array, "b m h k"]) -> Float[Array, "b h n m"]:
+    """softmax(q k^T / sqrt(K)) over the keys: each row sums to 1. At least float32, whatever the inputs are."""
+    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    scores = jnp.einsum("bnhk,bmhk->bhnm", query, key, preferred_element_type=dtype)
+    return jax.nn.softmax(scores * (query.shape[-1] ** -0.5), axis=-1)
+
+
+def attend(
+    query: Float[Array, "b n h k"],
+    key: Float[Array, "b m h k"],
+    value: Float[Array, "b m h k"],
+    *,
+    return_weights: bool = False,
+    dropout_rate: float = 0.0,
+    dropout_key: Key | None = None,
+) -> tuple[Float[Array, "b n h k"], Float[Array, "b h n m"] | None]:
+    """Scaled dot-product attention; the weights [B, H, N, M] come with it when asked for, else None.
+
+    Without weights and dropout this is jax's fused call. The explicit form does the same arithmetic (scores and
+    softmax in float32 at least, the product with the values in their own type), so that asking for weights does
+    not move the answer beyond rounding. The returned weights are those before dropout.
+    """
+    drop = dropout_key is not None and dropout_rate > 0.0
+    if not (return_weights or drop):
+        return jax.nn.dot_product_attention(query, key, value), None
+    weights = attention_weights(query, key)
+    applied = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
+    mixed = jnp.einsum("bhnm,bmhk->bnhk", applied, value)
+    return mixed, weights if return_weights else None
+
+
+class MultiHeadAttention(nnx.Module):
+    """Self-attention with q, k and v from one matrix product: qkv's columns are (q | k | v), heads within."""
+
+    def __init__(self, width: int, num_heads: int, *, dropout_rate: float = 0.0, rngs: nnx.Rngs):
+        # The distribution that Xavier-uniform gives to three separate D x D matrices.
+        init = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+        self.qkv = nnx.Linear(width, 3 * width, kernel_init=init, rngs=rngs)
+        self.out = nnx.Linear(width, width, kernel_init=jax.nn.initializers.xavier_uniform(), rngs=rngs)
+        self.num_heads = num_heads
+        self.dropout_rate = dropout_rate
+
+    def __call__(
+        self, x: Float[Array, "b n d"], *, return_weights: bool = False, key: Key | None = None
+    ) -> tuple[Float[Array, "b n d"], Float[Array, "b h n n"] | None]:
+        """Attend over the tokens; the weights are those of attend()."""
+        b, n, d = x.shape
+        q, k, v = jnp.split(self.qkv(x), 3, axis=-1)
+        q, k, v = (t.reshape(b, n, self.num_heads, d // self.num_heads) for t in (q, k, v))
+        mixed, weights = attend(
+            q, k, v, return_weights=return_weights, dropout_rate=self.dropout_rate, dropout_key=key
+        )
+        return self.out(mixed.reshape(b, n, d)), weights

@@ -1,0 +1,217 @@
+"""A model as a flat {name: array}, and as a folder: model.safetensors + config.json.
+
+The folder is written whole or not at all: beside its place first, then renamed.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError, safe_open
+
+from vit_jax.config import ViTConfig, pair
+from vit_jax.errors import InputError
+from vit_jax.model import VisionTransformer
+from vit_jax.posemb import resize_position_embedding
+from vit_jax.preprocess import Preprocess
+from vit_jax.safetensors_writer import write_safetensors
+
+FORMAT = "vit_jax/1"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What lies beside the weights: the architecture, the labels, and where they came from.
+
+    class_names: one for each class in the head's order, or empty where they are not known.
+    provenance:  free-form, JSON-able: source file, layout, training command, ...
+    """
+
+    config: ViTConfig
+    class_names: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def parameter_name(path: tuple[Any, ...]) -> str:
+    """A leaf's place in a model as a dotted name: blocks.0.attn.qkv.kernel."""
+    parts = [str(getattr(entry, "name", getattr(entry, "idx", getattr(entry, "key", entry)))) for entry in path]
+    return ".".join(parts[:-1] if parts[-1] == "value" else parts)
+
+
+def to_arrays(model: nnx.Module) -> dict[str, jax.Array]:
+    """Every parameter by its dotted name. Works on a model and on its shapes (jax.eval_shape)."""
+    return {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
+
+
+def abstract_model(config: ViTConfig) -> VisionTransformer:
+    """The model's shapes, with nothing allocated."""
+    return jax.eval_shape(lambda: VisionTransformer(config, rngs=nnx.Rngs(0)))
+
+
+def from_arrays(config: ViTConfig, arrays: Mapping[str, Any]) -> VisionTransformer:
+    """A model of this architecture holding these arrays.
+
+    Raises InputError listing every name that is missing, left over, or of another shape.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract_model(config))
+    wanted = {parameter_name(path): leaf.shape for path, leaf in leaves}
+    check_names(wanted, {name: np.shape(array) for name, array in arrays.items()})
+    return jax.tree.unflatten(treedef, [jnp.asarray(arrays[name]) for name in wanted])
+
+
+def check_names(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise InputError unless both hold the same names with the same shapes; the message lists what differs."""
+    missing = [name for name in wanted if name not in given]
+    left_over = [name for name in given if name not in wanted]
+    misshapen = [
+        f"{name} is {tuple(given[name])}, not {tuple(shape)}"
+        for name, shape in wanted.items()
+        if name in given and tuple(given[name]) != tuple(shape)
+    ]
+    problems = [
+        f"{len(names)} {kind}: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
+        for kind, names in (("missing", missing), ("left over", left_over), ("of another shape", misshapen))
+        if names
+    ]
+    if problems:
+        raise InputError("the arrays do not fit the architecture: " + "; ".join(problems))
+
+
+def with_image_size(model: VisionTransformer, image_size: Any) -> VisionTransformer:
+    """The same model at another image size, its position table resized in its own convention."""
+    config = model.config.resized(image_size)
+    arrays = to_arrays(model)
+    arrays["position_embedding"] = resize_position_embedding(
+        arrays["position_embedding"],
+        model.config.grid,
+        config.grid,
+        num_prefix=config.num_prefix,
+        method=config.posemb_resize,
+    )
+    return from_arrays(config, arrays)
+
+
+def with_num_classes(model: VisionTransformer, num_classes: int) -> VisionTransformer:
+    """The same model with a new head of zeros (as the reference starts one); unchanged where the count agrees."""
+    if num_classes == model.config.num_classes:
+        return model
+    config = replace(model.config, num_classes=num_classes)
+    arrays = to_arrays(model)
+    dtype = arrays["head.kernel"].dtype
+    arrays["head.kernel"] = jnp.zeros((config.width, num_classes), dtype)
+    arrays["head.bias"] = jnp.zeros((num_classes,), dtype)
+    return from_arrays(config, arrays)
+
+
+@contextmanager
+def written_whole(folder: str | os.PathLike) -> Iterator[Path]:
+    """A fresh folder beside `folder` to write into; it takes `folder`'s place when the block ends without error.
+
+    After an error nothing is left and what stood there before still stands.
+    """
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        yield beside
+        beside.chmod(0o755)
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+            target.rename(old / "replaced")
+            beside.rename(target)
+            shutil.rmtree(old)
+        else:
+            beside.rename(target)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def save(
+    model: VisionTransformer,
+    folder: str | os.PathLike,
+    *,
+    class_names: tuple[str, ...] | list[str] = (),
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """Write a model to a folder as model.safetensors and config.json, whole or not at all.
+
+    An existing folder of that name is replaced. Raises InputError when class_names does not have one name for
+    each class, OSError when the folder can't be written.
+    """
+    if class_names and len(class_names) != model.config.num_classes:
+        raise InputError(f"{len(class_names)} class names for {model.config.num_classes} classes")
+    card = {
+        "format": FORMAT,
+        "config": asdict(model.config),
+        "class_names": list(class_names),
+        "provenance": provenance or {},
+    }
+    text = json.dumps(card, indent=1) + "\n"
+    with written_whole(folder) as beside:
+        write_safetensors(beside / WEIGHTS, to_arrays(model))
+        (beside / CONFIG).write_text(text)
+
+
+def _config_from(stored: dict[str, Any]) -> ViTConfig:
+    known = {f.name for f in fields(ViTConfig)}
+    unknown = sorted(set(stored) - known)
+    if unknown:
+        raise InputError(f"unknown settings {', '.join(unknown)}; is this file from a newer version?")
+    values = dict(stored)
+    if values.get("preprocess") is not None:
+        values["preprocess"] = Preprocess(**values["preprocess"])
+    return ViTConfig(**values)
+
+
+def load_card(folder: str | os.PathLike) -> ModelCard:
+    """The config.json of a saved model. Raises InputError naming the file when it is absent or unusable."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise InputError(f"{folder}: not a saved model (no {CONFIG}); give a folder written by vit_jax.save")
+    try:
+        stored = json.loads(path.read_text())
+        if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+            raise InputError(f"format is not {FORMAT}")
+        return ModelCard(
+            _config_from(stored["config"]), tuple(stored.get("class_names", ())), stored.get("provenance", {})
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a config of this library: {error}") from error
+
+
+def load(
+    folder: str | os.PathLike, *, image_size: Any = None, num_classes: int | None = None
+) -> VisionTransformer:
+    """Read a model that `save` wrote.
+
+    image_size: int or (height, width); the position table is resized in the checkpoint's own convention.
+    num_classes: another count replaces the head by zeros, to be fine-tuned.
+
+    Raises InputError, naming the file, when the folder is none, is damaged or does not fit its own config.
+    """
+    config = load_card(folder).config
+    path = Path(folder) / WEIGHTS
+    try:
+        with safe_open(path, framework="numpy") as file:
+            model = from_arrays(config, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: missing; the folder is incomplete") from error
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from error
+    if num_classes is not None:
+        model = with_num_classes(model, num_classes)
+    if image_size is not None and pair(image_size) != config.image_size:
+        model = with_image_size(model, image_size)
+    return model

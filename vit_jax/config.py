@@ -1,0 +1,141 @@
+"""Every number that decides a vision transformer's shape and arithmetic, and the named architectures."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vit_jax.errors import InputError
+from vit_jax.posemb import METHODS
+from vit_jax.preprocess import Preprocess
+
+
+def pair(size: Any) -> tuple[int, int]:
+    """An int or a (height, width) sequence as a (height, width) tuple. Raises InputError for anything else."""
+    values = (size, size) if isinstance(size, int) else tuple(size)
+    if len(values) != 2 or not all(isinstance(v, int) and v > 0 for v in values):
+        raise InputError(f"a size is a positive int or (height, width), not {size!r}")
+    return values
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """A vision transformer's architecture.
+
+    Defaults are ViT-B/16's. Sizes are an int or (height, width), in pixels.
+
+    preprocess is the input convention the weights were trained with; its size always is image_size.
+    dropout falls on each branch's output, attention_dropout on the attention weights; both only where a call
+    gives a key. PyTorch-Pretrained-ViT uses 0.1 for both (its attention_dropout_rate = 0 is never read).
+
+    Raises InputError when the numbers do not fit one another.
+    """
+
+    image_size: tuple[int, int] = (224, 224)
+    patch_size: tuple[int, int] = (16, 16)
+    width: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_dim: int = 3072
+    num_classes: int = 1000
+    in_channels: int = 3
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    norm_eps: float = 1e-6  # flax's and big_vision's; torch's default would be 1e-5
+    posemb_resize: str = "zoom"  # how this family's position grid is resized: see vit_jax.posemb
+    preprocess: Preprocess | None = None  # None becomes Preprocess(image_size)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", pair(self.image_size))
+        object.__setattr__(self, "patch_size", pair(self.patch_size))
+        if self.preprocess is None:
+            object.__setattr__(self, "preprocess", Preprocess(self.image_size))
+        elif self.preprocess.size != self.image_size:
+            raise InputError(f"preprocess.size {self.preprocess.size} is not image_size {self.image_size}")
+        self._check()
+
+    def _check(self) -> None:
+        for name in ("width", "depth", "num_heads", "mlp_dim", "num_classes", "in_channels"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.width % self.num_heads:
+            raise InputError(f"width {self.width} is not divisible by num_heads {self.num_heads}")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is in [0, 1), not {getattr(self, name)}")
+        if self.posemb_resize not in METHODS:
+            raise InputError(f"unknown posemb_resize {self.posemb_resize!r}: one of {', '.join(METHODS)}")
+        self.grid_for(self.image_size)
+
+    def grid_for(self, image_size: Any) -> tuple[int, int]:
+        """(rows, columns) of patches for an image size. Raises InputError when the patch does not divide it."""
+        (height, width), (ph, pw) = pair(image_size), self.patch_size
+        if height % ph or width % pw:
+            down = f"{max(1, height // ph) * ph}x{max(1, width // pw) * pw}"
+            raise InputError(f"image size {height}x{width} is not divisible by the {ph}x{pw} patch; try {down}")
+        return height // ph, width // pw
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of patches at the model's own image size."""
+        return self.grid_for(self.image_size)
+
+    @property
+    def num_prefix(self) -> int:
+        """Tokens before the patches: the [class] token."""
+        return 1
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the token sequence at the model's own image size."""
+        return self.num_prefix + self.grid[0] * self.grid[1]
+
+    def resized(self, image_size: Any) -> "ViTConfig":
+        """The same architecture at another image size, preprocessing included."""
+        size = pair(image_size)
+        assert self.preprocess is not None
+        return replace(self, image_size=size, preprocess=replace(self.preprocess, size=size))
+
+
+def _google(patch: int, *, large: bool, image_size: int, num_classes: int) -> ViTConfig:
+    """ViT-B and ViT-L as PyTorch-Pretrained-ViT ships them (https://arxiv.org/abs/2010.11929, table 1)."""
+    shape = dict(width=1024, depth=24, num_heads=16, mlp_dim=4096) if large else {}
+    return ViTConfig(
+        image_size=(image_size, image_size),
+        patch_size=(patch, patch),
+        num_classes=num_classes,
+        dropout=0.1,
+        attention_dropout=0.1,
+        **shape,
+    )
+
+
+def _small(image_size: int, patch: int, width: int, depth: int, num_heads: int, num_classes: int) -> ViTConfig:
+    """A model small enough to train from scratch on one's own data (DeiT's Ti and S shapes, and smaller)."""
+    return ViTConfig(
+        image_size=(image_size, image_size),
+        patch_size=(patch, patch),
+        width=width,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_dim=4 * width,
+        num_classes=num_classes,
+    )
+
+
+CONFIGS: dict[str, ViTConfig] = {
+    # Pretrained on ImageNet-21k (21,843 classes) at 224; the pre_logits layer of the files is unused.
+    "B_16": _google(16, large=False, image_size=224, num_classes=21843),
+    "B_32": _google(32, large=False, image_size=224, num_classes=21843),
+    "L_16": _google(16, large=True, image_size=224, num_classes=21843),
+    "L_32": _google(32, large=True, image_size=224, num_classes=21843),
+    # The same, fine-tuned on ImageNet-1k at 384.
+    "B_16_imagenet1k": _google(16, large=False, image_size=384, num_classes=1000),
+    "B_32_imagenet1k": _google(32, large=False, image_size=384, num_classes=1000),
+    "L_16_imagenet1k": _google(16, large=True, image_size=384, num_classes=1000),
+    "L_32_imagenet1k": _google(32, large=True, image_size=384, num_classes=1000),
+    # For own data, from scratch.
+    "S_16": _small(224, 16, width=384, depth=12, num_heads=6, num_classes=1000),
+    "S_32": _small(224, 32, width=384, depth=12, num_heads=6, num_classes=1000),
+    "Ti_16": _small(224, 16, width=192, depth=12, num_heads=3, num_classes=1000),
+    "Mini_16": _small(128, 16, width=128, depth=6, num_heads=4, num_classes=10),
+    "Nano_2": _small(8, 2, width=64, depth=4, num_heads=4, num_classes=10),
+}

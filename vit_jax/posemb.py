@@ -1,0 +1,109 @@
+"""Position embeddings: resizing their grid in the convention that a checkpoint declares, and their similarity.
+
+Four conventions are in use, and they differ by up to 0.3 on unit-normal tables, so the name travels with the
+checkpoint. All are separable: out = rows @ grid @ columns^T with one weight matrix [new, old] for each axis.
+
+    zoom               scipy.ndimage.zoom(order=1) = torch bilinear, align_corners=True (PyTorch-Pretrained-ViT)
+    bilinear           torch bilinear, align_corners=False, no antialias
+    bicubic_antialias  timm: torch bicubic, antialias=True (Keys' a = -0.5) = jax.image.resize "cubic"
+    bicubic            Hugging Face: torch bicubic, no antialias (a = -0.75, borders repeated)
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vit_jax.errors import InputError
+
+
+def _linear(distance: np.ndarray) -> np.ndarray:
+    return np.maximum(0.0, 1.0 - np.abs(distance))
+
+
+def _cubic(a: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Keys' cubic convolution kernel (IEEE ASSP 29(6), 1981), which reaches 2 samples to either side."""
+
+    def kernel(distance: np.ndarray) -> np.ndarray:
+        x = np.abs(distance)
+        near = ((a + 2) * x - (a + 3)) * x * x + 1
+        far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+        return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+    return kernel
+
+
+def _interpolation(position: np.ndarray, old: int, kernel: Callable, reach: int) -> np.ndarray:
+    """Weights [new, old] of samples around each position, those past the border falling on the border."""
+    weights = np.zeros((len(position), old))
+    first = np.floor(position).astype(int) - reach + 1
+    for sample in (first + k for k in range(2 * reach)):
+        np.add.at(weights, (np.arange(len(position)), sample.clip(0, old - 1)), kernel(position - sample))
+    return weights
+
+
+def _zoom(old: int, new: int) -> np.ndarray:
+    return _interpolation(np.linspace(0, old - 1, new), old, _linear, reach=1)
+
+
+def _centres(old: int, new: int) -> np.ndarray:
+    """Positions of the new samples' centres among the old ones, half a pixel at the border."""
+    return (np.arange(new) + 0.5) * (old / new) - 0.5
+
+
+def _bilinear(old: int, new: int) -> np.ndarray:
+    return _interpolation(_centres(old, new), old, _linear, reach=1)
+
+
+def _bicubic(old: int, new: int) -> np.ndarray:
+    return _interpolation(_centres(old, new), old, _cubic(-0.75), reach=2)
+
+
+def _bicubic_antialias(old: int, new: int) -> np.ndarray:
+    stretch = max(old / new, 1.0)  # when shrinking, the kernel widens to cover what it stands for
+    distance = _centres(old, new)[:, None] - np.arange(old)
+    weights = _cubic(-0.5)(distance / stretch)
+    return weights / weights.sum(axis=1, keepdims=True)  # what lies past the border is left out
+
+
+METHODS: dict[str, Callable[[int, int], np.ndarray]] = {
+    "zoom": _zoom,
+    "bilinear": _bilinear,
+    "bicubic_antialias": _bicubic_antialias,
+    "bicubic": _bicubic,
+}
+
+
+def resize_position_embedding(
+    table: Float[Array, "1 n d"],
+    old_grid: tuple[int, int],
+    new_grid: tuple[int, int],
+    *,
+    num_prefix: int,
+    method: str,
+) -> Float[Array, "1 m d"]:
+    """Resize the patch part of a position table [1, num_prefix + rows * columns, D] to another grid.
+
+    The first num_prefix positions ([class], registers) are kept. Grids are (rows, columns); method is one of
+    METHODS. Raises InputError for an unknown method or a table that does not have old_grid's length.
+    """
+    if method not in METHODS:
+        raise InputError(f"unknown resize method {method!r}: one of {', '.join(METHODS)}")
+    rows, columns = old_grid
+    if table.shape[1] != num_prefix + rows * columns:
+        raise InputError(
+            f"a position table of {table.shape[1]} tokens is not {num_prefix} prefix tokens and a "
+            f"{rows}x{columns} grid"
+        )
+    if tuple(old_grid) == tuple(new_grid):
+        return table
+    prefix, patches = table[:, :num_prefix], table[:, num_prefix:]
+    grid = patches.reshape(rows, columns, -1)
+    row_weights = jnp.asarray(METHODS[method](rows, new_grid[0]), table.dtype)
+    column_weights = jnp.asarray(METHODS[method](columns, new_grid[1]), table.dtype)
+    grid = jnp.einsum(
+        "yr,rcd,xc->yxd", row_weights, grid, column_weights, precision=jax.lax.Precision.HIGHEST
+    )
+    return jnp.concatenate([prefix, grid.reshape(1, new_grid[0] * new_grid[1], -1)], axis=1)

@@ -1,0 +1,6 @@
+"""Pretrained checkpoints of other libraries, in and out."""
+
+from weights_convert.convert import convert, export
+from weights_convert.readers import read_checkpoint
+
+__all__ = ["convert", "export", "read_checkpoint"]

@@ -1,0 +1,129 @@
+"""python -m weights_convert {convert,inspect,list}: the command line."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from vit_jax import CONFIGS, InputError, count_parameters, save
+from vit_jax.checkpoint import CONFIG, abstract_model
+from vit_jax.cli import Parser, image_size, positive_int
+from vit_jax.errors import one_line_errors
+from weights_convert.convert import convert, plan
+from weights_convert.layouts import LAYOUTS
+from weights_convert.readers import open_checkpoint
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m weights_convert", description="Pretrained checkpoints of other libraries, in.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    to = commands.add_parser("convert", help="make a model of this library")
+    to.add_argument("file", help=".pth/.pt/.bin or .safetensors")
+    to.add_argument("--out", required=True, help="folder to write, whole or not at all")
+    to.add_argument("--force", action="store_true", help="replace the folder when it holds a model already")
+    to.add_argument("--num-classes", type=positive_int, help="start a new head of zeros for this many classes")
+    look = commands.add_parser("inspect", help="arrays, shapes, types, layout and architecture of a file")
+    look.add_argument("file", help=".pth/.pt/.bin or .safetensors")
+    for command in (to, look):
+        command.add_argument("--layout", default="auto", help="auto, " + ", ".join(LAYOUTS))
+        command.add_argument("--name", help="hold the file against this architecture: see list")
+        command.add_argument("--image-size", type=image_size, help="N or HxW: resize the position table")
+        command.add_argument("--num-heads", type=positive_int, help="attention heads (default: width / 64)")
+    commands.add_parser("list", help="the layouts and the named architectures")
+    return parser
+
+
+def _refuse_to_replace(out: Path, force: bool) -> None:
+    if not out.exists():
+        return
+    if not (out.is_dir() and ((out / CONFIG).is_file() or not any(out.iterdir()))):
+        raise InputError(f"{out}: exists and is no saved model; choose another --out")
+    if not force and any(out.iterdir()):
+        raise InputError(f"{out}: holds a model already; give --force to replace it, or another --out")
+
+
+def _convert(args: argparse.Namespace) -> None:
+    out = Path(args.out)
+    _refuse_to_replace(out, args.force)
+    started = time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        terminal = sys.stderr.isatty()
+        if terminal or done % 50 == 0 or done == total:
+            end = "\r" if terminal and done < total else "\n"
+            print(f"converted {done}/{total} parameters", end=end, file=sys.stderr, flush=True)
+
+    model = convert(
+        args.file,
+        layout=args.layout,
+        name=args.name,
+        image_size=args.image_size,
+        num_classes=args.num_classes,
+        num_heads=args.num_heads,
+        progress=progress,
+    )
+    save(model, out, provenance={"source": Path(args.file).name, "layout": args.layout})
+    height, width = model.config.image_size
+    print(
+        f"{out}: {count_parameters(model):,} parameters, {height}x{width}, {model.config.num_classes} classes, "
+        f"{model.config.num_heads} heads, in {time.perf_counter() - started:.1f} s"
+    )
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    arrays = open_checkpoint(args.file)
+    width = max(map(len, arrays))
+    for name, array in arrays.items():
+        print(f"{name:{width}}  {array.dtype.name:8}  {'x'.join(map(str, array.shape)) or 'scalar'}")
+    count = sum(int(np.prod(array.shape, dtype=object)) for array in arrays.values())
+    size = sum(array.nbytes for array in arrays.values())
+    print(f"{len(arrays)} arrays, {count:,} values, {size / 1e6:.1f} MB")
+    try:
+        found = plan(
+            {name: array.shape for name, array in arrays.items()},
+            layout=args.layout,
+            name=args.name,
+            image_size=args.image_size,
+            num_heads=args.num_heads,
+        )
+    except InputError as error:
+        raise InputError(f"{args.file}: {error}") from error
+    config = found.config
+    print(f"layout: {found.layout.name} ({found.layout.title}): {found.reason}")
+    print(
+        f"architecture: {found.architecture or 'no named one'}: width {config.width}, depth {config.depth}, "
+        f"{config.num_heads} heads, MLP {config.mlp_dim}, patch {config.patch_size[0]}x{config.patch_size[1]}, "
+        f"image {config.image_size[0]}x{config.image_size[1]}, {config.num_classes} classes"
+    )
+    if found.unused:
+        print(f"not used by the original model either: {', '.join(found.unused)}")
+
+
+def _list() -> None:
+    print("layouts:")
+    for layout in LAYOUTS.values():
+        print(f"  {layout.name:12} {layout.title}")
+    print("architectures:")
+    for name, config in CONFIGS.items():
+        parameters = count_parameters(abstract_model(config))
+        height, width = config.image_size
+        print(f"  {name:16} {height}x{width}, {config.num_classes:6,} classes, {parameters:12,} parameters")
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 when it is done, 2 for a wrong input, told in one line."""
+    args = _parser().parse_args(argv)
+    if args.command == "convert":
+        _convert(args)
+    elif args.command == "inspect":
+        _inspect(args)
+    else:
+        _list()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

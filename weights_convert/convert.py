@@ -1,0 +1,187 @@
+"""A foreign checkpoint to a model of vit_jax, and back."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax import CONFIGS, InputError, ViTConfig, VisionTransformer, with_image_size, with_num_classes
+from vit_jax.checkpoint import abstract_model, check_names, from_arrays, to_arrays
+from vit_jax.config import pair
+from weights_convert.arrays import LazyArray
+from weights_convert.layouts import LAYOUTS, Layout
+from weights_convert.readers import open_checkpoint
+from weights_convert.rules import Rule, converted, expand, exported, source_shapes
+
+DATA_PARALLEL = "module."  # torch.nn.DataParallel puts this before every name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a checkpoint will be converted: found without reading a value.
+
+    names: our spelling of a foreign name -> its name in the file.
+    used and unused: the file's names.
+    """
+
+    layout: Layout
+    reason: str
+    config: ViTConfig
+    rules: tuple[Rule, ...]
+    names: Mapping[str, str]
+    unused: tuple[str, ...]
+
+    @property
+    def architecture(self) -> str:
+        """The named architecture that this is, the one of its image size and classes first; "" when it is none."""
+        alike = [name for name, known in CONFIGS.items() if _differences(known, self.config) == []]
+        exact = [name for name in alike if CONFIGS[name].resized(self.config.image_size) == self.config]
+        return next(iter(exact + alike), "")
+
+
+def _differences(known: ViTConfig, config: ViTConfig) -> list[str]:
+    fields = ("patch_size", "width", "depth", "num_heads", "mlp_dim", "in_channels")
+    return [
+        f"{name} is {getattr(config, name)}, not {getattr(known, name)}"
+        for name in fields
+        if getattr(known, name) != getattr(config, name)
+    ]
+
+
+def _chosen_layout(layout: str, names: set[str]) -> tuple[Layout, str]:
+    """The layout asked for, or the one whose names the checkpoint has most of; and why."""
+    if layout != "auto":
+        if layout not in LAYOUTS:
+            raise InputError(f"unknown layout {layout!r}: one of auto, {', '.join(LAYOUTS)}")
+        return LAYOUTS[layout], "as asked"
+
+    def shared(candidate: Layout) -> tuple[int, int]:
+        wanted = {name for rule in expand(candidate.rules, 1) for name in rule.sources}
+        return len(wanted & names), len(wanted)
+
+    best = max(LAYOUTS.values(), key=lambda candidate: shared(candidate)[0] / shared(candidate)[1])
+    found, wanted = shared(best)
+    return best, f"{found} of the {wanted} names of a one-layer {best.title} model are there"
+
+
+def plan(
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    layout: str = "auto",
+    name: str | None = None,
+    image_size: Any = None,
+    num_heads: int | None = None,
+) -> Plan:
+    """Decide the layout and the architecture from the arrays' names and shapes.
+
+    Raises InputError for an unknown layout or name, another architecture than `name`'s, and arrays that are missing,
+    left over or of another shape, all listed.
+    """
+    prefixed = all(key.startswith(DATA_PARALLEL) for key in shapes)
+    names = {key.removeprefix(DATA_PARALLEL) if prefixed else key: key for key in shapes}
+    shapes = {key: tuple(shapes[original]) for key, original in names.items()}
+    chosen, reason = _chosen_layout(layout, set(shapes))
+    known = _known(name)
+    try:
+        found = chosen.architecture(shapes, pair(image_size) if image_size is not None else None)
+        heads = num_heads or (known.num_heads if known else max(1, found["width"] // 64))
+        config = ViTConfig(**found, num_heads=heads)
+    except (KeyError, ValueError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        wanted = {part for rule in expand(chosen.rules, 1) for part in rule.sources}
+        missing = sorted(wanted - set(shapes))
+        raise InputError(
+            f"not a checkpoint that is understood; nearest is the layout {chosen.name} ({reason}), missing there: "
+            f"{', '.join(missing[:10])}; the file has {', '.join(sorted(shapes)[:5])}, ..."
+        ) from error
+    if known and (differences := _differences(known, config)):
+        raise InputError(f"a checkpoint of another architecture than {name}: {'; '.join(differences)}")
+    rules = expand(chosen.rules, config.depth)
+    targets = {key: leaf.shape for key, leaf in to_arrays(abstract_model(config)).items()}
+    unused = [key for key in shapes if key in chosen.unused]
+    check_names(source_shapes(rules, targets), {k: v for k, v in shapes.items() if k not in unused})
+    return Plan(chosen, reason, config, tuple(rules), names, tuple(names[key] for key in unused))
+
+
+def _known(name: str | None) -> ViTConfig | None:
+    if name is not None and name not in CONFIGS:
+        raise InputError(f"unknown architecture {name!r}: one of {', '.join(CONFIGS)}")
+    return CONFIGS[name] if name else None
+
+
+def convert(
+    path_or_arrays: str | os.PathLike | Mapping[str, Any],
+    *,
+    layout: str = "auto",
+    name: str | None = None,
+    image_size: Any = None,
+    num_classes: int | None = None,
+    num_heads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VisionTransformer:
+    """A foreign checkpoint, a file or {name: array}, as a model of this library.
+
+    layout:      one of LAYOUTS, or "auto".
+    name:        an architecture of vit_jax.CONFIGS to hold the checkpoint against.
+    image_size:  int or (height, width); the position table is resized in the layout's own convention.
+    num_classes: another count than the checkpoint's starts a new head of zeros.
+    num_heads:   arrays can't tell it: width // 64 unless given here or by `name`.
+    progress:    called with (arrays done, arrays in all).
+
+    Values are read one parameter at a time, so memory stays near the model's own size. Half precision becomes
+    float32. Raises InputError, naming the file, for anything that does not fit exactly.
+    """
+    if isinstance(path_or_arrays, Mapping):
+        return _converted(path_or_arrays, layout, name, image_size, num_classes, num_heads, progress)
+    try:
+        opened = open_checkpoint(path_or_arrays)
+        return _converted(opened, layout, name, image_size, num_classes, num_heads, progress)
+    except InputError as error:
+        prefix = f"{path_or_arrays}: "
+        raise InputError(prefix + str(error).removeprefix(prefix)) from error
+
+
+def _converted(
+    arrays: Mapping[str, Any],
+    layout: str,
+    name: str | None,
+    image_size: Any,
+    num_classes: int | None,
+    num_heads: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> VisionTransformer:
+    shapes = {key: tuple(np.shape(a) if not isinstance(a, LazyArray) else a.shape) for key, a in arrays.items()}
+    found = plan(shapes, layout=layout, name=name, image_size=image_size, num_heads=num_heads)
+    if image_size is not None:
+        found.config.grid_for(image_size)  # refuse a size that the patch does not divide before reading
+
+    def read(key: str) -> np.ndarray:
+        array = arrays[found.names[key]]
+        return array.read() if isinstance(array, LazyArray) else np.asarray(array)
+
+    parameters: dict[str, Any] = {}
+    for target, value in converted(found.rules, read):
+        parameters[target] = jnp.asarray(value)
+        if progress is not None:
+            progress(len(parameters), len(found.rules))
+    model = from_arrays(found.config, parameters)
+    if num_classes is not None:
+        model = with_num_classes(model, num_classes)
+    if image_size is not None and pair(image_size) != model.config.image_size:
+        model = with_image_size(model, image_size)
+    return model
+
+
+def export(model: VisionTransformer, *, layout: str) -> dict[str, np.ndarray]:
+    """A model's parameters under the names and shapes of a foreign layout: `convert` the other way, bit-exact.
+
+    Raises InputError for an unknown layout.
+    """
+    if layout not in LAYOUTS:
+        raise InputError(f"unknown layout {layout!r}: one of {', '.join(LAYOUTS)}")
+    rules = expand(LAYOUTS[layout].rules, model.config.depth)
+    return exported(rules, {name: np.asarray(array) for name, array in to_arrays(model).items()})

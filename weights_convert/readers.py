@@ -1,0 +1,116 @@
+"""Checkpoint files to {name: array}, by what the file is and not by what it is called."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from vit_jax.errors import InputError
+from weights_convert.arrays import DTYPES, LazyArray
+from weights_convert.torch_files import LEGACY_START, ZIP_START, open_legacy, open_zip
+
+SAFETENSORS_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+# Where training scripts put a model's weights, the first found wins.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module", "teacher", "student")
+MAX_DEPTH, MAX_NODES = 8, 200_000
+
+
+def open_checkpoint(path: str | os.PathLike) -> dict[str, LazyArray]:
+    """The arrays of a .pth/.pt/.bin (zip or legacy) or .safetensors file, by name, unread.
+
+    Raises InputError, naming the file, when it is absent, damaged, hostile or of another kind.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, not a checkpoint file")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    with open(path, "rb") as file:
+        start = file.read(16)
+    try:
+        if start.startswith(ZIP_START):
+            return state_dict(open_zip(path))
+        if start.startswith(LEGACY_START):
+            return state_dict(open_legacy(path))
+        if start[8:9] == b"{":
+            return _open_safetensors(path)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    what = "an empty file" if not start else "not a checkpoint"
+    raise InputError(f"{path}: {what}; readable are PyTorch's .pth/.pt/.bin and .safetensors")
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a .pth/.pt/.bin (zip or legacy) or .safetensors file, by name; torch is not needed.
+
+    A wrapped state dict ({"model": {...}, "epoch": 3}) is unwrapped, other nested dicts get dotted names, and what
+    is no array is left out. bfloat16 comes as ml_dtypes.bfloat16. Raises InputError as open_checkpoint does.
+    """
+    opened = open_checkpoint(path)
+    try:
+        return {name: array.read() for name, array in opened.items()}
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _open_safetensors(path: Path) -> dict[str, LazyArray]:
+    def read(name: str) -> np.ndarray:
+        with safe_open(path, framework="numpy") as file:
+            return file.get_tensor(name)
+
+    opened: dict[str, LazyArray] = {}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118
+                piece = file.get_slice(name)
+                kind = SAFETENSORS_DTYPES.get(piece.get_dtype())
+                if kind is None:
+                    raise InputError(f"{name} has the type {piece.get_dtype()}, which this library does not read")
+                shape = tuple(piece.get_shape())
+                opened[name] = LazyArray(shape, DTYPES[kind], lambda name=name: read(name))
+    except SafetensorError as error:
+        raise InputError(f"truncated or damaged safetensors file ({error})") from error
+    return opened
+
+
+def state_dict(tree: Any) -> dict[str, LazyArray]:
+    """The model's arrays in what a training script saved. Raises InputError when there are none."""
+    if isinstance(tree, LazyArray):
+        raise InputError("a single tensor, not a model's state dict")
+    for _ in range(MAX_DEPTH):
+        if not isinstance(tree, dict) or any(isinstance(value, LazyArray) for value in tree.values()):
+            break
+        tree = next((tree[key] for key in WRAPPERS if isinstance(tree.get(key), dict)), tree)
+    arrays: dict[str, LazyArray] = {}
+    for count, (name, node) in enumerate(_nodes(tree, "", depth=0)):
+        if count > MAX_NODES:
+            raise InputError(f"more than {MAX_NODES} entries: no checkpoint has that many")
+        if isinstance(node, LazyArray):
+            arrays[name] = node
+    if not arrays:
+        what = "a dict" if isinstance(tree, dict) else "a pickled object"
+        raise InputError(f"{what} without arrays; save model.state_dict() instead")
+    return arrays
+
+
+def _nodes(tree: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    yield prefix, tree
+    if isinstance(tree, dict):
+        if depth > MAX_DEPTH:
+            raise InputError(f"dicts nested more than {MAX_DEPTH} deep")
+        for key, value in tree.items():
+            yield from _nodes(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)

@@ -1,0 +1,101 @@
+"""Rules: which foreign arrays make which of ours, there and back.
+
+A layout is a table of rules. `{i}` in a name stands for a layer's number. Every foreign array must be used by a rule
+and every parameter of ours be made by one; whatever is missing, left over or of another shape is listed in one error.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vit_jax.errors import InputError
+
+Arrays = tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A bijection between foreign arrays and one of ours. Both ways only move values, so trips are bit-exact."""
+
+    forward: Callable[..., np.ndarray]  # foreign arrays, in the rule's order -> ours
+    inverse: Callable[[np.ndarray], Arrays]  # ours -> foreign arrays, in the rule's order
+
+
+SAME = Transform(lambda x: x, lambda x: (x,))
+# torch keeps a dense layer as [out, in], flax as [in, out].
+LINEAR = Transform(lambda w: w.T, lambda w: (w.T,))
+# torch keeps a convolution as [out, in, h, w], ours is [h, w, in, out].
+CONV = Transform(lambda w: w.transpose(2, 3, 1, 0), lambda w: (w.transpose(3, 2, 0, 1),))
+# Three dense layers side by side: [in, 3 * out], and their biases one after another.
+FUSED_LINEAR = Transform(
+    lambda *w: np.concatenate([part.T for part in w], axis=1),
+    lambda w: tuple(part.T for part in np.split(w, 3, axis=1)),
+)
+FUSED_BIAS = Transform(lambda *b: np.concatenate(b), lambda b: tuple(np.split(b, 3)))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The foreign arrays `source` make our parameter `target` by `transform`."""
+
+    source: str | tuple[str, ...]
+    target: str
+    transform: Transform = SAME
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The foreign names, always as a tuple."""
+        return (self.source,) if isinstance(self.source, str) else self.source
+
+    def at(self, layer: int) -> "Rule":
+        """The rule of one layer."""
+        filled = tuple(name.replace("{i}", str(layer)) for name in self.sources)
+        return Rule(filled, self.target.replace("{i}", str(layer)), self.transform)
+
+
+def expand(rules: tuple[Rule, ...], depth: int) -> list[Rule]:
+    """The rules of a model with `depth` layers, one for each parameter."""
+    return [
+        layered
+        for rule in rules
+        for layered in ([rule.at(i) for i in range(depth)] if "{i}" in rule.target else [rule.at(0)])
+    ]
+
+
+def source_shapes(rules: Sequence[Rule], target_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The shape that each foreign array must have for the parameters to come out right."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for rule in rules:
+        ours = np.broadcast_to(np.zeros((), np.int8), target_shapes[rule.target])  # one byte, whatever the shape
+        shapes |= {name: part.shape for name, part in zip(rule.sources, rule.transform.inverse(ours), strict=True)}
+    return shapes
+
+
+def converted(rules: Sequence[Rule], read: Callable[[str], np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """(our name, array) for each rule; foreign arrays are read just before they are used.
+
+    Raises InputError naming an array that holds NaN or infinity: no trained model does, damaged files do.
+    """
+    for rule in rules:
+        parts = [_floating(read(name)) for name in rule.sources]
+        for name, part in zip(rule.sources, parts, strict=True):
+            if not np.isfinite(part).all():
+                raise InputError(f"{name} holds NaN or infinite values; the file is damaged or training diverged")
+        yield rule.target, np.ascontiguousarray(rule.transform.forward(*parts))
+
+
+def _floating(array: Any) -> np.ndarray:
+    """Weights as float32 or wider: half precision is for storage, widening it loses nothing."""
+    array = np.asarray(array)
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+
+
+def exported(rules: Sequence[Rule], arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The foreign arrays that our parameters make: `converted` the other way."""
+    foreign: dict[str, np.ndarray] = {}
+    for rule in rules:
+        parts = rule.transform.inverse(np.asarray(arrays[rule.target]))
+        foreign |= {name: np.ascontiguousarray(part) for name, part in zip(rule.sources, parts, strict=True)}
+    return foreign
