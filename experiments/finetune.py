@@ -169,7 +169,7 @@ def finetune(folder: Path, config: RunConfig, *, resume: bool, cache_gb: float =
     def validate(model: VisionTransformer) -> dict[str, float]:
         parts = (eval_step(model, divided(mesh, b))[0] for b in ordered_batches(images.val, recipe.batch_size))
         total = jax.device_get(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), parts))
-        return {"val_loss": float(total.loss / total.count), "val_accuracy": float(total.correct / total.count)}
+        return {"val_loss": float(total.loss / total.images), "val_accuracy": float(total.correct / total.images)}
 
     def keep_best(model: VisionTransformer, record: dict[str, Any]) -> None:
         provenance = {"data": config.data, "weights": config.weights, "recipe": recipe.as_dict(), "record": record}

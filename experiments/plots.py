@@ -1,11 +1,12 @@
 """Figures of a run: its curves, and a confusion matrix."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from vit_jax.files import written_file
 
 DPI = 150
 BLUE, VERMILION = "#0072B2", "#D55E00"  # Okabe and Ito's colour-blind safe pair
@@ -21,9 +22,8 @@ def _new_figure(width: float, height: float) -> Any:
 
 
 def _write(figure: Any, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.partial")
-    figure.savefig(beside, format="png")
-    os.replace(beside, path)
+    with written_file(path) as beside:
+        figure.savefig(beside, format="png")
 
 
 def plot_curves(records: Sequence[dict[str, Any]], path: Path, *, title: str) -> None:

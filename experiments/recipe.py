@@ -100,15 +100,18 @@ RECIPES: dict[str, Recipe] = {
         weight_decay=0.05,
         augment=Augment(crop_scale=(0.35, 1.0), flip=0.5, brightness=0.3, contrast=0.3, saturation=0.3),
     ),
-    # scikit-learn's digits from scratch, in under a minute and a half on two cores.
+    # scikit-learn's digits from scratch: python -m experiments.finetune, seed 0, two CPU cores. Expected: at least
+    # 0.97 validation accuracy in about a minute. The 8x8 pictures are enlarged to 24x24, so that turning and
+    # cropping move them by fractions of a pixel.
     "digits": Recipe(
-        model="Nano_2",
-        epochs=40,
+        model="Nano_6",
+        epochs=36,
         batch_size=64,
-        learning_rate=2e-3,
+        learning_rate=3e-3,
         schedule="cosine",
         warmup_epochs=2.0,
+        beta2=0.99,
         weight_decay=0.05,
-        augment=Augment(crop_scale=(0.6, 1.0), degrees=10.0),
+        augment=Augment(crop_scale=(0.65, 1.0), degrees=15.0),
     ),
 }

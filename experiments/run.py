@@ -1,7 +1,6 @@
 """A run's folder: config.json, metrics.jsonl, curves.png, checkpoints/ and best/."""
 
 import json
-import os
 import platform
 import sys
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from experiments.recipe import Recipe, from_dict
 from vit_jax import InputError
+from vit_jax.files import written_file
 
 FORMAT = "vit_jax_run/1"
 
@@ -56,9 +56,8 @@ def create(folder: Path, config: RunConfig) -> None:
         raise InputError(f"{folder}: exists already; give --resume to go on with that run, or another --out")
     folder.mkdir(parents=True, exist_ok=True)
     stored = {"format": FORMAT, "command": sys.argv[1:], "versions": _versions()} | asdict(config)
-    beside = folder / "config.json.partial"
-    beside.write_text(json.dumps(stored, indent=1) + "\n")
-    os.replace(beside, folder / "config.json")
+    with written_file(folder / "config.json") as beside:
+        beside.write_text(json.dumps(stored, indent=1) + "\n")
 
 
 def read(folder: Path) -> RunConfig:

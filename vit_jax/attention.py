@@ -37,12 +37,13 @@ def attend(
 ) -> tuple[Float[Array, "b n h k"], Float[Array, "b h n m"] | None]:
     """Scaled dot-product attention; the weights [B, H, N, M] come with it when asked for, else None.
 
-    Without weights and dropout this is jax's fused call. The explicit form does the same arithmetic (scores and
+    Without weights and dropout this is jax's fused call, but in float64, where that one's softmax would still work in
+    float32. The explicit form does the same arithmetic (scores and
     softmax in float32 at least, the product with the values in their own type), so that asking for weights does
     not move the answer beyond rounding. The returned weights are those before dropout.
     """
     drop = dropout_key is not None and dropout_rate > 0.0
-    if not (return_weights or drop):
+    if not (return_weights or drop or query.dtype == jnp.float64):
         return jax.nn.dot_product_attention(query, key, value), None
     weights = attention_weights(query, key)
     applied = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
@@ -68,7 +69,5 @@ class MultiHeadAttention(nnx.Module):
         b, n, d = x.shape
         q, k, v = jnp.split(self.qkv(x), 3, axis=-1)
         q, k, v = (t.reshape(b, n, self.num_heads, d // self.num_heads) for t in (q, k, v))
-        mixed, weights = attend(
-            q, k, v, return_weights=return_weights, dropout_rate=self.dropout_rate, dropout_key=key
-        )
+        mixed, weights = attend(q, k, v, return_weights=return_weights, dropout_rate=self.dropout_rate, dropout_key=key)
         return self.out(mixed.reshape(b, n, d)), weights

@@ -5,10 +5,7 @@ The folder is written whole or not at all: beside its place first, then renamed.
 
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from vit_jax.config import ViTConfig, pair
 from vit_jax.errors import InputError
+from vit_jax.files import written_folder
 from vit_jax.model import VisionTransformer
 from vit_jax.posemb import resize_position_embedding
 from vit_jax.preprocess import Preprocess
@@ -49,7 +47,7 @@ def parameter_name(path: tuple[Any, ...]) -> str:
     return ".".join(parts[:-1] if parts[-1] == "value" else parts)
 
 
-def to_arrays(model: nnx.Module) -> dict[str, jax.Array]:
+def to_arrays(model: nnx.Module) -> dict[str, Any]:
     """Every parameter by its dotted name. Works on a model and on its shapes (jax.eval_shape)."""
     return {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
 
@@ -114,30 +112,6 @@ def with_num_classes(model: VisionTransformer, num_classes: int) -> VisionTransf
     return from_arrays(config, arrays)
 
 
-@contextmanager
-def written_whole(folder: str | os.PathLike) -> Iterator[Path]:
-    """A fresh folder beside `folder` to write into; it takes `folder`'s place when the block ends without error.
-
-    After an error nothing is left and what stood there before still stands.
-    """
-    target = Path(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-    try:
-        yield beside
-        beside.chmod(0o755)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-            target.rename(old / "replaced")
-            beside.rename(target)
-            shutil.rmtree(old)
-        else:
-            beside.rename(target)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-
-
 def save(
     model: VisionTransformer,
     folder: str | os.PathLike,
@@ -147,9 +121,12 @@ def save(
 ) -> None:
     """Write a model to a folder as model.safetensors and config.json, whole or not at all.
 
-    An existing folder of that name is replaced. Raises InputError when class_names does not have one name for
-    each class, OSError when the folder can't be written.
+    A saved model that is there already is replaced. Raises InputError when class_names does not have one name for
+    each class or the folder holds something else, OSError when it can't be written.
     """
+    target = Path(folder)
+    if target.exists() and not (target.is_dir() and ((target / CONFIG).is_file() or not any(target.iterdir()))):
+        raise InputError(f"{folder}: exists and is no saved model; choose another folder")
     if class_names and len(class_names) != model.config.num_classes:
         raise InputError(f"{len(class_names)} class names for {model.config.num_classes} classes")
     card = {
@@ -159,7 +136,7 @@ def save(
         "provenance": provenance or {},
     }
     text = json.dumps(card, indent=1) + "\n"
-    with written_whole(folder) as beside:
+    with written_folder(folder) as beside:
         write_safetensors(beside / WEIGHTS, to_arrays(model))
         (beside / CONFIG).write_text(text)
 
@@ -191,9 +168,7 @@ def load_card(folder: str | os.PathLike) -> ModelCard:
         raise InputError(f"{path}: not a config of this library: {error}") from error
 
 
-def load(
-    folder: str | os.PathLike, *, image_size: Any = None, num_classes: int | None = None
-) -> VisionTransformer:
+def load(folder: str | os.PathLike, *, image_size: Any = None, num_classes: int | None = None) -> VisionTransformer:
     """Read a model that `save` wrote.
 
     image_size: int or (height, width); the position table is resized in the checkpoint's own convention.

@@ -20,7 +20,7 @@ def pair(size: Any) -> tuple[int, int]:
 class ViTConfig:
     """A vision transformer's architecture.
 
-    Defaults are ViT-B/16's. Sizes are an int or (height, width), in pixels.
+    Defaults are ViT-B/16's. Sizes are (height, width), in pixels.
 
     preprocess is the input convention the weights were trained with; its size always is image_size.
     dropout falls on each branch's output, attention_dropout on the attention weights; both only where a call
@@ -97,14 +97,16 @@ class ViTConfig:
 
 def _google(patch: int, *, large: bool, image_size: int, num_classes: int) -> ViTConfig:
     """ViT-B and ViT-L as PyTorch-Pretrained-ViT ships them (https://arxiv.org/abs/2010.11929, table 1)."""
-    shape = dict(width=1024, depth=24, num_heads=16, mlp_dim=4096) if large else {}
     return ViTConfig(
         image_size=(image_size, image_size),
         patch_size=(patch, patch),
         num_classes=num_classes,
         dropout=0.1,
         attention_dropout=0.1,
-        **shape,
+        width=1024 if large else 768,
+        depth=24 if large else 12,
+        num_heads=16 if large else 12,
+        mlp_dim=4096 if large else 3072,
     )
 
 
@@ -137,5 +139,5 @@ CONFIGS: dict[str, ViTConfig] = {
     "S_32": _small(224, 32, width=384, depth=12, num_heads=6, num_classes=1000),
     "Ti_16": _small(224, 16, width=192, depth=12, num_heads=3, num_classes=1000),
     "Mini_16": _small(128, 16, width=128, depth=6, num_heads=4, num_classes=10),
-    "Nano_2": _small(8, 2, width=64, depth=4, num_heads=4, num_classes=10),
+    "Nano_6": _small(24, 6, width=64, depth=4, num_heads=4, num_classes=10),
 }

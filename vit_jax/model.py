@@ -8,11 +8,12 @@ checkpoint's own convention) when an image has another size.
 Letters: B batch, N tokens, H heads, L layers, D width, C classes, h x w image, gh x gw grid of patches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -21,7 +22,8 @@ from vit_jax.config import ViTConfig
 from vit_jax.errors import InputError
 from vit_jax.posemb import resize_position_embedding
 
-HEAD_FUSIONS = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}
+Images = Float[Array | np.ndarray, "b h w c"]
+HEAD_FUSIONS: dict[str, Callable] = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}
 
 
 class ViTOutput(NamedTuple):
@@ -55,14 +57,14 @@ class PatchEmbed(nnx.Module):
         self.kernel = nnx.Param(init(rngs.params(), (ph, pw, config.in_channels, config.width)))
         self.bias = nnx.Param(jnp.zeros((config.width,)))
 
-    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b n d"]:
+    def __call__(self, images: Images) -> Float[Array, "b n d"]:
         """Tokens in row order; the patch must divide the image."""
         ph, pw, c, d = self.kernel.shape
         b, h, w, _ = images.shape
         x = images.reshape(b, h // ph, ph, w // pw, pw, c)
         x = x.transpose(0, 1, 3, 2, 4, 5)  # [B, gh, gw, ph, pw, c]
         x = x.reshape(b, (h // ph) * (w // pw), ph * pw * c)
-        return x @ self.kernel[...].reshape(ph * pw * c, d) + self.bias[...]
+        return x @ self.kernel[...].reshape(ph * pw * c, d) + self.bias[...].reshape(1, 1, d)
 
 
 class Mlp(nnx.Module):
@@ -83,9 +85,7 @@ class Block(nnx.Module):
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         self.norm1 = _norm(config, rngs)
-        self.attn = MultiHeadAttention(
-            config.width, config.num_heads, dropout_rate=config.attention_dropout, rngs=rngs
-        )
+        self.attn = MultiHeadAttention(config.width, config.num_heads, dropout_rate=config.attention_dropout, rngs=rngs)
         self.norm2 = _norm(config, rngs)
         self.mlp = Mlp(config, rngs=rngs)
         self.dropout_rate = config.dropout
@@ -109,14 +109,12 @@ class VisionTransformer(nnx.Module):
         self.config = config
         self.patch_embed = PatchEmbed(config, rngs=rngs)
         self.class_token = nnx.Param(jnp.zeros((1, 1, d)))
-        self.position_embedding = nnx.Param(
-            0.02 * jax.random.normal(rngs.params(), (1, config.num_tokens, d))
-        )
+        self.position_embedding = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, config.num_tokens, d)))
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.depth)])
         self.norm = _norm(config, rngs)
         self.head = nnx.Linear(d, config.num_classes, kernel_init=jax.nn.initializers.zeros, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "b h w c"], *, key: Key | None = None) -> Float[Array, "b classes"]:
+    def __call__(self, images: Images, *, key: Key | None = None) -> Float[Array, "b classes"]:
         """Logits [B, C] of normalised images [B, h, w, channels]; a key turns dropout on.
 
         Images may have any size that the patch divides: the position grid is resized to it.
@@ -127,7 +125,7 @@ class VisionTransformer(nnx.Module):
             x, _ = block(x, key=block_key)
         return self.classify(self.norm(x))
 
-    def embed(self, images: Float[Array, "b h w c"]) -> Float[Array, "b n d"]:
+    def embed(self, images: Images) -> Float[Array, "b n d"]:
         """The token sequence that enters the first block: [class], then the patches, positions added."""
         b, h, w, channels = images.shape
         if channels != self.config.in_channels:
@@ -159,7 +157,7 @@ def _chosen_layers(layers: Sequence[int] | None, depth: int) -> list[int]:
 
 def forward_with_attention(
     model: VisionTransformer,
-    images: Float[Array, "b h w c"],
+    images: Images,
     *,
     layers: Sequence[int] | None = None,
     head_fusion: str | None = None,

@@ -94,8 +94,7 @@ def resize_position_embedding(
     rows, columns = old_grid
     if table.shape[1] != num_prefix + rows * columns:
         raise InputError(
-            f"a position table of {table.shape[1]} tokens is not {num_prefix} prefix tokens and a "
-            f"{rows}x{columns} grid"
+            f"a position table of {table.shape[1]} tokens is not {num_prefix} prefix tokens and a {rows}x{columns} grid"
         )
     if tuple(old_grid) == tuple(new_grid):
         return table
@@ -103,7 +102,5 @@ def resize_position_embedding(
     grid = patches.reshape(rows, columns, -1)
     row_weights = jnp.asarray(METHODS[method](rows, new_grid[0]), table.dtype)
     column_weights = jnp.asarray(METHODS[method](columns, new_grid[1]), table.dtype)
-    grid = jnp.einsum(
-        "yr,rcd,xc->yxd", row_weights, grid, column_weights, precision=jax.lax.Precision.HIGHEST
-    )
+    grid = jnp.einsum("yr,rcd,xc->yxd", row_weights, grid, column_weights, precision=jax.lax.Precision.HIGHEST)
     return jnp.concatenate([prefix, grid.reshape(1, new_grid[0] * new_grid[1], -1)], axis=1)

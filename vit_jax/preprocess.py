@@ -65,12 +65,12 @@ class Preprocess:
         left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
         return np.asarray(image.crop((left, top, left + width, top + height)))
 
-    def normalize(self, images: Float[Array, "... c"]) -> Float[Array, "... c"]:
+    def normalize(self, images: Float[Array | np.ndarray, "... c"]) -> Float[Array, "... c"]:
         """Images in [0, 1] to the model's own range, (x - mean) / std; any leading axes, channels last."""
         mean = jnp.asarray(self.mean, images.dtype)
         std = jnp.asarray(self.std, images.dtype)
         lead = (1,) * (images.ndim - 1)
-        return (images - mean.reshape(*lead, -1)) / std.reshape(*lead, -1)
+        return (jnp.asarray(images) - mean.reshape(*lead, -1)) / std.reshape(*lead, -1)
 
     def __call__(self, image: Any) -> Float[Array, "h w 3"]:
         """A PIL image, or uint8 array [height, width, 3], to the model's float32 input [h, w, 3].

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import CONFIGS, InputError, ViTConfig, VisionTransformer, with_image_size, with_num_classes
+from vit_jax import CONFIGS, InputError, VisionTransformer, ViTConfig, with_image_size, with_num_classes
 from vit_jax.checkpoint import abstract_model, check_names, from_arrays, to_arrays
 from vit_jax.config import pair
 from weights_convert.arrays import LazyArray

@@ -9,7 +9,7 @@ import io
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 from vit_jax.errors import InputError
 
@@ -52,7 +52,7 @@ class PickleError(InputError):
 class BoundedFile:
     """A binary file whose reads never ask for more than what is left, so that no length can claim memory."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: io.BufferedIOBase):
         self._file = file
         start = file.tell()
         self._end = file.seek(0, io.SEEK_END)
@@ -75,7 +75,7 @@ class BoundedFile:
 class Interpreter:
     """Run one pickle; `builders` says what calling each allowed global makes."""
 
-    def __init__(self, builders: dict[str, Callable[..., Any]], allowed: Callable[[str], bool], persistent):
+    def __init__(self, builders: dict[str, Callable[..., Any]], allowed: Callable[[str], bool], persistent: Callable):
         self.builders = builders
         self.allowed = allowed
         self.persistent = persistent
@@ -83,13 +83,14 @@ class Interpreter:
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
 
-    def run(self, file: BinaryIO) -> Any:
+    def run(self, file: io.BufferedIOBase) -> Any:
         """The value of the pickle that starts at the file's position; the file is left behind its end.
 
         Raises PickleError for a damaged pickle or a refused global.
         """
         try:
-            for count, (opcode, argument, _) in enumerate(pickletools.genops(BoundedFile(file))):
+            opcodes = pickletools.genops(BoundedFile(file))  # type: ignore[arg-type]  # only read, readline, tell
+            for count, (opcode, argument, _) in enumerate(opcodes):
                 if opcode.name == "STOP":
                     return self.stack.pop()
                 if count > MAX_OPCODES:
@@ -173,7 +174,7 @@ class Interpreter:
         """The token of a global on the allow list. Raises PickleError for any other, naming it."""
         if name in INERT or name in DICTS or name in self.builders or self.allowed(name):
             return Global(name)
-        raise PickleError(f"refused: it names {name}, which no checkpoint of weights needs; save model.state_dict() instead")
+        raise PickleError(f"refused: it names {name}, which weights have no need of; save model.state_dict() instead")
 
     def call(self, function: Any, arguments: Any) -> Any:
         """What calling a token builds."""
@@ -212,6 +213,7 @@ GATHERED: dict[str, Callable[[list], Any]] = {
     "DICT": lambda items: dict(_paired(items)),
 }
 LITERALS = frozenset(
-    """INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING
-    UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8""".split()
+    ["INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"]
+    + ["STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"]
+    + ["BINBYTES", "SHORT_BINBYTES", "BINBYTES8"]
 )

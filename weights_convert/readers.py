@@ -1,5 +1,6 @@
 """Checkpoint files to {name: array}, by what the file is and not by what it is called."""
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,7 +82,7 @@ def _open_safetensors(path: Path) -> dict[str, LazyArray]:
                 if kind is None:
                     raise InputError(f"{name} has the type {piece.get_dtype()}, which this library does not read")
                 shape = tuple(piece.get_shape())
-                opened[name] = LazyArray(shape, DTYPES[kind], lambda name=name: read(name))
+                opened[name] = LazyArray(shape, DTYPES[kind], functools.partial(read, name))
     except SafetensorError as error:
         raise InputError(f"truncated or damaged safetensors file ({error})") from error
     return opened

@@ -7,6 +7,8 @@ Source: torchvision/transforms/transforms.py and _functional_tensor.py; Pillow d
 every step.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,6 +138,9 @@ def adjust_hue(image: Float[Array, "h w 3"], turns: Any) -> Float[Array, "h w 3"
     return value[..., None] * (1.0 - saturation[..., None] * ramp)
 
 
+JITTERS = {"brightness": adjust_brightness, "contrast": adjust_contrast, "saturation": adjust_saturation}
+
+
 def _draw_crop(key: Key, settings: Augment, h: int, w: int) -> tuple[Array, Array, Array, Array]:
     """RandomResizedCrop's box (top, left, height, width): the first of ten draws that fits, else the centre."""
     assert settings.crop_scale is not None
@@ -163,18 +168,17 @@ def _draw_crop(key: Key, settings: Augment, h: int, w: int) -> tuple[Array, Arra
 def _jitter(key: Key, settings: Augment, image: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
     """ColorJitter: the adjustments whose strength is not 0, at drawn factors, in a drawn order."""
     order_key, *keys = jax.random.split(key, 5)
-    names = ("brightness", "contrast", "saturation")
-    adjustments = []
+    adjustments: list[Callable[[Any], Any]] = []
     for name, adjust, factor_key in zip(
-        names, (adjust_brightness, adjust_contrast, adjust_saturation), keys, strict=False
+        JITTERS, (adjust_brightness, adjust_contrast, adjust_saturation), keys, strict=False
     ):
         strength = getattr(settings, name)
         factor = jax.random.uniform(factor_key, minval=max(0.0, 1.0 - strength), maxval=1.0 + strength)
         if strength > 0:
-            adjustments.append(lambda x, adjust=adjust, factor=factor: adjust(x, factor))
+            adjustments.append(functools.partial(adjust, factor=factor))
     if settings.hue > 0:
         turns = jax.random.uniform(keys[3], minval=-settings.hue, maxval=settings.hue)
-        adjustments.append(lambda x: adjust_hue(x, turns))
+        adjustments.append(functools.partial(adjust_hue, turns=turns))
     order = jax.random.permutation(order_key, len(adjustments))
     for place in range(len(adjustments)):
         image = jax.lax.switch(order[place], adjustments, image)

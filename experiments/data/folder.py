@@ -50,6 +50,22 @@ def _split(files: list[Path], labels: np.ndarray) -> Split:
     return Split([str(path) for path in files], labels, lambda i: open_rgb(files[i]))
 
 
+def _val_folder(folder: Path) -> Path | None:
+    return next((folder / name for name in VAL_FOLDERS if (folder / name).is_dir()), None)
+
+
+def open_labelled(folder: str | os.PathLike, split: str) -> tuple[Split, tuple[str, ...]]:
+    """One split ("val" or "train") of a folder, all of it where it has no such subfolder, and its class names.
+
+    Raises InputError for an empty folder and for a file without a class.
+    """
+    folder = Path(folder)
+    inner = folder / "train" if split == "train" else _val_folder(folder)
+    files, classes = _examples(inner if inner is not None and inner.is_dir() else folder)
+    names = tuple(sorted(set(classes)))
+    return _split(files, labelled(classes, names)), names
+
+
 def open_folder(folder: str | os.PathLike, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
     """The data set in a folder: train/ and val/ in it, or else one set of which val_fraction is held out.
 
@@ -57,8 +73,7 @@ def open_folder(folder: str | os.PathLike, *, val_fraction: float = 0.2, seed: i
     that training never sees.
     """
     folder = Path(folder)
-    train = folder / "train"
-    val = next((folder / name for name in VAL_FOLDERS if (folder / name).is_dir()), None)
+    train, val = folder / "train", _val_folder(folder)
     if train.is_dir() and val is not None:
         train_files, train_classes = _examples(train)
         val_files, val_classes = _examples(val)

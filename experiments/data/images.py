@@ -3,7 +3,6 @@
 import io
 import warnings
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -24,7 +23,7 @@ def open_rgb(file: str | Path | bytes) -> Image.Image:
     Raises CorruptImageError naming the file when it can't be decoded whole.
     """
     name = "image" if isinstance(file, bytes) else str(file)
-    source: Path | BinaryIO = io.BytesIO(file) if isinstance(file, bytes) else Path(file)
+    source: Path | io.BytesIO = io.BytesIO(file) if isinstance(file, bytes) else Path(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # broken EXIF blocks and palettes warn, and still decode

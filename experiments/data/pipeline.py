@@ -100,7 +100,9 @@ def training_batches(pictures: Pictures, batch_size: int, *, seed: int, epoch: i
 
     Every picture comes once. Raises CorruptImageError naming a picture that can't be read.
     """
-    order = grain.MapDataset.source(pictures).shuffle(seed=int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+    order = grain.MapDataset.source(pictures).shuffle(
+        seed=int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    )
     yield from _filled(_batched(order[start * batch_size :], batch_size), batch_size)
 
 

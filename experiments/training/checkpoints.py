@@ -19,13 +19,16 @@ class Checkpoints:
     """Saves (state, progress) by step; keeps the latest and the best by validation accuracy."""
 
     def __init__(self, folder: Path):
-        keep = AnyPreservationPolicy(
-            [
-                LatestN(1),
-                BestN(get_metric_fn=lambda m: m["accuracy"], n=1, keep_checkpoints_without_metrics=False),
-            ]
+
+        def accuracy(metrics: dict[str, float]) -> float:
+            return metrics["accuracy"]
+
+        best = BestN(get_metric_fn=accuracy, n=1, keep_checkpoints_without_metrics=False)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
+            enable_async_checkpointing=False,
+            best_fn=accuracy,  # without it the metrics are not written, and a resumed run forgets its best
         )
-        options = ocp.CheckpointManagerOptions(preservation_policy=keep, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def save(self, state: Any, progress: dict[str, Any], *, step: int, accuracy: float | None) -> None:
@@ -61,4 +64,3 @@ class Checkpoints:
     def close(self) -> None:
         """Wait for what is being written."""
         self._manager.close()
-

@@ -54,6 +54,11 @@ class _Progress:
         self.images_before = 0.0
         self.terminal = sys.stdout.isatty()
 
+    def compiled(self, step: int) -> None:
+        """The first step is over, and with it compilation, which says nothing of the rate to come."""
+        self.first = step
+        self.began = self.shown = time.monotonic()
+
     def due(self) -> bool:
         return time.monotonic() - self.shown >= (TERMINAL_SECONDS if self.terminal else LOG_SECONDS)
 
@@ -88,16 +93,19 @@ def train(
 
     Raises InputError when the loss stops being a finite number: the last checkpoint is kept.
     """
-    step = int(state.step)
+    first = step = int(state.step)
     progress = _Progress(task, step)
     with Interrupt() as interrupt:
         for epoch in range(step // task.steps_per_epoch, task.epochs):
             began = time.monotonic()
-            progress.images_before = float(state.totals.count)
+            progress.images_before = float(state.totals.images)
             for batch in task.batches(epoch, step % task.steps_per_epoch):
                 state = task.train_step(state, batch)
                 step += 1
-                if progress.due():
+                if step == first + 1:
+                    jax.block_until_ready(state.step)
+                    progress.compiled(step)
+                elif progress.due():
                     log.write({"step": step, "epoch": epoch + 1} | progress.show(step, state.totals))
                 if interrupt.signal is not None and step % task.steps_per_epoch:
                     checkpoints.save(state, {"best": best}, step=step, accuracy=None)

@@ -1,11 +1,11 @@
 """The metrics log: metrics.jsonl, TensorBoard when asked for, and the figure of the curves."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from vit_jax import InputError
+from vit_jax.files import written_file
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -29,9 +29,8 @@ class MetricsLog:
     def __init__(self, folder: Path, *, step: int, tensorboard: bool):
         path = folder / "metrics.jsonl"
         kept = [record for record in read_metrics(path) if record["step"] <= step]
-        beside = path.with_suffix(".partial")
-        beside.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(beside, path)
+        with written_file(path) as beside:
+            beside.write_text("".join(json.dumps(record) + "\n" for record in kept))
         self._writer = None
         if tensorboard:
             try:

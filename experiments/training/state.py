@@ -10,11 +10,11 @@ from experiments.recipe import Recipe
 
 
 class Totals(NamedTuple):
-    """Sums over the images of an epoch so far: loss, correct answers, images. float32 scalars."""
+    """Sums over images: of their losses, of the correct answers, and their number. float32 scalars."""
 
     loss: jax.Array
     correct: jax.Array
-    count: jax.Array
+    images: jax.Array
 
     @classmethod
     def zeros(cls) -> "Totals":
@@ -46,6 +46,4 @@ def learning_rates(recipe: Recipe, steps_per_epoch: int) -> optax.Schedule:
 
 def optimizer(recipe: Recipe, schedule: optax.Schedule) -> optax.GradientTransformation:
     """AdamW with every number named: optax's default weight decay is not torch's."""
-    return optax.adamw(
-        schedule, b1=recipe.beta1, b2=recipe.beta2, eps=recipe.eps, weight_decay=recipe.weight_decay
-    )
+    return optax.adamw(schedule, b1=recipe.beta1, b2=recipe.beta2, eps=recipe.eps, weight_decay=recipe.weight_decay)

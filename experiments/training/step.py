@@ -1,7 +1,7 @@
 """One compiled training step and one compiled evaluation step."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +15,15 @@ from vit_jax import Preprocess
 from vit_jax.attention import Key
 
 
-class Sums(NamedTuple):
-    """Loss and gradient of a weighted mean, and the sums behind it."""
-
-    loss: jax.Array
-    correct: jax.Array
-    count: jax.Array
-
-
 def cross_entropy(
     logits: Float[Array, "b c"], labels: Int[Array, " b"], weights: Float[Array, " b"]
-) -> tuple[Float[Array, ""], Sums]:
+) -> tuple[Float[Array, ""], Totals]:
     """The mean cross-entropy over rows of weight 1, in nats, and the sums of loss, hits and rows."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     hits = (logits.argmax(axis=-1) == labels).astype(weights.dtype)
     count = weights.sum()
     total = (losses * weights).sum()
-    return total / count, Sums(total, (hits * weights).sum(), count)
+    return total / count, Totals(total, (hits * weights).sum(), count)
 
 
 def update(
@@ -44,7 +36,7 @@ def update(
 ) -> TrainState:
     """One optimiser step on normalised images; a key turns dropout on. Pure: jit it."""
 
-    def loss_of(model: Any) -> tuple[jax.Array, Sums]:
+    def loss_of(model: Any) -> tuple[jax.Array, Totals]:
         return cross_entropy(model(images, key=key), labels, weights)
 
     (_, sums), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.model)
@@ -70,10 +62,10 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0)
 
 
-def make_eval_step(preprocess: Preprocess) -> Callable[[Any, Batch], tuple[Sums, jax.Array]]:
+def make_eval_step(preprocess: Preprocess) -> Callable[[Any, Batch], tuple[Totals, jax.Array]]:
     """(model, batch of 8-bit images) -> (sums over the rows of weight 1, logits [B, C])."""
 
-    def eval_step(model: Any, batch: Batch) -> tuple[Sums, jax.Array]:
+    def eval_step(model: Any, batch: Batch) -> tuple[Totals, jax.Array]:
         logits = model(preprocess.normalize(jnp.asarray(batch.images).astype(jnp.float32) / 255))
         _, sums = cross_entropy(logits, jnp.asarray(batch.labels), jnp.asarray(batch.weights))
         return sums, logits

@@ -1,0 +1,20 @@
+"""Strictness for every test: types and shapes checked at run time, no silent rank promotion, warnings are errors."""
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")  # see experiments/runtime.py
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook(["vit_jax", "caption", "weights_convert", "experiments"], "beartype.beartype")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64():
+    """Float64 arithmetic while the test runs."""
+    with jax.enable_x64(True):
+        yield

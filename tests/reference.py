@@ -1,0 +1,80 @@
+"""The reference models: their golden figures, and small random ones of pytorch_pretrained_vit itself."""
+
+import json
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+GOLDEN = Path(__file__).parent / "golden"
+TINY = dict(
+    patches=(8, 8),
+    dim=48,
+    ff_dim=80,
+    num_heads=3,
+    num_layers=3,
+    attention_dropout_rate=0.0,
+    dropout_rate=0.1,
+    representation_size=None,
+    classifier="token",
+)
+
+
+def golden_parameters(family: str, name: str) -> dict[str, np.ndarray]:
+    """A reference model's state_dict, filled by the golden rule."""
+    shapes = json.loads((GOLDEN / f"{family}_state_dict.json").read_text())[name]
+    return {key: golden_array(key, tuple(shape)) for key, shape in shapes.items()}
+
+
+def golden_array(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """One parameter by the golden rule: standard normal from the key's CRC, scaled by the kind of parameter."""
+    x = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
+    if len(shape) >= 2:
+        return 0.1 * x if shape[0] == 1 else x / np.sqrt(np.prod(shape[1:]))
+    return 1 + 0.1 * x if key.endswith("weight") else 0.1 * x
+
+
+def images(seed: int, batch: int, height: int, width: int) -> np.ndarray:
+    """NHWC float64 in [-1, 1], drawn as NCHW as the golden files do."""
+    nchw = np.random.RandomState(seed).uniform(-1, 1, (batch, 3, height, width))
+    return nchw.transpose(0, 2, 3, 1)
+
+
+@contextmanager
+def tiny_architecture(image_size=(32, 32), num_classes=7, **changes):
+    """pytorch_pretrained_vit builds named models only, so give it a small one under the name "tiny"."""
+    from pytorch_pretrained_vit.configs import PRETRAINED_MODELS
+
+    config = TINY | changes
+    PRETRAINED_MODELS["tiny"] = dict(config=config, num_classes=num_classes, image_size=image_size, url=None)
+    try:
+        yield
+    finally:
+        del PRETRAINED_MODELS["tiny"]
+
+
+def tiny_torch(image_size=(32, 32), num_classes=7, seed=0, **changes):
+    """A small random ViT of pytorch_pretrained_vit, in float64 and eval mode, every parameter away from zero."""
+    import torch
+    from pytorch_pretrained_vit import ViT
+
+    torch.manual_seed(seed)
+    with tiny_architecture(image_size, num_classes, **changes):
+        model = ViT("tiny").double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def state_arrays(model) -> dict[str, np.ndarray]:
+    """A torch module's state_dict as numpy arrays."""
+    return {key: tensor.detach().numpy().copy() for key, tensor in model.state_dict().items()}
+
+
+def relative_error(ours, theirs) -> float:
+    """Largest difference, relative to the largest value of the reference."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    assert ours.shape == theirs.shape
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
