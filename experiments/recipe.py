@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments.data.augment import Augment
 from vit_jax import InputError
+from vit_jax.checkpoint import with_tuples
 from vit_jax.config import pair
 
 SCHEDULES = ("constant", "cosine")
@@ -58,8 +59,8 @@ class Recipe:
 def from_dict(stored: dict[str, Any]) -> Recipe:
     """The recipe that as_dict wrote."""
     known = {f.name for f in fields(Recipe)}
-    values = {name: value for name, value in stored.items() if name in known}
-    return Recipe(**values | {"augment": Augment(**stored["augment"])})
+    values = {name: value for name, value in with_tuples(stored).items() if name in known}
+    return Recipe(**values | {"augment": Augment(**with_tuples(stored["augment"]))})
 
 
 RECIPES: dict[str, Recipe] = {

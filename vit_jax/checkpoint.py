@@ -3,6 +3,7 @@
 The folder is written whole or not at all: beside its place first, then renamed.
 """
 
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -52,6 +53,7 @@ def to_arrays(model: nnx.Module) -> dict[str, Any]:
     return {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
 
 
+@functools.cache
 def abstract_model(config: ViTConfig) -> VisionTransformer:
     """The model's shapes, with nothing allocated."""
     return jax.eval_shape(lambda: VisionTransformer(config, rngs=nnx.Rngs(0)))
@@ -141,14 +143,19 @@ def save(
         (beside / CONFIG).write_text(text)
 
 
+def with_tuples(stored: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object's lists as the tuples they were."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+
+
 def _config_from(stored: dict[str, Any]) -> ViTConfig:
     known = {f.name for f in fields(ViTConfig)}
     unknown = sorted(set(stored) - known)
     if unknown:
         raise InputError(f"unknown settings {', '.join(unknown)}; is this file from a newer version?")
-    values = dict(stored)
+    values = with_tuples(stored)
     if values.get("preprocess") is not None:
-        values["preprocess"] = Preprocess(**values["preprocess"])
+        values["preprocess"] = Preprocess(**with_tuples(values["preprocess"]))
     return ViTConfig(**values)
 
 

@@ -61,7 +61,7 @@ class PatchEmbed(nnx.Module):
         """Tokens in row order; the patch must divide the image."""
         ph, pw, c, d = self.kernel.shape
         b, h, w, _ = images.shape
-        x = images.reshape(b, h // ph, ph, w // pw, pw, c)
+        x = jnp.asarray(images).reshape(b, h // ph, ph, w // pw, pw, c)
         x = x.transpose(0, 1, 3, 2, 4, 5)  # [B, gh, gw, ph, pw, c]
         x = x.reshape(b, (h // ph) * (w // pw), ph * pw * c)
         return x @ self.kernel[...].reshape(ph * pw * c, d) + self.bias[...].reshape(1, 1, d)

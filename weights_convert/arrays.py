@@ -81,4 +81,4 @@ class Tensor:
         strided = np.lib.stride_tricks.as_strided(
             values[self.offset :], self.shape, [s * size for s in self.strides], writeable=False
         )
-        return np.ascontiguousarray(strided)
+        return np.ascontiguousarray(strided).reshape(self.shape)  # a scalar would come back as [1]

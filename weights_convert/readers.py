@@ -41,11 +41,11 @@ def open_checkpoint(path: str | os.PathLike) -> dict[str, LazyArray]:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     with open(path, "rb") as file:
-        start = file.read(16)
+        start = file.read(32)
     try:
         if start.startswith(ZIP_START):
             return state_dict(open_zip(path))
-        if start.startswith(LEGACY_START):
+        if start[:1] == b"\x80" and LEGACY_START in start:
             return state_dict(open_legacy(path))
         if start[8:9] == b"{":
             return _open_safetensors(path)

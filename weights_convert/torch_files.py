@@ -19,7 +19,7 @@ from weights_convert.arrays import DTYPES, LazyArray, Storage, Tensor
 from weights_convert.pickles import Global, Interpreter, PickleError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+LEGACY_START = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number pickled, after the protocol's own bytes
 ZIP_START = b"PK\x03\x04"
 
 STORAGE_TYPES = {

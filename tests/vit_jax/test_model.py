@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import tests.reference as reference
-from vit_jax import InputError, ViTConfig, VisionTransformer, forward_with_attention, with_image_size
+from vit_jax import InputError, VisionTransformer, ViTConfig, forward_with_attention, with_image_size
 from weights_convert import convert
 
 NAMES = ["B_32_imagenet1k", "B_32", "B_16", "B_16_imagenet1k", "L_32", "L_32_imagenet1k", "L_16", "L_16_imagenet1k"]
@@ -131,7 +131,8 @@ def test_asking_for_attention_does_not_change_the_logits(model, images, dtype, b
 
 def test_chosen_layers_and_fused_heads(model, images):
     everything = answer(model, images).attention
-    np.testing.assert_allclose(answer(model, images, layers=(-1, 0)).attention, everything[jnp.array([2, 0])], atol=1e-6)
+    chosen = answer(model, images, layers=(-1, 0)).attention
+    np.testing.assert_allclose(chosen, everything[jnp.array([2, 0])], atol=1e-6)
     for fusion, reduce in [("mean", jnp.mean), ("max", jnp.max), ("min", jnp.min)]:
         fused = answer(model, images, head_fusion=fusion).attention
         np.testing.assert_allclose(fused, reduce(everything, axis=2), atol=1e-6)

@@ -17,11 +17,7 @@ def test_squash_is_torchvisions_resize_on_pil():
 def test_normalize_is_torchvisions():
     golden = np.load(reference.GOLDEN / "transforms.npz")
     ours = Preprocess((64, 64))(Image.fromarray(golden["resize64_pil"]))
-    np.testing.assert_allclose(ours, golden["resize64_pil"] / 255.0 * 2 - 1, atol=1e-6)
-    theirs = golden["normalize_tensor"]
-    np.testing.assert_allclose(
-        Preprocess((64, 64)).normalize(golden["resize64_tensor_antialias"]), theirs, atol=1e-6
-    )
+    np.testing.assert_allclose(ours, golden["normalize_tensor"], atol=1e-6)
 
 
 @pytest.mark.parametrize("crop", [0.875, 1.0])
