@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.data.augment import Augment
 from experiments.recipe import SCHEDULES, Recipe
+from vit_jax.checkpoint import with_tuples
 from vit_jax.cli import image_size, non_negative, positive_int, share
 
 OVERRIDES: dict[str, dict[str, Any]] = {
@@ -48,7 +49,7 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
 
 def overridden(recipe: Recipe, args: argparse.Namespace) -> Recipe:
     """The recipe with the flags that were given. Raises InputError as Recipe and Augment do."""
-    given = vars(args)
+    given = with_tuples(vars(args))
     augment = Augment() if args.no_augment else recipe.augment
     augment = replace(augment, **{name: given[name] for name in AUGMENT_OVERRIDES if name in given})
     return replace(recipe, augment=augment, **{name: given[name] for name in OVERRIDES if name in given})

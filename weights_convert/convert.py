@@ -37,18 +37,19 @@ class Plan:
     @property
     def architecture(self) -> str:
         """The named architecture that this is, the one of its image size and classes first; "" when it is none."""
-        alike = [name for name, known in CONFIGS.items() if _differences(known, self.config) == []]
+        alike = [
+            name
+            for name, known in CONFIGS.items()
+            if known.num_heads == self.config.num_heads and not _differences(known, vars(self.config))
+        ]
         exact = [name for name in alike if CONFIGS[name].resized(self.config.image_size) == self.config]
         return next(iter(exact + alike), "")
 
 
-def _differences(known: ViTConfig, config: ViTConfig) -> list[str]:
-    fields = ("patch_size", "width", "depth", "num_heads", "mlp_dim", "in_channels")
-    return [
-        f"{name} is {getattr(config, name)}, not {getattr(known, name)}"
-        for name in fields
-        if getattr(known, name) != getattr(config, name)
-    ]
+def _differences(known: ViTConfig, found: Mapping[str, Any]) -> list[str]:
+    """What sets an architecture apart from a named one, class count and image size aside."""
+    fields = ("patch_size", "width", "depth", "mlp_dim", "in_channels")
+    return [f"{f} is {found[f]}, not {getattr(known, f)}" for f in fields if getattr(known, f) != found[f]]
 
 
 def _chosen_layout(layout: str, names: set[str]) -> tuple[Layout, str]:
@@ -87,6 +88,8 @@ def plan(
     known = _known(name)
     try:
         found = chosen.architecture(shapes, pair(image_size) if image_size is not None else None)
+        if known and (differences := _differences(known, found)):
+            raise InputError(f"a checkpoint of another architecture than {name}: {'; '.join(differences)}")
         heads = num_heads or (known.num_heads if known else max(1, found["width"] // 64))
         config = ViTConfig(**found, num_heads=heads)
     except (KeyError, ValueError, IndexError) as error:
@@ -98,8 +101,6 @@ def plan(
             f"not a checkpoint that is understood; nearest is the layout {chosen.name} ({reason}), missing there: "
             f"{', '.join(missing[:10])}; the file has {', '.join(sorted(shapes)[:5])}, ..."
         ) from error
-    if known and (differences := _differences(known, config)):
-        raise InputError(f"a checkpoint of another architecture than {name}: {'; '.join(differences)}")
     rules = expand(chosen.rules, config.depth)
     targets = {key: leaf.shape for key, leaf in to_arrays(abstract_model(config)).items()}
     unused = [key for key in shapes if key in chosen.unused]

@@ -7,6 +7,7 @@ refused by name. Opcodes come from pickletools.genops; memory stays within a sma
 
 import io
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -89,19 +90,24 @@ class Interpreter:
         Raises PickleError for a damaged pickle or a refused global.
         """
         try:
-            opcodes = pickletools.genops(BoundedFile(file))  # type: ignore[arg-type]  # only read, readline, tell
-            for count, (opcode, argument, _) in enumerate(opcodes):
-                if opcode.name == "STOP":
-                    return self.stack.pop()
-                if count > MAX_OPCODES:
-                    raise PickleError(f"more than {MAX_OPCODES} opcodes: no checkpoint is that long")
-                self.step(opcode.name, argument)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # escapes in damaged text
+                return self._interpret(file)
         except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError) as error:
             if isinstance(error, InputError):
                 raise
             raise PickleError(f"damaged pickle ({type(error).__name__}: {error})") from error
         except (MemoryError, RecursionError) as error:
             raise PickleError("a pickle that asks for too much memory") from error
+
+    def _interpret(self, file: io.BufferedIOBase) -> Any:
+        opcodes = pickletools.genops(BoundedFile(file))  # type: ignore[arg-type]  # only read, readline, tell
+        for count, (opcode, argument, _) in enumerate(opcodes):
+            if opcode.name == "STOP":
+                return self.stack.pop()
+            if count > MAX_OPCODES:
+                raise PickleError(f"more than {MAX_OPCODES} opcodes: no checkpoint is that long")
+            self.step(opcode.name, argument)
         raise PickleError("the pickle breaks off")
 
     def step(self, name: str, argument: Any) -> None:

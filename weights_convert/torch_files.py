@@ -103,7 +103,7 @@ def open_zip(path: Path) -> Any:
     try:
         archive = zipfile.ZipFile(path)
         members = {info.filename: info for info in archive.infolist()}
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError) as error:  # OSError: wild offsets
         raise InputError(f"truncated or damaged zip archive ({error})") from error
     pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -119,7 +119,7 @@ def open_zip(path: Path) -> Any:
             raise InputError(f"{prefix}{name} is compressed, which torch.save never does; unpack it and save again")
         try:
             return archive.read(info)
-        except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
             raise InputError(f"damaged archive: {error}") from error
 
     if f"{prefix}byteorder" in members and member("byteorder").strip() != b"little":

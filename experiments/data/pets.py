@@ -7,6 +7,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from experiments.data.dataset import Data, Split, check_classes, labelled
@@ -15,7 +16,8 @@ from vit_jax import InputError
 from weights_convert.download import download
 
 ADDRESS = "https://thor.robots.ox.ac.uk/~vgg/data/pets"
-ARCHIVES = {
+Digests = Mapping[str, str | None]
+ARCHIVES: Digests = {
     "images": "5c4f3ee8e5d25df40f4fd59a7f44e54c",
     "annotations": "95a8c909bbe2e81eed6a22bccdf3f68f",
 }
@@ -52,11 +54,11 @@ def unpack(archive: Path, folder: Path) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def fetch(folder: str | os.PathLike, *, address: str = ADDRESS, md5: dict[str, str] | None = None) -> Path:
+def fetch(folder: str | os.PathLike, *, address: str = ADDRESS, md5: Digests = ARCHIVES) -> Path:
     """Fetch and unpack the two archives below `folder`, doing only what is not done yet; answers the folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, digest in (ARCHIVES if md5 is None else md5).items():
+    for name, digest in md5.items():
         if (folder / name).is_dir():
             continue
         archive = folder / f"{name}.tar.gz"
@@ -75,7 +77,7 @@ def _split_list(folder: Path, name: str) -> list[str]:
     return [line.split()[0] for line in path.read_text().splitlines() if line.strip() and line[0] != "#"]
 
 
-def open_pets(folder: str | os.PathLike, *, address: str = ADDRESS, md5: dict[str, str] | None = None) -> Data:
+def open_pets(folder: str | os.PathLike, *, address: str = ADDRESS, md5: Digests = ARCHIVES) -> Data:
     """Oxford-IIIT Pet with its official split, trainval for training and test for validation.
 
     Raises InputError when the archives can't be fetched or lack what their lists name.

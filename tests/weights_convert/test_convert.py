@@ -186,9 +186,11 @@ def test_a_large_model_converts_in_little_memory(zipped, tmp_path):
     )
 
     def peak(file, out, *flags) -> int:
-        command = [sys.executable, "-c", script, "convert", str(file), "--out", str(tmp_path / out), *flags]
+        # The shell forks a small process; a child of this large one would start with its peak.
+        forked = ["bash", "-c", '"$@"; exit $?', "bash"]
+        command = [*forked, sys.executable, "-c", script, "convert", str(file), "--out", str(tmp_path / out), *flags]
         return 1024 * int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
     extra = peak(path, "a") - peak(small, "b", "--num-heads", "3")
     print(f"extra memory: {extra / path.stat().st_size:.2f} x the file")
-    assert extra < 1.5 * path.stat().st_size
+    assert 0.9 * path.stat().st_size < extra < 1.5 * path.stat().st_size  # less than the model would be no measurement

@@ -1,0 +1,404 @@
+"""Data sets: folders, odd pictures, the pets' archives over loopback, tensorflow-datasets without TensorFlow."""
+
+import http.server
+import io
+import tarfile
+import threading
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.data.catalog import open_data
+from experiments.data.digits import open_digits
+from experiments.data.folder import open_folder, open_labelled
+from experiments.data.images import CorruptImageError, open_rgb
+from experiments.data.pets import open_pets, unpack
+from experiments.data.pipeline import Pictures, ordered_batches, training_batches
+from vit_jax import InputError, Preprocess
+from weights_convert.download import download
+
+RED, BLUE = (200, 30, 20), (10, 60, 220)
+
+
+def picture(path, colour=RED, size=(12, 10), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path, **options)
+    return path
+
+
+def folder_of(root, names):
+    for name in names:
+        picture(root / name)
+    return root
+
+
+def test_classes_from_subfolders_and_from_names(tmp_path):
+    nested = folder_of(
+        tmp_path / "a", [f"{s}/{c}/{i}.jpg" for s in ("train", "val") for c in ("cat", "dog") for i in (1, 2)]
+    )
+    data = open_folder(nested)
+    assert data.class_names == ("cat", "dog")
+    assert data.train.labels.tolist() == data.val.labels.tolist() == [0, 0, 1, 1]
+    flat = folder_of(tmp_path / "b", ["train/great_pyrenees_1.jpg", "train/pug_2.png", "val/pug_9.jpg"])
+    data = open_folder(flat)
+    assert data.class_names == ("great_pyrenees", "pug")
+    assert (len(data.train), data.val.labels.tolist()) == (2, [1])
+    split, names = open_labelled(flat, "val")
+    assert (len(split), names) == (1, ("pug",))
+
+
+def test_one_folder_is_split_within_every_class(tmp_path):
+    root = folder_of(tmp_path / "d", [f"{c}_{i}.jpg" for c in ("a", "b") for i in range(10)])
+    data = open_folder(root, val_fraction=0.3, seed=1)
+    assert np.bincount(data.val.labels).tolist() == [3, 3]
+    assert not set(data.val.names) & set(data.train.names)
+    assert data.val.names == open_folder(root, val_fraction=0.3, seed=1).val.names
+    assert data.val.names != open_folder(root, val_fraction=0.3, seed=2).val.names
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "no such folder"),
+        (["train/a_1.jpg", "train/a_2.jpg", "val/a_3.jpg"], "only one class"),
+        (["train/a_1.jpg", "train/b_2.jpg", "val/c_3.jpg"], "class c is in the validation images but not"),
+        (["cat.jpg", "dog.jpg"], "no class in sight"),
+        (["cat/1.jpg", "dog_2.jpg"], "lies beside class subfolders"),
+        (["a_1.jpg", "a_2.jpg", "b_1.jpg"], "class b has one image only"),
+    ],
+)
+def test_folders_that_will_not_do(names, message, tmp_path):
+    folder_of(tmp_path / "d", names)
+    with pytest.raises(InputError, match=message):
+        open_data(str(tmp_path / "d"))
+
+
+def test_an_empty_folder_and_a_file(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match="no images in it"):
+        open_data(str(tmp_path / "d"))
+    with pytest.raises(InputError, match="not a folder"):
+        open_data(str(tmp_path / "d" / "notes.txt"))
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_every_mode_comes_out_rgb():
+    red = Image.new("RGB", (8, 6), RED)
+    rgba = red.copy()
+    rgba.putalpha(128)
+    pictures = {
+        "palette": encoded(red.quantize(8), "PNG"),
+        "palette with transparency": encoded(red.quantize(8), "PNG", transparency=bytes([0, 128])),
+        "alpha": encoded(rgba, "PNG"),
+        "cmyk": encoded(red.convert("CMYK"), "JPEG", quality=95),
+        "gif": encoded(red, "GIF"),
+    }
+    for name, data in pictures.items():
+        image = open_rgb(data)
+        assert (image.mode, image.size) == ("RGB", (8, 6)), name
+        assert np.abs(np.asarray(image, int) - RED).max() < 12, name
+    assert open_rgb(encoded(Image.new("L", (4, 4), 77), "PNG")).getpixel((0, 0)) == (77, 77, 77)
+    assert open_rgb(encoded(Image.new("1", (4, 4), 1), "PNG")).getpixel((0, 0)) == (255, 255, 255)
+    deep = Image.fromarray(np.full((4, 4), 40_000, np.uint16))
+    assert open_rgb(encoded(deep, "PNG")).getpixel((0, 0)) == (156, 156, 156)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation):
+    upright = Image.new("RGB", (16, 24), BLUE)
+    upright.paste(RED, (0, 0, 16, 8))  # red on top
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that EXIF's rotation takes back
+    stored = upright if orientation == 1 else upright.transpose(Image.Transpose(undo[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = open_rgb(encoded(stored, "PNG", exif=exif))
+    assert image.size == (16, 24)
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(upright))
+
+
+def test_corrupt_pictures_are_named(tmp_path):
+    whole = picture(tmp_path / "a.jpg", size=(64, 64)).read_bytes()
+    for name, content in {"cut.jpg": whole[:-300], "text.png": b"hello", "empty.jpg": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CorruptImageError, match=f"{name}: not a readable image"):
+            open_rgb(tmp_path / name)
+    with pytest.raises(InputError, match=r"gone.jpg: no such file"):
+        open_rgb(tmp_path / "gone.jpg")
+
+
+def pictures_of(tmp_path, count=7, budget=10**6):
+    for i in range(count):
+        picture(tmp_path / "p" / f"{'ab'[i % 2]}_{i}.png", colour=(i, 2 * i, 3 * i))
+    split, _ = open_labelled(tmp_path / "p", "val")
+    return Pictures(split, Preprocess((4, 4)), budget=budget)
+
+
+def test_batches_hold_every_picture_once_in_an_order_that_the_seed_decides(tmp_path):
+    pictures = pictures_of(tmp_path)
+    expected = sorted((i, int(pictures.split.labels[i])) for i in range(7))
+
+    def seen(batches):
+        rows = [(b.images[r, 0, 0, 0], b.labels[r]) for b in batches for r in range(len(b.labels)) if b.weights[r]]
+        order = {pictures[i][0][0, 0, 0]: i for i in range(7)}
+        return [(order[value], int(label)) for value, label in rows]
+
+    assert seen(ordered_batches(pictures, 3)) == expected
+    first = list(training_batches(pictures, 3, seed=0, epoch=0))
+    assert [b.images.shape for b in first] == [(3, 4, 4, 3)] * 3
+    assert first[-1].weights.tolist() == [1, 0, 0]
+    assert sorted(seen(first)) == expected
+    assert seen(first) == seen(training_batches(pictures, 3, seed=0, epoch=0))
+    assert seen(first) != seen(training_batches(pictures, 3, seed=0, epoch=1))
+    assert seen(first) != seen(training_batches(pictures, 3, seed=1, epoch=0))
+    assert seen(first)[3:] == seen(training_batches(pictures, 3, seed=0, epoch=0, start=1))
+
+
+def test_the_cache_keeps_to_its_budget(tmp_path):
+    pictures = pictures_of(tmp_path, budget=3 * 48 + 10)
+    for _ in range(2):
+        for i in range(7):
+            pictures[i]
+    assert len(pictures._cache) == 3
+    assert pictures._left == 10
+
+
+def test_corrupt_pictures_are_counted_and_left_out(tmp_path):
+    pictures = pictures_of(tmp_path)
+    (tmp_path / "p" / "a_2.png").write_bytes(b"nonsense")
+    with pytest.raises(CorruptImageError, match=r"a_2.png"):
+        list(ordered_batches(pictures, 3))
+    kept, problems = pictures.without_corrupt()
+    assert len(kept) == 6
+    assert len(problems) == 1
+    assert "a_2.png" in problems[0]
+    assert sum(b.weights.sum() for b in ordered_batches(kept, 4)) == 6
+    for i in (1, 3, 5):
+        (tmp_path / "p" / f"b_{i}.png").write_bytes(b"nonsense")
+    anew = Pictures(pictures.split, pictures.preprocess, budget=0)
+    with pytest.raises(InputError, match="every image of a class is unreadable"):
+        anew.without_corrupt()
+
+
+def test_digits():
+    data = open_digits()
+    assert (len(data.train) + len(data.val), data.class_names) == (1797, tuple("0123456789"))
+    assert data.train.open(0).size == (8, 8)
+    assert np.bincount(data.val.labels).min() >= 34
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `files`; `behaviour` is a list of what to do to the next answers."""
+
+    daemon_threads = True
+
+    def __init__(self, files):
+        self.files, self.behaviour, self.ranges = files, [], []
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        act = self.server.behaviour.pop(0) if self.server.behaviour else "serve"
+        content = self.server.files.get(self.path)
+        wanted = self.headers.get("Range")
+        self.server.ranges.append(wanted)
+        if content is None or isinstance(act, int):
+            self.send_error(act if isinstance(act, int) else 404)
+            return
+        start = int(wanted.split("=")[1].rstrip("-")) if wanted and act != "ignore range" else 0
+        if start >= len(content):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        stop = start + (len(content) - start) // 2 if act in ("truncate", "stall") else len(content)
+        self.wfile.write(content[start:stop])
+        if act == "stall":
+            self.wfile.flush()
+            threading.Event().wait(1.0)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server():
+    made = Server({"/file": bytes(range(256)) * 400})
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def fetch(server, path, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        download(f"{server.address}/file", path, wait=lambda attempt: 0.0, timeout=0.3, **options)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "ranges"),
+    [
+        ([], [None]),
+        (["truncate"], [None, "bytes=51200-"]),
+        (["stall"], [None, "bytes=51200-"]),
+        (["truncate", "ignore range"], [None, "bytes=51200-"]),
+        ([503, 429], [None, None, None]),
+        (["truncate", "truncate", 500], [None, "bytes=51200-", "bytes=76800-", "bytes=76800-"]),
+    ],
+)
+def test_downloads_survive_a_bad_line(server, tmp_path, behaviour, ranges):
+    server.behaviour = behaviour
+    fetch(server, tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == server.files["/file"]
+    assert server.ranges == ranges
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    fetch(server, tmp_path / "f")  # already there: nothing is asked
+    assert server.ranges == ranges
+
+
+def test_downloads_that_fail_say_so(server, tmp_path):
+    server.behaviour = [404]
+    with pytest.raises(InputError, match=r"/file: 404 Not Found; fetch it by hand into"):
+        fetch(server, tmp_path / "f")
+    server.behaviour = [503] * 3
+    with pytest.raises(InputError, match="503 Service Unavailable, 3 times"):
+        fetch(server, tmp_path / "f", tries=3)
+    with pytest.raises(InputError, match="not the expected one"):
+        fetch(server, tmp_path / "f", md5="0" * 32)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "f.partial").write_bytes(bytes(10**6))  # longer than the file: no prefix of it
+    fetch(server, tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == server.files["/file"]
+
+
+def test_nothing_listens(tmp_path):
+    with pytest.raises(InputError, match=r"127.0.0.1:9/x: .*refused"):
+        download("http://127.0.0.1:9/x", tmp_path / "f", tries=2, wait=lambda attempt: 0.0)
+
+
+def pets_server(tmp_path):
+    jpeg = picture(tmp_path / "x.jpg").read_bytes()
+    names = {"trainval.txt": ["Abyssinian_1", "pug_1", "pug_2"], "test.txt": ["Abyssinian_7", "pug_8"]}
+    images = {f"images/{name}.jpg": jpeg for group in names.values() for name in group}
+    lists = {f"annotations/{k}": "".join(f"{n} 1 1 1\n" for n in v).encode() for k, v in names.items()}
+    return Server({"/images.tar.gz": archive(images), "/annotations.tar.gz": archive(lists)})
+
+
+def test_pets_are_fetched_unpacked_and_split(tmp_path, capsys):
+    server = pets_server(tmp_path)
+    data = open_pets(tmp_path / "pets", address=server.address, md5={"images": None, "annotations": None})
+    assert data.class_names == ("Abyssinian", "pug")
+    assert (data.train.labels.tolist(), data.val.labels.tolist()) == ([0, 1, 1], [0, 1])
+    assert data.train.open(0).size == (12, 10)
+    server.files.clear()  # a second time, nothing is fetched
+    assert len(open_pets(tmp_path / "pets", address=server.address, md5={"images": None}).val) == 2
+    (tmp_path / "pets" / "images" / "images" / "pug_8.jpg").unlink()
+    with pytest.raises(InputError, match=r"pug_8.jpg: listed but missing"):
+        open_pets(tmp_path / "pets", address=server.address, md5={})
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("name", ["../escaped.txt", "/tmp/escaped-by-tar.txt", "a/../../escaped.txt"])
+def test_archives_cannot_write_outside(name, tmp_path):
+    path = tmp_path / "in" / "a.tar.gz"
+    path.parent.mkdir()
+    path.write_bytes(archive({"good.txt": b"1", name: b"2"}))
+    with pytest.raises(InputError, match="leads outside the folder"):
+        unpack(path, tmp_path / "in" / "a")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.tar.gz", "in"]
+
+
+def test_links_in_archives_are_not_followed(tmp_path):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+        tar.addfile(link)
+        inside = tarfile.TarInfo("link/x.txt")
+        inside.size = 1
+        tar.addfile(inside, io.BytesIO(b"x"))
+    (tmp_path / "a.tar.gz").write_bytes(file.getvalue())
+    unpack(tmp_path / "a.tar.gz", tmp_path / "a")
+    assert not (tmp_path / "x.txt").exists()
+    assert (tmp_path / "a" / "link" / "x.txt").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"\x00" * 50, lambda b: b[:40] + b"!!!!" + b[44:]]
+)
+def test_damaged_archives(damage, tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(damage(archive({"x": np.random.RandomState(0).bytes(5000)})))
+    with pytest.raises(InputError, match="damaged archive"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "a")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tar.gz"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A tensorflow-datasets set prepared without TensorFlow."""
+    import tensorflow_datasets as tfds
+
+    class TinyColours(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            image, label = tfds.features.Image(shape=(None, None, 3)), tfds.features.ClassLabel(names=["red", "blue"])
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict({"image": image, "label": label})
+            )
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples(12), "test": self._generate_examples(6)}
+
+        def _generate_examples(self, count):
+            for i in range(count):
+                yield (
+                    i,
+                    {"image": io.BytesIO(encoded(Image.new("RGB", (9, 8), (RED, BLUE)[i % 2]), "PNG")), "label": i % 2},
+                )
+
+    root = tmp_path_factory.mktemp("tfds")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        TinyColours(data_dir=root, file_format="array_record").download_and_prepare()
+    return str(root)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensorflow_datasets_without_tensorflow(prepared):
+    data = open_data("tfds:tiny_colours", data_dir=prepared)
+    assert (data.class_names, len(data.train), len(data.val)) == (("red", "blue"), 12, 6)
+    for i in range(12):
+        assert data.train.open(i).getpixel((0, 0)) == (RED, BLUE)[data.train.labels[i]]
+    assert len(open_data("tfds:tiny_colours/train", data_dir=prepared).val) == 12
+    with pytest.raises(InputError, match="no split nothing; it has"):
+        open_data("tfds:tiny_colours/nothing", data_dir=prepared)
+    with pytest.raises(InputError, match=r"preparing needs TensorFlow; pip install 'vit-jax\[tfds\]'"):
+        open_data("tfds:mnist", data_dir=prepared)
+    with pytest.raises(InputError, match="tfds:no_such_set: Dataset no_such_set not found"):
+        open_data("tfds:no_such_set", data_dir=prepared)

@@ -1,0 +1,57 @@
+"""Imports run one way, bring no torch and no TensorFlow, print nothing; the documents say what the tools do."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ["vit_jax", "caption", "weights_convert", "experiments"]
+MAY_IMPORT_TORCH = {"weights_convert/verify.py", "experiments/benchmark.py"}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_run_one_way(package):
+    later = set(PACKAGES[PACKAGES.index(package) + 1 :])
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        assert not imported(path) & later, path
+        if str(path.relative_to(ROOT)) not in MAY_IMPORT_TORCH:
+            assert not imported(path) & {"torch", "torchvision", "tensorflow"}, path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_importing_is_silent_and_light(package):
+    code = (
+        f"import {package}, sys; print([m for m in ('torch', 'tensorflow', 'matplotlib.pyplot') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+    assert done.stderr == ""
+
+
+def test_the_check_command_runs_the_readmes_tests():
+    readme = (ROOT / "README.md").read_text()
+    command = re.search(r"^pip install .*pytest.*$", readme, re.MULTILINE)
+    assert command is not None
+    assert command.group() in (ROOT / ".ci" / "run").read_text()
+
+
+def test_modules_stay_short():
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= 400, path
