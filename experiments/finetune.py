@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,13 +53,16 @@ def _new_run(args: argparse.Namespace) -> tuple[Path, RunConfig]:
     given = vars(args)
     data, weights = given.get("data", "digits"), given.get("weights")
     name = args.recipe or _default_recipe(data, given.get("model"), weights)
+    recipe = RECIPES[name]
+    if weights:  # the recipe's own model is for those who give no weights; --model is held against them
+        recipe = replace(recipe, model=None)
     config = RunConfig(
-        recipe=overridden(RECIPES[name], args),
-        data=str(Path(data).absolute()) if Path(data).is_dir() else data,
+        recipe=overridden(recipe, args),
+        data=run.settled(data),
         data_dir=given.get("data_dir"),
         val_fraction=given.get("val_fraction", 0.2),
         skip_corrupt=args.skip_corrupt,
-        weights=str(Path(weights).absolute()) if weights else None,
+        weights=run.settled(weights) if weights else None,
     )
     folder = Path(args.out) if args.out else run.default_folder(Path(data.replace(":", "_")).name)
     return folder, config
@@ -69,7 +73,7 @@ def _old_run(args: argparse.Namespace) -> tuple[Path, RunConfig]:
         raise InputError("--resume needs the run's folder: --resume RUN")
     folder = Path(args.resume or args.out)
     config = run.read(folder)
-    changed = differing(config.recipe, args)
+    changed = differing(config.recipe, args) + run.differing(config, vars(args))
     if changed:
         raise InputError(f"{folder}: a resumed run keeps its settings; leave out {', '.join(changed)}")
     return folder, config
@@ -107,18 +111,12 @@ def _open_images(data: Data, model: VisionTransformer, *, skip_corrupt: bool, ca
     return Images(data, *pictures)
 
 
-def _model_name(config: RunConfig) -> str | None:
-    """The architecture that weights are held against: none when only the recipe's default names one."""
-    default = {recipe.model for recipe in RECIPES.values()}
-    return None if config.weights and config.recipe.model in default else config.recipe.model
-
-
 def _start(folder: Path, config: RunConfig, resume: bool, cache_gb: float) -> tuple[Any, Images]:
     """The model at the run's beginning, and the images; a new run's folder is made once both are sound."""
     recipe = config.recipe
     data = open_data(config.data, data_dir=config.data_dir, val_fraction=config.val_fraction, seed=recipe.seed)
     model = starting_model(
-        name=_model_name(config),
+        name=recipe.model,
         weights=config.weights,
         num_classes=len(data.class_names),
         image_size=recipe.image_size,
@@ -197,7 +195,8 @@ def _draw(folder: Path, config: RunConfig) -> None:
 
     epochs = [record for record in read_metrics(folder / "metrics.jsonl") if "val_accuracy" in record]
     if epochs:
-        plot_curves(epochs, folder / "curves.png", title=f"{config.recipe.model} on {Path(config.data).name}")
+        name = config.recipe.model or Path(config.weights or "").stem
+        plot_curves(epochs, folder / "curves.png", title=f"{name} on {Path(config.data).name}")
 
 
 def _report(folder: Path, outcome: Any, began: float) -> int:

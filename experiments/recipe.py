@@ -15,7 +15,7 @@ SCHEDULES = ("constant", "cosine")
 class Recipe:
     """How a model is trained.
 
-    model:          a name of vit_jax.CONFIGS, used where no weights are given.
+    model:          a name of vit_jax.CONFIGS; None takes whatever the weights are.
     image_size:     (height, width) in pixels; None keeps the model's own.
     epochs:         passes over the training images.
     batch_size:     images per optimiser step, over all devices.
@@ -26,7 +26,7 @@ class Recipe:
     seed:           of the initial weights, the order of images, the augmentations and dropout.
     """
 
-    model: str
+    model: str | None
     epochs: int
     image_size: tuple[int, int] | None = None
     batch_size: int = 16

@@ -40,6 +40,19 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def settled(path_or_name: str) -> str:
+    """A path that exists, made absolute, so that a run can be resumed from anywhere; a name as it is."""
+    return str(Path(path_or_name).absolute()) if Path(path_or_name).exists() else path_or_name
+
+
+def differing(config: RunConfig, given: dict[str, Any]) -> list[str]:
+    """The flags given that would change where a run's images and weights come from."""
+    names = [name for name in ("data", "data_dir", "val_fraction", "weights") if name in given]
+    changed = [name for name in names if given[name] != getattr(config, name)]
+    changed = [name for name in changed if settled(str(given[name])) != getattr(config, name)]
+    return ["--" + name.replace("_", "-") for name in changed]
+
+
 def default_folder(name: str) -> Path:
     """runs/NAME, or runs/NAME-2 and so on where that is taken."""
     base, count = Path("runs") / name, 1

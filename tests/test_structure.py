@@ -51,6 +51,21 @@ def test_the_check_command_runs_the_readmes_tests():
     assert command.group() in (ROOT / ".ci" / "run").read_text()
 
 
+def test_the_readmes_python_runs(tmp_path, monkeypatch):
+    """As it stands there, but with a small checkpoint and small images."""
+    import torch
+
+    import tests.reference as reference
+
+    torch.save(reference.tiny_torch(dim=64, num_heads=1).float().state_dict(), tmp_path / "B_16_imagenet1k.pth")
+    monkeypatch.chdir(tmp_path)
+    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {}
+    exec(block.group(1).replace("384, 384", "32, 32"), names)
+    assert float(names["loss"]) > 0
+    assert (tmp_path / "my_model" / "model.safetensors").is_file()
+
+
 def test_modules_stay_short():
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):

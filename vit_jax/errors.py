@@ -53,6 +53,9 @@ def one_line_errors(main: Callable[P, int]) -> Callable[P, int]:
             line = str(error)
         except OSError as error:
             line = describe_os_error(error)
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            return 130
         except Exception as error:
             if not full_disk_in(error):
                 raise
