@@ -55,8 +55,11 @@ def to_arrays(model: nnx.Module) -> dict[str, Any]:
 
 @functools.cache
 def abstract_model(config: ViTConfig) -> VisionTransformer:
-    """The model's shapes, with nothing allocated."""
-    return jax.eval_shape(lambda: VisionTransformer(config, rngs=nnx.Rngs(0)))
+    """The model's shapes, with nothing allocated. Blocks are alike, so one is traced and stands for all."""
+    model = jax.eval_shape(lambda: VisionTransformer(replace(config, depth=1), rngs=nnx.Rngs(0)))
+    model.config = config
+    model.blocks = nnx.List([model.blocks[0]] * config.depth)
+    return model
 
 
 def from_arrays(config: ViTConfig, arrays: Mapping[str, Any]) -> VisionTransformer:

@@ -11,7 +11,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from vit_jax import InputError, Preprocess, VisionTransformer, ViTConfig, load, load_card, save
-from vit_jax.checkpoint import from_arrays, to_arrays
+from vit_jax.checkpoint import abstract_model, from_arrays, to_arrays
 
 CONFIG = ViTConfig(
     image_size=(16, 24), patch_size=(8, 8), width=16, depth=2, num_heads=2, mlp_dim=24, num_classes=3,
@@ -35,6 +35,14 @@ def test_round_trip_is_exact(model, tmp_path):
     assert card.class_names == ("a", "b", "c")
     assert card.provenance == {"from": "a test"}
     assert card.config.preprocess.crop == 0.9
+
+
+def test_shapes_are_those_of_the_real_model(model):
+    abstract = abstract_model(CONFIG)
+    assert jax.tree.structure(abstract) == jax.tree.structure(model)
+    assert [(x.shape, x.dtype) for x in jax.tree.leaves(abstract)] == [
+        (x.shape, x.dtype) for x in jax.tree.leaves(model)
+    ]
 
 
 def test_other_libraries_read_the_file(model, tmp_path):
