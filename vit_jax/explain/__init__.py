@@ -1,0 +1,1 @@
+"""Where a model looked: pure functions of attention weights and gradients."""

@@ -1,0 +1,116 @@
+"""Attention rollout (Abnar and Zuidema, ACL 2020, https://arxiv.org/abs/2005.00928) and plain [class] attention.
+
+    R_0 = I,   R_l = norm(A_l + I) R_{l-1}
+
+with A_l the l-th layer's weights, fused over heads, and norm dividing each row by its own sum. A widely copied
+implementation divides columns by row sums, mixes up the items of a batch and discards over the whole matrix of the
+first one; this one does none of that.
+
+Letters: L layers, B batch, H heads, N tokens.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vit_jax.errors import InputError
+from vit_jax.model import HEAD_FUSIONS, Images, VisionTransformer
+
+
+def fuse_heads(weights: Float[Array, "... h n m"], head_fusion: str) -> Float[Array, "... n m"]:
+    """One matrix from all heads: their mean, max or min. Raises InputError for another name."""
+    if head_fusion not in HEAD_FUSIONS:
+        raise InputError(f"unknown head_fusion {head_fusion!r}: one of {', '.join(HEAD_FUSIONS)}")
+    return HEAD_FUSIONS[head_fusion](weights, axis=-3)
+
+
+def _transition(weights: Float[Array, "b n n"], discard_ratio: float) -> Float[Array, "b n n"]:
+    """norm(A + I), after the lowest share of each row's entries, the [class] column aside, is set to 0."""
+    n = weights.shape[-1]
+    discarded = int(discard_ratio * n)
+    if discarded:
+        rank = jnp.argsort(jnp.argsort(weights, axis=-1), axis=-1)
+        keep = (rank >= discarded) | (jnp.arange(n)[None, None] == 0)
+        weights = jnp.where(keep, weights, 0.0)
+    weights = weights + jnp.eye(n, dtype=weights.dtype)[None]
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def _check(attention: Float[Array, "..."], discard_ratio: float, start_layer: int, query: int | None) -> None:
+    if attention.ndim not in (4, 5) or attention.shape[-1] != attention.shape[-2]:
+        raise InputError(f"attention is [L, B, H, N, N] or, fused, [L, B, N, N], not {attention.shape}")
+    if not 0 <= discard_ratio < 1:
+        raise InputError(f"discard_ratio is in [0, 1), not {discard_ratio}")
+    layers, tokens = attention.shape[0], attention.shape[-1]
+    if not -layers <= start_layer < layers:
+        raise InputError(f"no layer {start_layer}: there are {layers}")
+    if query is not None and not -tokens <= query < tokens:
+        raise InputError(f"no token {query}: there are {tokens}")
+
+
+def attention_rollout(
+    attention: Float[Array, "..."],
+    *,
+    head_fusion: str = "mean",
+    discard_ratio: float = 0.0,
+    start_layer: int = 0,
+    query: int | None = None,
+) -> Float[Array, "..."]:
+    """How much of each input token reached each output token, through all layers: [B, N, N]; rows sum to 1.
+
+    attention:     [L, B, H, N, N] from forward_with_attention, or [L, B, N, N] with its heads fused already.
+    head_fusion:   "mean", "max" or "min".
+    discard_ratio: share in [0, 1) of each row's entries, the lowest, that is dropped first; never column 0.
+    start_layer:   the first layer that counts; negative counts from the end.
+    query:         one output token: answers its row [B, N] in O(L N^2) instead of the matrix in O(L N^3).
+
+    Raises InputError for another shape, and for a fusion, ratio, layer or token that there is not.
+    """
+    _check(attention, discard_ratio, start_layer, query)
+
+    def transition(weights: Float[Array, "..."]) -> Float[Array, "b n n"]:
+        fused = fuse_heads(weights, head_fusion) if weights.ndim == 4 else weights
+        return _transition(fused, discard_ratio)
+
+    if attention.ndim == 4 and head_fusion not in HEAD_FUSIONS:
+        raise InputError(f"unknown head_fusion {head_fusion!r}: one of {', '.join(HEAD_FUSIONS)}")
+    layers = attention[start_layer:]
+    batch, n = attention.shape[1], attention.shape[-1]
+    if query is None:
+        identity = jnp.broadcast_to(jnp.eye(n, dtype=attention.dtype), (batch, n, n))
+        return jax.lax.scan(lambda r, a: (transition(a) @ r, None), identity, layers)[0]
+    row = jnp.zeros((batch, 1, n), attention.dtype).at[:, 0, query].set(1.0)
+    return jax.lax.scan(lambda r, a: (r @ transition(a), None), row, layers, reverse=True)[0][:, 0]
+
+
+def rollout_from_images(
+    model: VisionTransformer, images: Images, *, head_fusion: str = "mean", discard_ratio: float = 0.0
+) -> Float[Array, "b n n"]:
+    """attention_rollout without ever holding more than one layer's weights: the matrix grows with the forward pass.
+
+    Raises InputError as the model and attention_rollout do.
+    """
+    if not 0 <= discard_ratio < 1:
+        raise InputError(f"discard_ratio is in [0, 1), not {discard_ratio}")
+    x = model.embed(images)
+    batch, n, _ = x.shape
+    rollout = jnp.broadcast_to(jnp.eye(n), (batch, n, n))
+    for block in model.blocks:
+        x, weights = block(x, return_weights=True)
+        assert weights is not None
+        rollout = _transition(fuse_heads(weights, head_fusion), discard_ratio) @ rollout
+    return rollout
+
+
+def cls_attention(
+    attention: Float[Array, "l b h n n"], *, layer: int = -1, num_prefix: int = 1
+) -> Float[Array, "b h m"]:
+    """What the [class] token (token 0) attends to among the patches, by head: [B, H, N - num_prefix].
+
+    Raises InputError for a layer that there is not, or a prefix that leaves no patch.
+    """
+    if not -attention.shape[0] <= layer < attention.shape[0]:
+        raise InputError(f"no layer {layer}: there are {attention.shape[0]}")
+    if not 1 <= num_prefix < attention.shape[-1]:
+        raise InputError(f"num_prefix is 1 ([class]) to {attention.shape[-1] - 1}, not {num_prefix}")
+    return attention[layer][:, :, 0, num_prefix:]
