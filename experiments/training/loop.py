@@ -5,10 +5,12 @@ The task (which images, which loss) comes as functions, so that every task share
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.interrupt import Interrupt
@@ -18,13 +20,14 @@ from vit_jax import InputError
 
 LOG_SECONDS = 10.0  # how often a line of progress is printed
 TERMINAL_SECONDS = 0.5
+AHEAD = 2  # steps that may be dispatched and not done: the device never waits, and progress and signals stay true
 
 
 class Task(NamedTuple):
     """What is trained.
 
     batches(epoch, start): the epoch's batches from that one on, on the devices.
-    train_step(state, batch): the next state.
+    train_step(state, batch): the next state, and an array that is ready when the step is done.
     validate(model): {"val_loss": ..., "val_accuracy": ...} over every validation image.
     keep_best(model, record): called whenever an epoch's val_accuracy is the best so far.
     """
@@ -32,7 +35,7 @@ class Task(NamedTuple):
     batches: Callable[[int, int], Iterator[Any]]
     steps_per_epoch: int
     epochs: int
-    train_step: Callable[[TrainState, Any], TrainState]
+    train_step: Callable[[TrainState, Any], tuple[TrainState, jax.Array]]
     validate: Callable[[Any], dict[str, float]]
     keep_best: Callable[[Any, dict[str, Any]], None]
 
@@ -54,10 +57,13 @@ class _Progress:
         self.images_before = 0.0
         self.terminal = sys.stdout.isatty()
 
-    def compiled(self, step: int) -> None:
+    def compiled(self) -> None:
         """The first step is over, and with it compilation, which says nothing of the rate to come."""
-        self.first = step
         self.began = self.shown = time.monotonic()
+
+    def resume(self, images: float) -> None:
+        """An epoch goes on with that many of its images done."""
+        self.images_before, self.shown = images, time.monotonic()
 
     def due(self) -> bool:
         return time.monotonic() - self.shown >= (TERMINAL_SECONDS if self.terminal else LOG_SECONDS)
@@ -67,7 +73,9 @@ class _Progress:
         now = time.monotonic()
         rate = (count - self.images_before) / max(now - self.shown, 1e-9)
         self.images_before, self.shown = count, now
-        left = (self.task.epochs * self.task.steps_per_epoch - step) * (now - self.began) / (step - self.first)
+        left = (
+            (self.task.epochs * self.task.steps_per_epoch - step) * (now - self.began) / max(1, step - self.first - 1)
+        )
         epoch, within = divmod(step - 1, self.task.steps_per_epoch)
         line = (
             f"epoch {epoch + 1}/{self.task.epochs} step {within + 1}/{self.task.steps_per_epoch} "
@@ -93,36 +101,50 @@ def train(
 
     Raises InputError when the loss stops being a finite number: the last checkpoint is kept.
     """
-    first = step = int(state.step)
-    progress = _Progress(task, step)
+    first = int(state.step)
+    progress = _Progress(task, first)
     with Interrupt() as interrupt:
-        for epoch in range(step // task.steps_per_epoch, task.epochs):
+        for epoch in range(first // task.steps_per_epoch, task.epochs):
             began = time.monotonic()
-            progress.images_before = float(state.totals.images)
-            for batch in task.batches(epoch, step % task.steps_per_epoch):
-                state = task.train_step(state, batch)
-                step += 1
-                if step == first + 1:
-                    jax.block_until_ready(state.step)
-                    progress.compiled(step)
-                elif progress.due():
-                    log.write({"step": step, "epoch": epoch + 1} | progress.show(step, state.totals))
-                if interrupt.signal is not None and step % task.steps_per_epoch:
-                    checkpoints.save(state, {"best": best}, step=step, accuracy=None)
-                    return Outcome(state, best, interrupt.signal)
+            state, step = _train_epoch(task, state, epoch, progress, interrupt, log)
+            if step % task.steps_per_epoch:  # stopped on the way
+                checkpoints.save(state, {"best": best}, step=step, accuracy=None)
+                return Outcome(state, best, interrupt.signal)
             record = {"step": step, "epoch": epoch + 1} | _epoch_record(task, state)
             record["seconds"] = time.monotonic() - began
             log.write(record)
             progress.line(_epoch_line(task, record))
-            state = state._replace(totals=jax.tree.map(lambda x: x * 0, state.totals))
+            state = state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals))
             if best is None or record["val_accuracy"] > best["val_accuracy"]:
                 best = record
                 task.keep_best(state.model, record)
             checkpoints.save(state, {"best": best}, step=step, accuracy=record["val_accuracy"])
-            progress.shown = time.monotonic()
             if interrupt.signal is not None and epoch + 1 < task.epochs:
                 return Outcome(state, best, interrupt.signal)
     return Outcome(state, best, None)
+
+
+def _train_epoch(
+    task: Task, state: TrainState, epoch: int, progress: _Progress, interrupt: Interrupt, log: MetricsLog
+) -> tuple[TrainState, int]:
+    """The rest of one epoch, or its steps up to a signal; answers the state and its step."""
+    step = int(state.step)
+    progress.resume(float(state.totals.images))
+    ahead: deque[jax.Array] = deque()
+    for batch in task.batches(epoch, step % task.steps_per_epoch):
+        state, done = task.train_step(state, batch)
+        step += 1
+        ahead.append(done)
+        if len(ahead) > AHEAD:
+            jax.block_until_ready(ahead.popleft())
+        if step == progress.first + 1:
+            jax.block_until_ready(done)
+            progress.compiled()
+        elif progress.due():
+            log.write({"step": step, "epoch": epoch + 1} | progress.show(step, state.totals))
+        if interrupt.signal is not None:
+            break
+    return state, step
 
 
 def _epoch_record(task: Task, state: TrainState) -> dict[str, Any]:

@@ -47,17 +47,19 @@ def update(
 
 def make_train_step(
     tx: optax.GradientTransformation, settings: Augment, preprocess: Preprocess, seed: int
-) -> Callable[[TrainState, Batch], TrainState]:
-    """(state, batch of 8-bit images) -> state: augment, normalise, forward, backward, update; one dispatch.
+) -> Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]:
+    """(state, batch of 8-bit images) -> (state, its step): augment, normalise, forward, backward, update at once.
 
-    Every draw is a function of (seed, step), so a resumed run draws the same. The old state's memory is reused.
+    Every draw is a function of (seed, step), so a resumed run draws the same. The old state's memory is reused; the
+    step beside the state is a buffer of its own, to wait on.
     """
 
-    def train_step(state: TrainState, batch: Batch) -> TrainState:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
         images = preprocess.normalize(augment(augment_key, jnp.asarray(batch.images), settings))
-        return update(state, images, jnp.asarray(batch.labels), jnp.asarray(batch.weights), dropout_key, tx)
+        state = update(state, images, jnp.asarray(batch.labels), jnp.asarray(batch.weights), dropout_key, tx)
+        return state, state.step
 
     return jax.jit(train_step, donate_argnums=0)
 

@@ -107,7 +107,7 @@ rng = np.random.RandomState(0)
 for _ in range(4):
     batch = Batch(rng.randint(0, 256, (16, 16, 16, 3)).astype(np.uint8), rng.randint(0, 3, 16).astype(np.int32),
                   np.ones(16, np.float32))
-    state = step(state, divided(mesh, batch))
+    state, _ = step(state, divided(mesh, batch))
 assert len(jax.devices()) == int(sys.argv[2]) and len(state.step.sharding.device_set) == int(sys.argv[2])
 np.savez(sys.argv[1], *[np.asarray(x) for x in jax.tree.leaves(state)])
 """
