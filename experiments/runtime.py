@@ -1,5 +1,6 @@
 """What every program sets before it computes; a library must not, so this is called by main()."""
 
+import logging
 import os
 
 import jaxlib
@@ -12,7 +13,11 @@ NO_YNN_FUSION = "--xla_cpu_experimental_ynn_fusion_type="
 
 
 def configure() -> None:
-    """Set XLA's flags, where the user set none. Has an effect only before jax computes for the first time."""
+    """Set XLA's flags, where the user set none (only before jax computes for the first time), and quiet asyncio.
+
+    asyncio logs the failed writes of orbax's threads when they are collected, long after the error was told.
+    """
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if jaxlib.__version__ == "0.10.2":
         os.environ.setdefault("XLA_FLAGS", NO_YNN_FUSION)
 

@@ -1,8 +1,10 @@
 """Strictness for every test: types and shapes checked at run time, no silent rank promotion, warnings are errors."""
 
 import os
+from importlib.metadata import version
 
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")  # see experiments/runtime.py
+if version("jaxlib") == "0.10.2":  # see experiments/runtime.py, which must not be imported before the hook below
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax

@@ -1,5 +1,10 @@
 """A run's checkpoints, by orbax: the last one and the best one, each written whole or not at all."""
 
+import io
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,19 @@ def _flat(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """orbax's threads print tracebacks of their own when a write fails; the caller gets the exception itself."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 class Checkpoints:
     """Saves (state, progress) by step; keeps the latest and the best by validation accuracy."""
 
@@ -27,9 +45,11 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
             enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,  # of a process that was killed while it wrote
             best_fn=accuracy,  # without it the metrics are not written, and a resumed run forgets its best
         )
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._folder = folder.absolute()
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, state: Any, progress: dict[str, Any], *, step: int, accuracy: float | None) -> None:
         """Write a checkpoint; accuracy is None where the epoch is not over. Replaces one of the same step."""
@@ -37,7 +57,23 @@ class Checkpoints:
             self._manager.delete(step)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(_flat(state)), progress=ocp.args.JsonSave(progress))
         metrics = None if accuracy is None else {"accuracy": accuracy}
-        self._manager.save(step, args=arguments, metrics=metrics, force=True)
+        self._check_room(state)
+        try:
+            with _quiet_threads():
+                self._manager.save(step, args=arguments, metrics=metrics, force=True)
+        except BaseException:
+            for half_written in self._folder.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(half_written, ignore_errors=True)
+            raise
+
+    def _check_room(self, state: Any) -> None:
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise InputError(
+                f"{self._folder}: no space left for a checkpoint: it needs {needed / 1e6:,.0f} MB and "
+                f"{free / 1e6:,.0f} MB are free; free some space and --resume"
+            )
 
     def latest(self) -> int | None:
         """The step of the latest checkpoint, or None."""

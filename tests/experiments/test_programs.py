@@ -299,16 +299,33 @@ def test_a_loss_that_is_no_number_stops_the_run(shapes, tmp_path, capsys):
     assert "the loss became" in capsys.readouterr().err
 
 
-def test_a_full_disk_ends_in_one_line(shapes, tmp_path):
-    """Files may not grow past 100 KiB, less than the model: nothing half-written stays in best/."""
-    limited = ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash"]
+@pytest.mark.parametrize(("limit", "best"), [(100, False), (900, True)])
+def test_a_full_disk_ends_in_one_line(limit, best, shapes, tmp_path):
+    """Files may not grow past so many KiB, less than best/'s weights or than a checkpoint: nothing is half-written."""
+    limited = ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "bash"]
     full = [*limited, *command("--data", shapes, "--out", tmp_path / "full", *SMALL)]
     done = subprocess.run(full, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "free some space" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "full" / "best").exists()
+    assert done.stderr.splitlines() == [done.stderr.strip()]
+    assert "free some space" in done.stderr
+    assert (tmp_path / "full" / "best").exists() == best
     assert not list((tmp_path / "full").glob(".*"))
+    assert not list((tmp_path / "full" / "checkpoints").glob("*tmp*"))
+
+
+def test_a_checkpoint_that_has_no_room_is_not_begun(tmp_path, monkeypatch):
+    import shutil
+
+    from experiments.training.checkpoints import Checkpoints
+    from vit_jax import InputError
+
+    checkpoints = Checkpoints(tmp_path / "c")
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(InputError, match="no space left for a checkpoint: it needs 4 MB and 0 MB are free"):
+        checkpoints.save({"w": jax.numpy.zeros((1000, 1000))}, {}, step=1, accuracy=0.5)
+    assert not list((tmp_path / "c").iterdir())
+    checkpoints.close()
 
 
 @pytest.mark.slow

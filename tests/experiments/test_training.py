@@ -117,7 +117,7 @@ def test_eight_devices_train_like_one(tmp_path):
     import os
 
     for count in (1, 8):
-        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
         command = [sys.executable, "-c", EIGHT_DEVICES, str(tmp_path / f"{count}.npz"), str(count)]
         subprocess.run(command, check=True, env=os.environ | {"XLA_FLAGS": flags})
     one, eight = np.load(tmp_path / "1.npz"), np.load(tmp_path / "8.npz")
