@@ -6,24 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.files import written_file
+from vit_jax.plot import new_figure, save_figure
 
-DPI = 150
 BLUE, VERMILION = "#0072B2", "#D55E00"  # Okabe and Ito's colour-blind safe pair
-
-
-def _new_figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _write(figure: Any, path: Path) -> None:
-    with written_file(path) as beside:
-        figure.savefig(beside, format="png")
 
 
 def plot_curves(records: Sequence[dict[str, Any]], path: Path, *, title: str) -> None:
@@ -31,7 +16,7 @@ def plot_curves(records: Sequence[dict[str, Any]], path: Path, *, title: str) ->
     epochs = [record["epoch"] for record in records]
     accuracy = [record["val_accuracy"] for record in records]
     best = int(np.argmax(accuracy))
-    figure = _new_figure(8.0, 3.2)
+    figure = new_figure(8.0, 3.2)
     figure.suptitle(title, fontsize=10)
     left, right = figure.subplots(1, 2)
     marker = "o" if len(epochs) < 30 else None
@@ -45,7 +30,7 @@ def plot_curves(records: Sequence[dict[str, Any]], path: Path, *, title: str) ->
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.locator_params(axis="x", integer=True)
-    _write(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion(counts: np.ndarray, class_names: Sequence[str], path: Path, *, title: str) -> None:
@@ -53,7 +38,7 @@ def plot_confusion(counts: np.ndarray, class_names: Sequence[str], path: Path, *
     size = len(class_names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(16.0, 2.8 + 0.32 * size)
-    figure = _new_figure(side + 0.8, side)
+    figure = new_figure(side + 0.8, side)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
@@ -67,4 +52,4 @@ def plot_confusion(counts: np.ndarray, class_names: Sequence[str], path: Path, *
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.set_title(title, fontsize=9)
-    _write(figure, path)
+    save_figure(figure, path)

@@ -32,6 +32,7 @@ def attend(
     value: Float[Array, "b m h k"],
     *,
     return_weights: bool = False,
+    perturbation: Float[Array, "b h n m"] | None = None,
     dropout_rate: float = 0.0,
     dropout_key: Key | None = None,
 ) -> tuple[Float[Array, "b n h k"], Float[Array, "b h n m"] | None]:
@@ -41,11 +42,15 @@ def attend(
     float32. The explicit form does the same arithmetic (scores and
     softmax in float32 at least, the product with the values in their own type), so that asking for weights does
     not move the answer beyond rounding. The returned weights are those before dropout.
+
+    perturbation is added to the weights: with zeros there, the gradient in it is the gradient in the weights.
     """
     drop = dropout_key is not None and dropout_rate > 0.0
-    if not (return_weights or drop or query.dtype == jnp.float64):
+    if not (return_weights or drop or perturbation is not None or query.dtype == jnp.float64):
         return jax.nn.dot_product_attention(query, key, value), None
     weights = attention_weights(query, key)
+    if perturbation is not None:
+        weights = weights + perturbation
     applied = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
     mixed = jnp.einsum("bhnm,bmhk->bnhk", applied, value)
     return mixed, weights if return_weights else None
@@ -54,20 +59,33 @@ def attend(
 class MultiHeadAttention(nnx.Module):
     """Self-attention with q, k and v from one matrix product: qkv's columns are (q | k | v), heads within."""
 
-    def __init__(self, width: int, num_heads: int, *, dropout_rate: float = 0.0, rngs: nnx.Rngs):
+    def __init__(self, width: int, num_heads: int, *, qkv_bias: bool = True, dropout_rate: float = 0.0, rngs: nnx.Rngs):
         # The distribution that Xavier-uniform gives to three separate D x D matrices.
         init = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
-        self.qkv = nnx.Linear(width, 3 * width, kernel_init=init, rngs=rngs)
+        self.qkv = nnx.Linear(width, 3 * width, use_bias=qkv_bias, kernel_init=init, rngs=rngs)
         self.out = nnx.Linear(width, width, kernel_init=jax.nn.initializers.xavier_uniform(), rngs=rngs)
         self.num_heads = num_heads
         self.dropout_rate = dropout_rate
 
     def __call__(
-        self, x: Float[Array, "b n d"], *, return_weights: bool = False, key: Key | None = None
+        self,
+        x: Float[Array, "b n d"],
+        *,
+        return_weights: bool = False,
+        perturbation: Float[Array, "b h n n"] | None = None,
+        key: Key | None = None,
     ) -> tuple[Float[Array, "b n d"], Float[Array, "b h n n"] | None]:
-        """Attend over the tokens; the weights are those of attend()."""
+        """Attend over the tokens; the weights and the perturbation are those of attend()."""
         b, n, d = x.shape
         q, k, v = jnp.split(self.qkv(x), 3, axis=-1)
         q, k, v = (t.reshape(b, n, self.num_heads, d // self.num_heads) for t in (q, k, v))
-        mixed, weights = attend(q, k, v, return_weights=return_weights, dropout_rate=self.dropout_rate, dropout_key=key)
+        mixed, weights = attend(
+            q,
+            k,
+            v,
+            return_weights=return_weights,
+            perturbation=perturbation,
+            dropout_rate=self.dropout_rate,
+            dropout_key=key,
+        )
         return self.out(mixed.reshape(b, n, d)), weights

@@ -26,6 +26,7 @@ from vit_jax.preprocess import Preprocess
 from vit_jax.safetensors_writer import write_safetensors
 
 FORMAT = "vit_jax/1"
+HEADS = ("head.", "distillation_head.")
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -99,7 +100,7 @@ def with_image_size(model: VisionTransformer, image_size: Any) -> VisionTransfor
         arrays["position_embedding"],
         model.config.grid,
         config.grid,
-        num_prefix=config.num_prefix,
+        num_prefix=config.prefix_positions,
         method=config.posemb_resize,
     )
     return from_arrays(config, arrays)
@@ -109,12 +110,11 @@ def with_num_classes(model: VisionTransformer, num_classes: int) -> VisionTransf
     """The same model with a new head of zeros (as the reference starts one); unchanged where the count agrees."""
     if num_classes == model.config.num_classes:
         return model
-    config = replace(model.config, num_classes=num_classes)
-    arrays = to_arrays(model)
-    dtype = arrays["head.kernel"].dtype
-    arrays["head.kernel"] = jnp.zeros((config.width, num_classes), dtype)
-    arrays["head.bias"] = jnp.zeros((num_classes,), dtype)
-    return from_arrays(config, arrays)
+    config = replace(model.config, num_classes=num_classes, head_bias=True)
+    arrays = {name: array for name, array in to_arrays(model).items() if not name.startswith(HEADS)}
+    dtype = arrays["patch_embed.kernel"].dtype
+    new = {name: leaf for name, leaf in to_arrays(abstract_model(config)).items() if name.startswith(HEADS)}
+    return from_arrays(config, arrays | {name: jnp.zeros(leaf.shape, dtype) for name, leaf in new.items()})
 
 
 def save(

@@ -7,6 +7,13 @@ from vit_jax.errors import InputError
 from vit_jax.posemb import METHODS
 from vit_jax.preprocess import Preprocess
 
+CHOICES = {
+    "posemb_resize": tuple(METHODS),
+    "pooling": ("cls", "gap", "cls_gap", "map"),
+    "final_norm": ("tokens", "pooled", "none"),
+    "activation": ("gelu", "gelu_tanh", "quick_gelu", "swiglu"),
+}
+
 
 def pair(size: Any) -> tuple[int, int]:
     """An int or a (height, width) sequence as a (height, width) tuple. Raises InputError for anything else."""
@@ -35,10 +42,26 @@ class ViTConfig:
     depth: int = 12
     num_heads: int = 12
     mlp_dim: int = 3072
-    num_classes: int = 1000
+    num_classes: int = 1000  # 0: no head
     in_channels: int = 3
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    class_token: bool = True
+    class_position: bool = True  # whether the position table has an entry for [class]
+    distillation_token: bool = False  # a second such token (DeiT)
+    distillation_head: bool = False  # with a head of its own; the logits are the two heads' mean
+    num_registers: int = 0  # learned tokens after those, without positions
+    # What the head reads: "cls" [class], "gap" the patches' mean, "cls_gap" both side by side, "map" by attention.
+    pooling: str = "cls"
+    final_norm: str = "tokens"  # where the last norm falls: on "tokens", on the "pooled" one, or "none"
+    pre_norm: bool = False  # a norm before the first block (CLIP)
+    layer_scale: bool = False  # a learned scale on each branch (DeiT-III, DINOv2)
+    # In the MLP: "gelu" (erf), "gelu_tanh" (SigLIP), "quick_gelu" (CLIP), "swiglu" (mlp_dim gated by as much again).
+    activation: str = "gelu"
+    representation: int = 0  # width of a tanh layer before the head; 0: none
+    qkv_bias: bool = True
+    patch_bias: bool = True
+    head_bias: bool = True
     norm_eps: float = 1e-6  # flax's and big_vision's; torch's default would be 1e-5
     posemb_resize: str = "zoom"  # how this family's position grid is resized: see vit_jax.posemb
     preprocess: Preprocess | None = None  # None becomes Preprocess(image_size)
@@ -53,16 +76,26 @@ class ViTConfig:
         self._check()
 
     def _check(self) -> None:
-        for name in ("width", "depth", "num_heads", "mlp_dim", "num_classes", "in_channels"):
+        for name in ("width", "depth", "num_heads", "mlp_dim", "in_channels"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("num_classes", "num_registers", "representation"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must be at least 0, not {getattr(self, name)}")
         if self.width % self.num_heads:
             raise InputError(f"width {self.width} is not divisible by num_heads {self.num_heads}")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is in [0, 1), not {getattr(self, name)}")
-        if self.posemb_resize not in METHODS:
-            raise InputError(f"unknown posemb_resize {self.posemb_resize!r}: one of {', '.join(METHODS)}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"unknown {name} {getattr(self, name)!r}: one of {', '.join(choices)}")
+        if (self.pooling in ("cls", "cls_gap") or self.distillation_token) and not self.class_token:
+            raise InputError(
+                "this pooling, and a distillation token, need class_token=True; without it take 'gap' or 'map'"
+            )
+        if self.distillation_head and not (self.distillation_token and self.num_classes):
+            raise InputError("distillation_head needs distillation_token=True and classes")
         self.grid_for(self.image_size)
 
     def grid_for(self, image_size: Any) -> tuple[int, int]:
@@ -80,8 +113,28 @@ class ViTConfig:
 
     @property
     def num_prefix(self) -> int:
-        """Tokens before the patches: the [class] token."""
-        return 1
+        """Tokens before the patches: [class], [distillation] and the registers."""
+        return int(self.class_token) + int(self.distillation_token) + self.num_registers
+
+    @property
+    def prefix_positions(self) -> int:
+        """Entries of the position table before the patches': those of [class] and [distillation]."""
+        return int(self.class_token) + int(self.distillation_token) if self.class_position else 0
+
+    @property
+    def num_positions(self) -> int:
+        """Length of the position table."""
+        return self.prefix_positions + self.grid[0] * self.grid[1]
+
+    @property
+    def num_outputs(self) -> int:
+        """Length of what the model answers for an image: its classes, or without a head its pooled features."""
+        return self.num_classes or self.representation or self.pooled_width
+
+    @property
+    def pooled_width(self) -> int:
+        """Length of the pooled features."""
+        return 2 * self.width if self.pooling == "cls_gap" else self.width
 
     @property
     def num_tokens(self) -> int:

@@ -1,7 +1,8 @@
 """The vision transformer (https://arxiv.org/abs/2010.11929).
 
-Agrees with PyTorch-Pretrained-ViT 0.0.7: pre-norm blocks, exact GELU, LayerNorm eps 1e-6, [class] token first, a
-head on the normalised [class] token. Differs knowingly: one matrix product for q, k and v, the patch embedding as
+By default it agrees with PyTorch-Pretrained-ViT 0.0.7: pre-norm blocks, exact GELU, LayerNorm eps 1e-6, [class] token
+first, a head on the normalised [class] token; ViTConfig has what other families do otherwise. Differs knowingly: one
+matrix product for q, k and v, the patch embedding as
 a reshape and a matrix product, images channels last, and the position grid is resized on the fly (in the
 checkpoint's own convention) when an image has another size.
 
@@ -13,16 +14,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vit_jax.attention import Key, MultiHeadAttention, dropout
+from vit_jax.attention import Key
+from vit_jax.block import Block, Images, PatchEmbed, layer_norm, split_key
 from vit_jax.config import ViTConfig
 from vit_jax.errors import InputError
-from vit_jax.posemb import resize_position_embedding
+from vit_jax.pooling import AttentionPool
+from vit_jax.posemb import resize_position_embedding, similarity
 
-Images = Float[Array | np.ndarray, "b h w c"]
 HEAD_FUSIONS: dict[str, Callable] = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}
 
 
@@ -30,7 +31,7 @@ class ViTOutput(NamedTuple):
     """What one forward pass answers.
 
     logits:    [B, C]
-    features:  [B, N, D], every token after the final norm
+    features:  [B, N, D], every token after the final norm (before it, where the norm falls on the pooled one)
     attention: [L, B, H, N, N], rows (queries) sum to 1; [L, B, N, N] where heads were fused
     """
 
@@ -39,114 +40,110 @@ class ViTOutput(NamedTuple):
     attention: Float[Array, "..."]
 
 
-def _split(key: Key | None, count: int) -> Sequence[Key | None]:
-    return [None] * count if key is None else list(jax.random.split(key, count))
-
-
-def _norm(config: ViTConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    # The fast variance E[x^2] - E[x]^2 loses digits where the mean is large; torch does not use it.
-    return nnx.LayerNorm(config.width, epsilon=config.norm_eps, use_fast_variance=False, rngs=rngs)
-
-
-class PatchEmbed(nnx.Module):
-    """Non-overlapping patches to tokens. The kernel is [ph, pw, channels, D], applied as one matrix product."""
-
-    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
-        ph, pw = config.patch_size
-        init = jax.nn.initializers.lecun_normal(in_axis=(0, 1, 2), out_axis=3)
-        self.kernel = nnx.Param(init(rngs.params(), (ph, pw, config.in_channels, config.width)))
-        self.bias = nnx.Param(jnp.zeros((config.width,)))
-
-    def __call__(self, images: Images) -> Float[Array, "b n d"]:
-        """Tokens in row order; the patch must divide the image."""
-        ph, pw, c, d = self.kernel.shape
-        b, h, w, _ = images.shape
-        x = jnp.asarray(images).reshape(b, h // ph, ph, w // pw, pw, c)
-        x = x.transpose(0, 1, 3, 2, 4, 5)  # [B, gh, gw, ph, pw, c]
-        x = x.reshape(b, (h // ph) * (w // pw), ph * pw * c)
-        return x @ self.kernel[...].reshape(ph * pw * c, d) + self.bias[...].reshape(1, 1, d)
-
-
-class Mlp(nnx.Module):
-    """Two dense layers with the exact (erf) GELU between them."""
-
-    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
-        init, bias_init = jax.nn.initializers.xavier_uniform(), jax.nn.initializers.normal(1e-6)
-        self.up = nnx.Linear(config.width, config.mlp_dim, kernel_init=init, bias_init=bias_init, rngs=rngs)
-        self.down = nnx.Linear(config.mlp_dim, config.width, kernel_init=init, bias_init=bias_init, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        """x, through up, GELU and down."""
-        return self.down(jax.nn.gelu(self.up(x), approximate=False))
-
-
-class Block(nnx.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
-
-    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
-        self.norm1 = _norm(config, rngs)
-        self.attn = MultiHeadAttention(config.width, config.num_heads, dropout_rate=config.attention_dropout, rngs=rngs)
-        self.norm2 = _norm(config, rngs)
-        self.mlp = Mlp(config, rngs=rngs)
-        self.dropout_rate = config.dropout
-
-    def __call__(
-        self, x: Float[Array, "b n d"], *, return_weights: bool = False, key: Key | None = None
-    ) -> tuple[Float[Array, "b n d"], Float[Array, "b h n n"] | None]:
-        """The block's output, and its attention weights when asked for."""
-        attn_key, out_key, mlp_key = _split(key, 3)
-        mixed, weights = self.attn(self.norm1(x), return_weights=return_weights, key=attn_key)
-        x = x + dropout(mixed, self.dropout_rate, out_key)
-        x = x + dropout(self.mlp(self.norm2(x)), self.dropout_rate, mlp_key)
-        return x, weights
-
-
 class VisionTransformer(nnx.Module):
-    """A vision transformer classifier; a pytree that holds parameters only."""
+    """A vision transformer; a pytree that holds parameters only. Which ones it has, its config says."""
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
-        d = config.width
+        d, draw = config.width, 0.02
         self.config = config
         self.patch_embed = PatchEmbed(config, rngs=rngs)
-        self.class_token = nnx.Param(jnp.zeros((1, 1, d)))
-        self.position_embedding = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, config.num_tokens, d)))
+        if config.class_token:
+            self.class_token = nnx.Param(jnp.zeros((1, 1, d)))
+        if config.distillation_token:
+            self.distillation_token = nnx.Param(jnp.zeros((1, 1, d)))
+        if config.num_registers:
+            self.registers = nnx.Param(draw * jax.random.normal(rngs.params(), (1, config.num_registers, d)))
+        self.position_embedding = nnx.Param(draw * jax.random.normal(rngs.params(), (1, config.num_positions, d)))
+        if config.pre_norm:
+            self.pre_norm = layer_norm(config, rngs)
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.depth)])
-        self.norm = _norm(config, rngs)
-        self.head = nnx.Linear(d, config.num_classes, kernel_init=jax.nn.initializers.zeros, rngs=rngs)
+        if config.final_norm != "none":
+            self.norm = layer_norm(config, rngs)
+        if config.pooling == "map":
+            self.pool = AttentionPool(config, rngs=rngs)
+        if config.representation:
+            self.representation = nnx.Linear(config.pooled_width, config.representation, rngs=rngs)
+        if config.num_classes:
+            size = config.representation or config.pooled_width
+            zeros = jax.nn.initializers.zeros
+            self.head = nnx.Linear(size, config.num_classes, use_bias=config.head_bias, kernel_init=zeros, rngs=rngs)
+            if config.distillation_head:
+                self.distillation_head = nnx.Linear(size, config.num_classes, kernel_init=zeros, rngs=rngs)
 
     def __call__(self, images: Images, *, key: Key | None = None) -> Float[Array, "b classes"]:
-        """Logits [B, C] of normalised images [B, h, w, channels]; a key turns dropout on.
+        """Logits [B, C] of normalised images [B, h, w, channels], or without a head the pooled features [B, D].
+
+        A key turns dropout on.
 
         Images may have any size that the patch divides: the position grid is resized to it.
         Raises InputError for another number of channels or a size that the patch does not divide.
         """
         x = self.embed(images)
-        for block, block_key in zip(self.blocks, _split(key, len(self.blocks)), strict=True):
+        for block, block_key in zip(self.blocks, split_key(key, len(self.blocks)), strict=True):
             x, _ = block(x, key=block_key)
-        return self.classify(self.norm(x))
+        return self.classify(self.finish(x))
 
     def embed(self, images: Images) -> Float[Array, "b n d"]:
-        """The token sequence that enters the first block: [class], then the patches, positions added."""
+        """The token sequence that enters the first block: [class], [distillation], registers, patches.
+
+        Positions are added to all but the registers (https://arxiv.org/abs/2309.16588), and to [class] only where the
+        table has one for it.
+        """
+        config = self.config
         b, h, w, channels = images.shape
-        if channels != self.config.in_channels:
-            raise InputError(f"images have {channels} channels in their last axis, not {self.config.in_channels}")
+        if channels != config.in_channels:
+            raise InputError(f"images have {channels} channels in their last axis, not {config.in_channels}")
         positions = resize_position_embedding(
             self.position_embedding[...],
-            self.config.grid,
-            self.config.grid_for((h, w)),
-            num_prefix=self.config.num_prefix,
-            method=self.config.posemb_resize,
+            config.grid,
+            config.grid_for((h, w)),
+            num_prefix=config.prefix_positions,
+            method=config.posemb_resize,
         )
-        patches = self.patch_embed(images)
-        prefix = jnp.broadcast_to(self.class_token[...], (b, 1, self.config.width)).astype(patches.dtype)
-        return jnp.concatenate([prefix, patches], axis=1) + positions
+        prefix = [self._repeated(self.class_token, b)] if config.class_token else []
+        prefix += [self._repeated(self.distillation_token, b)] if config.distillation_token else []
+        tokens = [*prefix, self.patch_embed(images)]
+        if config.prefix_positions:
+            x = jnp.concatenate(tokens, axis=1) + positions
+        else:
+            x = jnp.concatenate([*prefix, tokens[-1] + positions], axis=1)
+        if config.num_registers:
+            first = len(prefix)
+            x = jnp.concatenate([x[:, :first], self._repeated(self.registers, b), x[:, first:]], axis=1)
+        return self.pre_norm(x) if config.pre_norm else x
+
+    def _repeated(self, tokens: nnx.Param, batch: int) -> Float[Array, "b p d"]:
+        """Learned tokens [1, P, D], the same for every image."""
+        return jnp.broadcast_to(tokens[...], (batch, *tokens.shape[1:]))
+
+    def finish(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """The tokens after the final norm, where it falls on tokens."""
+        return self.norm(x) if self.config.final_norm == "tokens" else x
 
     def classify(self, features: Float[Array, "b n d"]) -> Float[Array, "b classes"]:
-        """Logits from the normalised tokens: the head on [class]."""
-        return self.head(features[:, 0])
+        """Logits, or without a head the pooled features, from the tokens that finish() answers."""
+        config = self.config
+        if config.pooling == "map":
+            pooled = self.pool(features[:, config.num_prefix :])
+        elif config.pooling == "gap":
+            pooled = features[:, config.num_prefix :].mean(axis=1)
+        elif config.pooling == "cls_gap":
+            pooled = jnp.concatenate([features[:, 0], features[:, config.num_prefix :].mean(axis=1)], axis=-1)
+        else:
+            pooled = features[:, 0]
+        if config.final_norm == "pooled":
+            pooled = self.norm(pooled)
+        if config.representation:
+            pooled = jnp.tanh(self.representation(pooled))
+        if not config.num_classes:
+            return pooled
+        if config.distillation_head:
+            return (self.head(pooled) + self.distillation_head(features[:, 1])) / 2
+        return self.head(pooled)
 
 
-def _chosen_layers(layers: Sequence[int] | None, depth: int) -> list[int]:
+def chosen_layers(layers: Sequence[int] | None, depth: int) -> list[int]:
+    """Layers counted from 0, all of them for None. Raises InputError for one that there is not."""
     if layers is None:
         return list(range(depth))
     outside = [layer for layer in layers if not -depth <= layer < depth]
@@ -172,18 +169,27 @@ def forward_with_attention(
     """
     if head_fusion is not None and head_fusion not in HEAD_FUSIONS:
         raise InputError(f"unknown head_fusion {head_fusion!r}: one of {', '.join(HEAD_FUSIONS)}, or None")
-    chosen = _chosen_layers(layers, len(model.blocks))
+    chosen = chosen_layers(layers, len(model.blocks))
     kept: dict[int, Float[Array, "..."]] = {}
     x = model.embed(images)
     for index, block in enumerate(model.blocks):
         x, weights = block(x, return_weights=index in chosen)
         if weights is not None:
             kept[index] = weights if head_fusion is None else HEAD_FUSIONS[head_fusion](weights, axis=1)
-    features = model.norm(x)
+    features = model.finish(x)
     b, n, _ = features.shape
     none_chosen = jnp.zeros((0, b, *([] if head_fusion else [model.config.num_heads]), n, n), features.dtype)
     attention = jnp.stack([kept[layer] for layer in chosen]) if chosen else none_chosen
     return ViTOutput(model.classify(features), features, attention)
+
+
+def position_similarity(model: VisionTransformer) -> Float[Array, "gh gw gh gw"]:
+    """Cosine similarity of every patch's position embedding to every other's: see posemb.similarity.
+
+    For another image size: position_similarity(with_image_size(model, size)).
+    """
+    config = model.config
+    return similarity(model.position_embedding[...], config.grid, num_prefix=config.prefix_positions)
 
 
 def count_parameters(model: nnx.Module) -> int:

@@ -76,6 +76,14 @@ METHODS: dict[str, Callable[[int, int], np.ndarray]] = {
 }
 
 
+def _check_table(table: Float[Array, "1 n d"], grid: tuple[int, int], num_prefix: int) -> None:
+    if table.shape[1] != num_prefix + grid[0] * grid[1]:
+        raise InputError(
+            f"a position table of {table.shape[1]} tokens is not {num_prefix} prefix tokens"
+            f" and a {grid[0]}x{grid[1]} grid"
+        )
+
+
 def resize_position_embedding(
     table: Float[Array, "1 n d"],
     old_grid: tuple[int, int],
@@ -92,10 +100,7 @@ def resize_position_embedding(
     if method not in METHODS:
         raise InputError(f"unknown resize method {method!r}: one of {', '.join(METHODS)}")
     rows, columns = old_grid
-    if table.shape[1] != num_prefix + rows * columns:
-        raise InputError(
-            f"a position table of {table.shape[1]} tokens is not {num_prefix} prefix tokens and a {rows}x{columns} grid"
-        )
+    _check_table(table, old_grid, num_prefix)
     if tuple(old_grid) == tuple(new_grid):
         return table
     prefix, patches = table[:, :num_prefix], table[:, num_prefix:]
@@ -104,3 +109,15 @@ def resize_position_embedding(
     column_weights = jnp.asarray(METHODS[method](columns, new_grid[1]), table.dtype)
     grid = jnp.einsum("yr,rcd,xc->yxd", row_weights, grid, column_weights, precision=jax.lax.Precision.HIGHEST)
     return jnp.concatenate([prefix, grid.reshape(1, new_grid[0] * new_grid[1], -1)], axis=1)
+
+
+def similarity(table: Float[Array, "1 n d"], grid: tuple[int, int], *, num_prefix: int) -> Float[Array, "gh gw gh gw"]:
+    """Cosine similarity, in [-1, 1], of every patch's position embedding to every other's, prefix left out.
+
+    [i, j] is the map of patch (i, j) over the grid. Source: figure 7 of Dosovitskiy et al., arXiv 2010.11929.
+    Raises InputError for a table that does not have the grid's length.
+    """
+    _check_table(table, grid, num_prefix)
+    patches = table[0, num_prefix:]
+    unit = patches / jnp.maximum(jnp.linalg.norm(patches, axis=-1, keepdims=True), jnp.finfo(table.dtype).tiny)
+    return jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST).reshape(*grid, *grid)

@@ -52,6 +52,16 @@ class Preprocess:
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
             raise InputError(f"mean {self.mean} and std {self.std} need one value per channel, std above 0")
 
+    def view(self, image: Image.Image) -> Image.Image:
+        """The part of a picture that the model sees, at the picture's own resolution and shape."""
+        if self.crop is None:
+            return image
+        height, width = (self.crop * side for side in self.size)
+        scale = min(image.width / self.size[1], image.height / self.size[0])
+        across, down = round(scale * width), round(scale * height)
+        left, top = round((image.width - across) / 2), round((image.height - down) / 2)
+        return image.crop((left, top, left + across, top + down))
+
     def resize(self, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
         """The picture at the model's size, as 8-bit RGB: all that has to happen on the host."""
         image = image if image.mode == "RGB" else image.convert("RGB")

@@ -1,4 +1,4 @@
-"""python -m weights_convert {convert,inspect,list}: the command line."""
+"""python -m weights_convert {convert,inspect,export,list}: the command line."""
 
 import argparse
 import sys
@@ -6,13 +6,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
-from vit_jax import CONFIGS, InputError, count_parameters, save
+from vit_jax import CONFIGS, InputError, count_parameters, load, save
 from vit_jax.checkpoint import CONFIG, abstract_model
 from vit_jax.cli import Parser, image_size, positive_int
 from vit_jax.errors import one_line_errors
-from weights_convert.convert import convert, plan
+from vit_jax.files import written_file
+from weights_convert.companions import companion_of
+from weights_convert.convert import Plan, convert_with_plan, export, plan
 from weights_convert.layouts import LAYOUTS
+from weights_convert.pretrained import RELEASES
 from weights_convert.readers import open_checkpoint
 
 
@@ -20,17 +24,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m weights_convert", description="Pretrained checkpoints of other libraries, in.")
     commands = parser.add_subparsers(dest="command", required=True)
     to = commands.add_parser("convert", help="make a model of this library")
-    to.add_argument("file", help=".pth/.pt/.bin or .safetensors")
+    to.add_argument("file", help=".pth/.pt/.bin, .safetensors, or a folder of Hugging Face's")
     to.add_argument("--out", required=True, help="folder to write, whole or not at all")
     to.add_argument("--force", action="store_true", help="replace the folder when it holds a model already")
     to.add_argument("--num-classes", type=positive_int, help="start a new head of zeros for this many classes")
     look = commands.add_parser("inspect", help="arrays, shapes, types, layout and architecture of a file")
-    look.add_argument("file", help=".pth/.pt/.bin or .safetensors")
+    look.add_argument("file", help=".pth/.pt/.bin, .safetensors, or a folder of Hugging Face's")
     for command in (to, look):
         command.add_argument("--layout", default="auto", help="auto, " + ", ".join(LAYOUTS))
         command.add_argument("--name", help="hold the file against this architecture: see list")
         command.add_argument("--image-size", type=image_size, help="N or HxW: resize the position table")
         command.add_argument("--num-heads", type=positive_int, help="attention heads (default: width / 64)")
+    back = commands.add_parser("export", help="a model of this library to another one's arrays")
+    back.add_argument("model", help="a folder written by vit_jax.save or by convert")
+    back.add_argument("--layout", required=True, help=", ".join(LAYOUTS))
+    back.add_argument("--out", required=True, help=".safetensors to write, whole or not at all")
     commands.add_parser("list", help="the layouts and the named architectures")
     return parser
 
@@ -55,7 +63,7 @@ def _convert(args: argparse.Namespace) -> None:
             end = "\r" if terminal and done < total else "\n"
             print(f"converted {done}/{total} parameters", end=end, file=sys.stderr, flush=True)
 
-    model = convert(
+    model, found = convert_with_plan(
         args.file,
         layout=args.layout,
         name=args.name,
@@ -64,7 +72,9 @@ def _convert(args: argparse.Namespace) -> None:
         num_heads=args.num_heads,
         progress=progress,
     )
-    save(model, out, provenance={"source": Path(args.file).name, "layout": args.layout})
+    names = found.class_names if model.config.num_classes == found.config.num_classes else ()
+    save(model, out, class_names=names, provenance={"source": Path(args.file).name, "layout": found.layout.name})
+    _describe(found)
     height, width = model.config.image_size
     print(
         f"{out}: {count_parameters(model):,} parameters, {height}x{width}, {model.config.num_classes} classes, "
@@ -87,9 +97,15 @@ def _inspect(args: argparse.Namespace) -> None:
             name=args.name,
             image_size=args.image_size,
             num_heads=args.num_heads,
+            companion=companion_of(args.file),
         )
     except InputError as error:
         raise InputError(f"{args.file}: {error}") from error
+    _describe(found)
+
+
+def _describe(found: Plan) -> None:
+    """What was found in a checkpoint, why, and what had to be assumed."""
     config = found.config
     print(f"layout: {found.layout.name} ({found.layout.title}): {found.reason}")
     print(
@@ -97,14 +113,32 @@ def _inspect(args: argparse.Namespace) -> None:
         f"{config.num_heads} heads, MLP {config.mlp_dim}, patch {config.patch_size[0]}x{config.patch_size[1]}, "
         f"image {config.image_size[0]}x{config.image_size[1]}, {config.num_classes} classes"
     )
+    print(f"not in the arrays: {config.num_heads} heads, {config.activation}, eps {config.norm_eps:g}, preprocessing")
+    print(f"  told: {found.told or 'none, all by the custom of the family (no config.json beside the file)'}")
     if found.unused:
-        print(f"not used by the original model either: {', '.join(found.unused)}")
+        shown = ", ".join(found.unused[:8]) + (", ..." if len(found.unused) > 8 else "")
+        print(f"not used by the original image model either: {shown}")
+
+
+def _export(args: argparse.Namespace) -> None:
+    out = Path(args.out)
+    if out.suffix != ".safetensors":
+        raise InputError(f"{out}: only .safetensors is written; give a name that ends so")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{out}: its folder does not exist")
+    arrays = export(load(args.model), layout=args.layout)
+    with written_file(out) as beside:
+        save_file(arrays, beside, metadata={"format": "pt"})
+    print(f"{out}: {len(arrays)} arrays in the layout {args.layout}")
 
 
 def _list() -> None:
     print("layouts:")
     for layout in LAYOUTS.values():
         print(f"  {layout.name:12} {layout.title}")
+    print("released checkpoints, for load_pretrained and --weights:")
+    for release in RELEASES.values():
+        print(f"  {release.name:16} {release.address} ({release.licence})")
     print("architectures:")
     for name, config in CONFIGS.items():
         parameters = count_parameters(abstract_model(config))
@@ -120,6 +154,8 @@ def main(argv: list[str] | None = None) -> int:
         _convert(args)
     elif args.command == "inspect":
         _inspect(args)
+    elif args.command == "export":
+        _export(args)
     else:
         _list()
     return 0

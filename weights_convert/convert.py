@@ -1,7 +1,8 @@
 """A foreign checkpoint to a model of vit_jax, and back."""
 
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,13 @@ from vit_jax import CONFIGS, InputError, VisionTransformer, ViTConfig, with_imag
 from vit_jax.checkpoint import abstract_model, check_names, from_arrays, to_arrays
 from vit_jax.config import pair
 from weights_convert.arrays import LazyArray
+from weights_convert.companions import Companion, companion_of, preprocess_with
 from weights_convert.layouts import LAYOUTS, Layout
 from weights_convert.readers import open_checkpoint
-from weights_convert.rules import Rule, converted, expand, exported, source_shapes
+from weights_convert.rules import Rule, converted, exported, source_shapes
 
+NONE_BESIDE = Companion()
+HEADS_OF_WIDTH = {1152: 16}  # SigLIP's so400m has heads of 72; elsewhere a head is 64 wide
 DATA_PARALLEL = "module."  # torch.nn.DataParallel puts this before every name
 
 
@@ -24,7 +28,9 @@ class Plan:
     """How a checkpoint will be converted: found without reading a value.
 
     names: our spelling of a foreign name -> its name in the file.
-    used and unused: the file's names.
+    unused: the file's names.
+    told: which of the config's fields a file beside the checkpoint told, and which file; the rest is read off the
+    arrays or the family's custom.
     """
 
     layout: Layout
@@ -33,6 +39,8 @@ class Plan:
     rules: tuple[Rule, ...]
     names: Mapping[str, str]
     unused: tuple[str, ...]
+    told: str = ""
+    class_names: tuple[str, ...] = ()
 
     @property
     def architecture(self) -> str:
@@ -52,20 +60,19 @@ def _differences(known: ViTConfig, found: Mapping[str, Any]) -> list[str]:
     return [f"{f} is {found[f]}, not {getattr(known, f)}" for f in fields if getattr(known, f) != found[f]]
 
 
-def _chosen_layout(layout: str, names: set[str]) -> tuple[Layout, str]:
+def _chosen_layout(layout: str, names: Collection[str]) -> tuple[Layout, str]:
     """The layout asked for, or the one whose names the checkpoint has most of; and why."""
     if layout != "auto":
         if layout not in LAYOUTS:
             raise InputError(f"unknown layout {layout!r}: one of auto, {', '.join(LAYOUTS)}")
         return LAYOUTS[layout], "as asked"
 
-    def shared(candidate: Layout) -> tuple[int, int]:
-        wanted = {name for rule in expand(candidate.rules, 1) for name in rule.sources}
-        return len(wanted & names), len(wanted)
+    def share(candidate: Layout) -> float:
+        return len({candidate.spelling(name) for name in names}.intersection(candidate.marks)) / len(candidate.marks)
 
-    best = max(LAYOUTS.values(), key=lambda candidate: shared(candidate)[0] / shared(candidate)[1])
-    found, wanted = shared(best)
-    return best, f"{found} of the {wanted} names of a one-layer {best.title} model are there"
+    best = max(LAYOUTS.values(), key=lambda one: (share(one), share(one) == 1 and len(one.marks)))
+    found = sorted({best.spelling(name) for name in names}.intersection(best.marks))
+    return best, f"it has {', '.join(found) or 'none'}" + (f" of {', '.join(best.marks)}" if share(best) < 1 else "")
 
 
 def plan(
@@ -75,6 +82,7 @@ def plan(
     name: str | None = None,
     image_size: Any = None,
     num_heads: int | None = None,
+    companion: Companion = NONE_BESIDE,
 ) -> Plan:
     """Decide the layout and the architecture from the arrays' names and shapes.
 
@@ -82,30 +90,49 @@ def plan(
     left over or of another shape, all listed.
     """
     prefixed = all(key.startswith(DATA_PARALLEL) for key in shapes)
-    names = {key.removeprefix(DATA_PARALLEL) if prefixed else key: key for key in shapes}
+    plain = {key.removeprefix(DATA_PARALLEL) if prefixed else key: key for key in shapes}
+    chosen, reason = _chosen_layout(layout, plain)
+    names = {chosen.spelling(name): key for name, key in plain.items()}
     shapes = {key: tuple(shapes[original]) for key, original in names.items()}
-    chosen, reason = _chosen_layout(layout, set(shapes))
     known = _known(name)
     try:
-        found = chosen.architecture(shapes, pair(image_size) if image_size is not None else None)
+        fits = companion.family == chosen.family
+        beside = companion if fits else NONE_BESIDE
+        size = beside.image_size if image_size is None else pair(image_size)
+        found = chosen.architecture(shapes, size)
         if known and (differences := _differences(known, found)):
             raise InputError(f"a checkpoint of another architecture than {name}: {'; '.join(differences)}")
-        heads = num_heads or (known.num_heads if known else max(1, found["width"] // 64))
-        config = ViTConfig(**found, num_heads=heads)
+        heads = HEADS_OF_WIDTH.get(found["width"], max(1, found["width"] // 64))
+        settings = {"num_heads": known.num_heads if known else heads} | found | dict(beside.settings)
+        if found.get("activation") == "swiglu":
+            settings["activation"] = "swiglu"  # the arrays know better than a config's hidden_act
+        if num_heads is not None:
+            settings["num_heads"] = num_heads
+        config = ViTConfig(**settings, preprocess=preprocess_with(beside, found["image_size"]))
     except (KeyError, ValueError, IndexError) as error:
         if isinstance(error, InputError):
             raise
-        wanted = {part for rule in expand(chosen.rules, 1) for part in rule.sources}
-        missing = sorted(wanted - set(shapes))
+        missing = sorted(set(chosen.marks) - set(shapes)) or [str(error).strip("'")]
         raise InputError(
             f"not a checkpoint that is understood; nearest is the layout {chosen.name} ({reason}), missing there: "
             f"{', '.join(missing[:10])}; the file has {', '.join(sorted(shapes)[:5])}, ..."
         ) from error
-    rules = expand(chosen.rules, config.depth)
+    rules = chosen.rules_for(config)
     targets = {key: leaf.shape for key, leaf in to_arrays(abstract_model(config)).items()}
-    unused = [key for key in shapes if key in chosen.unused]
+    used = {source for rule in rules for source in rule.sources}
+    unused = [key for key in shapes if key not in used and any(re.fullmatch(p, key) for p in chosen.unused)]
     check_names(source_shapes(rules, targets), {k: v for k, v in shapes.items() if k not in unused})
-    return Plan(chosen, reason, config, tuple(rules), names, tuple(names[key] for key in unused))
+    told = [*beside.settings, *(("preprocess",) if beside.preprocess else ())]
+    return Plan(
+        chosen,
+        reason,
+        config,
+        tuple(rules),
+        names,
+        tuple(names[key] for key in unused),
+        f"{', '.join(told)}, by {' and '.join(beside.source)}" if told else "",
+        beside.class_names if len(beside.class_names) == config.num_classes else (),
+    )
 
 
 def _known(name: str | None) -> ViTConfig | None:
@@ -124,39 +151,56 @@ def convert(
     num_heads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> VisionTransformer:
-    """A foreign checkpoint, a file or {name: array}, as a model of this library.
+    """A foreign checkpoint, a file, a folder or {name: array}, as a model of this library.
+
+    Hugging Face's and timm's config.json (and preprocessor_config.json) beside a file tell what arrays can't.
 
     layout:      one of LAYOUTS, or "auto".
     name:        an architecture of vit_jax.CONFIGS to hold the checkpoint against.
     image_size:  int or (height, width); the position table is resized in the layout's own convention.
     num_classes: another count than the checkpoint's starts a new head of zeros.
-    num_heads:   arrays can't tell it: width // 64 unless given here or by `name`.
+    num_heads:   arrays can't tell it: width // 64 unless given here, by `name` or in a config.json beside the file.
     progress:    called with (arrays done, arrays in all).
 
     Values are read one parameter at a time, so memory stays near the model's own size. Half precision becomes
     float32. Raises InputError, naming the file, for anything that does not fit exactly.
     """
+    options = (layout, name, image_size, num_classes, num_heads, progress)
     if isinstance(path_or_arrays, Mapping):
-        return _converted(path_or_arrays, layout, name, image_size, num_classes, num_heads, progress)
+        return _converted(path_or_arrays, NONE_BESIDE, *options)[0]
+    return convert_with_plan(path_or_arrays, *options)[0]
+
+
+def convert_with_plan(
+    path: str | os.PathLike,
+    layout: str = "auto",
+    name: str | None = None,
+    image_size: Any = None,
+    num_classes: int | None = None,
+    num_heads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[VisionTransformer, Plan]:
+    """convert() of a file or folder, with the plan that it followed."""
     try:
-        opened = open_checkpoint(path_or_arrays)
-        return _converted(opened, layout, name, image_size, num_classes, num_heads, progress)
+        opened, beside = open_checkpoint(path), companion_of(path)
+        return _converted(opened, beside, layout, name, image_size, num_classes, num_heads, progress)
     except InputError as error:
-        prefix = f"{path_or_arrays}: "
+        prefix = f"{path}: "
         raise InputError(prefix + str(error).removeprefix(prefix)) from error
 
 
 def _converted(
     arrays: Mapping[str, Any],
+    beside: Companion,
     layout: str,
     name: str | None,
     image_size: Any,
     num_classes: int | None,
     num_heads: int | None,
     progress: Callable[[int, int], None] | None,
-) -> VisionTransformer:
+) -> tuple[VisionTransformer, Plan]:
     shapes = {key: tuple(np.shape(a) if not isinstance(a, LazyArray) else a.shape) for key, a in arrays.items()}
-    found = plan(shapes, layout=layout, name=name, image_size=image_size, num_heads=num_heads)
+    found = plan(shapes, layout=layout, name=name, image_size=image_size, num_heads=num_heads, companion=beside)
     if image_size is not None:
         found.config.grid_for(image_size)  # refuse a size that the patch does not divide before reading
 
@@ -174,7 +218,7 @@ def _converted(
         model = with_num_classes(model, num_classes)
     if image_size is not None and pair(image_size) != model.config.image_size:
         model = with_image_size(model, image_size)
-    return model
+    return model, found
 
 
 def export(model: VisionTransformer, *, layout: str) -> dict[str, np.ndarray]:
@@ -184,5 +228,7 @@ def export(model: VisionTransformer, *, layout: str) -> dict[str, np.ndarray]:
     """
     if layout not in LAYOUTS:
         raise InputError(f"unknown layout {layout!r}: one of {', '.join(LAYOUTS)}")
-    rules = expand(LAYOUTS[layout].rules, model.config.depth)
-    return exported(rules, {name: np.asarray(array) for name, array in to_arrays(model).items()})
+    chosen = LAYOUTS[layout]
+    arrays = {name: np.asarray(array) for name, array in to_arrays(model).items()}
+    foreign = exported(chosen.rules_for(model.config), arrays)
+    return {chosen.exported_as(name, model.config): array for name, array in foreign.items()}

@@ -1,6 +1,7 @@
 """Checkpoint files to {name: array}, by what the file is and not by what it is called."""
 
 import functools
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from vit_jax.errors import InputError
 from weights_convert.arrays import DTYPES, LazyArray
+from weights_convert.npz_files import is_npz, open_npz
 from weights_convert.torch_files import LEGACY_START, ZIP_START, open_legacy, open_zip
 
 SAFETENSORS_DTYPES = {
@@ -27,24 +29,27 @@ SAFETENSORS_DTYPES = {
 }
 # Where training scripts put a model's weights, the first found wins.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module", "teacher", "student")
+# What a folder's weights are called, the first found wins.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 MAX_DEPTH, MAX_NODES = 8, 200_000
 
 
 def open_checkpoint(path: str | os.PathLike) -> dict[str, LazyArray]:
     """The arrays of a .pth/.pt/.bin (zip or legacy) or .safetensors file, by name, unread.
 
+    Of a folder, those of the weights in it as Hugging Face lays them out, in one file or in several.
     Raises InputError, naming the file, when it is absent, damaged, hostile or of another kind.
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path}: a folder, not a checkpoint file")
+        return _open_folder(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     with open(path, "rb") as file:
         start = file.read(32)
     try:
         if start.startswith(ZIP_START):
-            return state_dict(open_zip(path))
+            return open_npz(path) if is_npz(path) else state_dict(open_zip(path))
         if start[:1] == b"\x80" and LEGACY_START in start:
             return state_dict(open_legacy(path))
         if start[8:9] == b"{":
@@ -52,7 +57,7 @@ def open_checkpoint(path: str | os.PathLike) -> dict[str, LazyArray]:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     what = "an empty file" if not start else "not a checkpoint"
-    raise InputError(f"{path}: {what}; readable are PyTorch's .pth/.pt/.bin and .safetensors")
+    raise InputError(f"{path}: {what}; readable are PyTorch's .pth/.pt/.bin, .safetensors and .npz")
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -66,6 +71,30 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
         return {name: array.read() for name, array in opened.items()}
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _open_folder(folder: Path) -> dict[str, LazyArray]:
+    for name in WEIGHTS:
+        if (folder / f"{name}.index.json").is_file():
+            return _open_sharded(folder / f"{name}.index.json")
+        if (folder / name).is_file():
+            return open_checkpoint(folder / name)
+    raise InputError(f"{folder}: a folder without weights (looked for {', '.join(WEIGHTS)}); give the file itself")
+
+
+def _open_sharded(index: Path) -> dict[str, LazyArray]:
+    """The arrays that an index file spreads over several files beside it."""
+    try:
+        places = json.loads(index.read_text())["weight_map"]
+        if not all(isinstance(file, str) and Path(file).name == file for file in places.values()):
+            raise ValueError("its files must lie beside it")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{index}: not an index of weights ({error})") from error
+    opened = {file: open_checkpoint(index.parent / file) for file in sorted(set(places.values()))}
+    missing = [name for name, file in places.items() if name not in opened[file]]
+    if missing:
+        raise InputError(f"{index.parent / places[missing[0]]}: has no {missing[0]}, which {index.name} says it has")
+    return {name: opened[file][name] for name, file in places.items()}
 
 
 def _open_safetensors(path: Path) -> dict[str, LazyArray]:

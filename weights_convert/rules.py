@@ -5,11 +5,12 @@ and every parameter of ours be made by one; whatever is missing, left over or of
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from vit_jax import ViTConfig
 from vit_jax.errors import InputError
 
 Arrays = tuple[np.ndarray, ...]
@@ -34,6 +35,15 @@ FUSED_LINEAR = Transform(
     lambda w: tuple(part.T for part in np.split(w, 3, axis=1)),
 )
 FUSED_BIAS = Transform(lambda *b: np.concatenate(b), lambda b: tuple(np.split(b, 3)))
+# A query's dense layer beside that of keys and values: [in, out + 2 * out].
+FUSED_QUERY = Transform(
+    lambda q, kv: np.concatenate([q.T, kv.T], axis=1),
+    lambda w: tuple(part.T for part in np.split(w, [w.shape[1] // 3], axis=1)),
+)
+FUSED_QUERY_BIAS = Transform(lambda q, kv: np.concatenate([q, kv]), lambda b: tuple(np.split(b, [b.size // 3])))
+# One learned token kept as a vector: [D] to [1, 1, D]. A table kept as an embedding: [N, D] to [1, N, D].
+TOKEN = Transform(lambda x: x.reshape(1, 1, -1), lambda x: (x.reshape(-1),))
+TABLE = Transform(lambda x: x[None], lambda x: (x[0],))
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,8 @@ class Rule:
 
     source: str | tuple[str, ...]
     target: str
-    transform: Transform = SAME
+    transform: Transform | Callable[[ViTConfig], Transform] = SAME  # where it takes the config: the number of heads
+    when: Callable[[ViTConfig], bool] = lambda config: True  # where two rules make one target, which one it is
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -52,7 +63,41 @@ class Rule:
     def at(self, layer: int) -> "Rule":
         """The rule of one layer."""
         filled = tuple(name.replace("{i}", str(layer)) for name in self.sources)
-        return Rule(filled, self.target.replace("{i}", str(layer)), self.transform)
+        return Rule(filled, self.target.replace("{i}", str(layer)), self.transform, self.when)
+
+    def settled(self, config: ViTConfig) -> "Rule":
+        """The rule with its transform for one config."""
+        return self if isinstance(self.transform, Transform) else replace(self, transform=self.transform(config))
+
+    @property
+    def move(self) -> Transform:
+        """The transform of a settled rule."""
+        assert isinstance(self.transform, Transform)
+        return self.transform
+
+
+def dense(source: str, target: str, **options: Any) -> tuple[Rule, Rule]:
+    """The rules of a dense layer's weight and bias."""
+    return (
+        Rule(f"{source}.weight", f"{target}.kernel", LINEAR, **options),
+        Rule(f"{source}.bias", f"{target}.bias", **options),
+    )
+
+
+def norm(source: str, target: str, **options: Any) -> tuple[Rule, Rule]:
+    """The rules of a LayerNorm's weight and bias."""
+    return (
+        Rule(f"{source}.weight", f"{target}.scale", **options),
+        Rule(f"{source}.bias", f"{target}.bias", **options),
+    )
+
+
+def fused_qkv(sources: Sequence[str], target: str) -> tuple[Rule, Rule]:
+    """The rules of three dense layers, for q, k and v, that are one of ours."""
+    return (
+        Rule(tuple(f"{source}.weight" for source in sources), f"{target}.kernel", FUSED_LINEAR),
+        Rule(tuple(f"{source}.bias" for source in sources), f"{target}.bias", FUSED_BIAS),
+    )
 
 
 def expand(rules: tuple[Rule, ...], depth: int) -> list[Rule]:
@@ -69,7 +114,7 @@ def source_shapes(rules: Sequence[Rule], target_shapes: Mapping[str, tuple[int, 
     shapes: dict[str, tuple[int, ...]] = {}
     for rule in rules:
         ours = np.broadcast_to(np.zeros((), np.int8), target_shapes[rule.target])  # one byte, whatever the shape
-        shapes |= {name: part.shape for name, part in zip(rule.sources, rule.transform.inverse(ours), strict=True)}
+        shapes |= {name: part.shape for name, part in zip(rule.sources, rule.move.inverse(ours), strict=True)}
     return shapes
 
 
@@ -83,7 +128,7 @@ def converted(rules: Sequence[Rule], read: Callable[[str], np.ndarray]) -> Itera
         for name, part in zip(rule.sources, parts, strict=True):
             if not np.isfinite(part).all():
                 raise InputError(f"{name} holds NaN or infinite values; the file is damaged or training diverged")
-        yield rule.target, np.ascontiguousarray(rule.transform.forward(*parts))
+        yield rule.target, np.ascontiguousarray(rule.move.forward(*parts))
 
 
 def _floating(array: Any) -> np.ndarray:
@@ -96,6 +141,6 @@ def exported(rules: Sequence[Rule], arrays: Mapping[str, Any]) -> dict[str, np.n
     """The foreign arrays that our parameters make: `converted` the other way."""
     foreign: dict[str, np.ndarray] = {}
     for rule in rules:
-        parts = rule.transform.inverse(np.asarray(arrays[rule.target]))
+        parts = rule.move.inverse(np.asarray(arrays[rule.target]))
         foreign |= {name: np.ascontiguousarray(part) for name, part in zip(rule.sources, parts, strict=True)}
     return foreign

@@ -7,8 +7,8 @@ from experiments.data.digits import open_digits
 from experiments.data.folder import open_folder
 from experiments.data.pets import open_pets
 from experiments.data.tfds import open_tfds
-from experiments.runtime import cache_folder
 from vit_jax import InputError
+from weights_convert.pretrained import cache_folder
 
 HELP = "a folder of pictures, digits, oxford_iiit_pet, or tfds:NAME[/SPLIT] (SPLIT validates)"
 

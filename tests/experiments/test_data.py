@@ -1,9 +1,7 @@
 """Data sets: folders, odd pictures, the pets' archives over loopback, tensorflow-datasets without TensorFlow."""
 
-import http.server
 import io
 import tarfile
-import threading
 import warnings
 
 import numpy as np
@@ -16,8 +14,8 @@ from experiments.data.folder import open_folder, open_labelled
 from experiments.data.images import CorruptImageError, open_rgb
 from experiments.data.pets import open_pets, unpack
 from experiments.data.pipeline import Pictures, ordered_batches, training_batches
+from tests.server import Server
 from vit_jax import InputError, Preprocess
-from weights_convert.download import download
 
 RED, BLUE = (200, 30, 20), (10, 60, 220)
 
@@ -202,102 +200,6 @@ def archive(files: dict[str, bytes]) -> bytes:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return file.getvalue()
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`; `behaviour` is a list of what to do to the next answers."""
-
-    daemon_threads = True
-
-    def __init__(self, files):
-        self.files, self.behaviour, self.ranges = files, [], []
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        act = self.server.behaviour.pop(0) if self.server.behaviour else "serve"
-        content = self.server.files.get(self.path)
-        wanted = self.headers.get("Range")
-        self.server.ranges.append(wanted)
-        if content is None or isinstance(act, int):
-            self.send_error(act if isinstance(act, int) else 404)
-            return
-        start = int(wanted.split("=")[1].rstrip("-")) if wanted and act != "ignore range" else 0
-        if start >= len(content):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        stop = start + (len(content) - start) // 2 if act in ("truncate", "stall") else len(content)
-        self.wfile.write(content[start:stop])
-        if act == "stall":
-            self.wfile.flush()
-            threading.Event().wait(1.0)
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def server():
-    made = Server({"/file": bytes(range(256)) * 400})
-    yield made
-    made.shutdown()
-    made.server_close()
-
-
-def fetch(server, path, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        download(f"{server.address}/file", path, wait=lambda attempt: 0.0, timeout=0.3, **options)
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "ranges"),
-    [
-        ([], [None]),
-        (["truncate"], [None, "bytes=51200-"]),
-        (["stall"], [None, "bytes=51200-"]),
-        (["truncate", "ignore range"], [None, "bytes=51200-"]),
-        ([503, 429], [None, None, None]),
-        (["truncate", "truncate", 500], [None, "bytes=51200-", "bytes=76800-", "bytes=76800-"]),
-    ],
-)
-def test_downloads_survive_a_bad_line(server, tmp_path, behaviour, ranges):
-    server.behaviour = behaviour
-    fetch(server, tmp_path / "f")
-    assert (tmp_path / "f").read_bytes() == server.files["/file"]
-    assert server.ranges == ranges
-    assert [p.name for p in tmp_path.iterdir()] == ["f"]
-    fetch(server, tmp_path / "f")  # already there: nothing is asked
-    assert server.ranges == ranges
-
-
-def test_downloads_that_fail_say_so(server, tmp_path):
-    server.behaviour = [404]
-    with pytest.raises(InputError, match=r"/file: 404 Not Found; fetch it by hand into"):
-        fetch(server, tmp_path / "f")
-    server.behaviour = [503] * 3
-    with pytest.raises(InputError, match="503 Service Unavailable, 3 times"):
-        fetch(server, tmp_path / "f", tries=3)
-    with pytest.raises(InputError, match="not the expected one"):
-        fetch(server, tmp_path / "f", md5="0" * 32)
-    assert not list(tmp_path.iterdir())
-    (tmp_path / "f.partial").write_bytes(bytes(10**6))  # longer than the file: no prefix of it
-    fetch(server, tmp_path / "f")
-    assert (tmp_path / "f").read_bytes() == server.files["/file"]
-
-
-def test_nothing_listens(tmp_path):
-    with pytest.raises(InputError, match=r"127.0.0.1:9/x: .*refused"):
-        download("http://127.0.0.1:9/x", tmp_path / "f", tries=2, wait=lambda attempt: 0.0)
 
 
 def pets_server(tmp_path):

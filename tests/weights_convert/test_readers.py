@@ -282,7 +282,7 @@ def test_flipped_bits_in_a_zip_are_found(tmp_path):
 
 def test_no_checkpoint_at_all(tmp_path):
     assert "no such file" in refused(tmp_path / "absent.pth")
-    assert "a folder" in refused(tmp_path)
+    assert "a folder without weights" in refused(tmp_path)
     for content, message in [(b"", "an empty file"), (b"GIF89a" * 9, "not a checkpoint"), (b"PK\x03\x04xx", "zip")]:
         (tmp_path / "x.pth").write_bytes(content)
         assert message in refused(tmp_path / "x.pth")

@@ -9,12 +9,32 @@ first one; this one does none of that.
 Letters: L layers, B batch, H heads, N tokens.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vit_jax.errors import InputError
 from vit_jax.model import HEAD_FUSIONS, Images, VisionTransformer
+
+
+def readout(model: VisionTransformer, num_tokens: int) -> Float[Array, " n"]:
+    """What share of each token the head reads: all of [class], an equal part of every patch, or half
+    of each; with two heads, half of [class] and half of [distillation].
+
+    Raises InputError for a model that pools by attention: its shares depend on the image.
+    """
+    if model.config.pooling == "map":
+        raise InputError(
+            "the model pools by attention, which no fixed row stands for; take integrated_gradients or rise"
+        )
+    read, prefix = jnp.zeros(num_tokens), model.config.num_prefix
+    if model.config.pooling == "cls":
+        return read.at[:2].set(0.5) if model.config.distillation_head else read.at[0].set(1.0)
+    patches = read.at[prefix:].set(1.0 / (num_tokens - prefix))
+    return patches if model.config.pooling == "gap" else patches.at[0].set(1.0) / 2
 
 
 def fuse_heads(weights: Float[Array, "... h n m"], head_fusion: str) -> Float[Array, "... n m"]:
@@ -24,28 +44,39 @@ def fuse_heads(weights: Float[Array, "... h n m"], head_fusion: str) -> Float[Ar
     return HEAD_FUSIONS[head_fusion](weights, axis=-3)
 
 
-def _transition(weights: Float[Array, "b n n"], discard_ratio: float) -> Float[Array, "b n n"]:
+def transition(
+    weights: Float[Array, "... n n"], discard_ratio: float = 0.0, class_token: bool = True
+) -> Float[Array, "... n n"]:
     """norm(A + I), after the lowest share of each row's entries, the [class] column aside, is set to 0."""
     n = weights.shape[-1]
     discarded = int(discard_ratio * n)
     if discarded:
         rank = jnp.argsort(jnp.argsort(weights, axis=-1), axis=-1)
-        keep = (rank >= discarded) | (jnp.arange(n)[None, None] == 0)
+        keep = rank >= discarded
+        if class_token:
+            keep = keep.at[..., 0].set(True)
         weights = jnp.where(keep, weights, 0.0)
-    weights = weights + jnp.eye(n, dtype=weights.dtype)[None]
+    weights = weights + jnp.eye(n, dtype=weights.dtype).reshape((1,) * (weights.ndim - 2) + (n, n))
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
-def _check(attention: Float[Array, "..."], discard_ratio: float, start_layer: int, query: int | None) -> None:
-    if attention.ndim not in (4, 5) or attention.shape[-1] != attention.shape[-2]:
-        raise InputError(f"attention is [L, B, H, N, N] or, fused, [L, B, N, N], not {attention.shape}")
+def check_discard_ratio(discard_ratio: float) -> None:
+    """Raise InputError unless it is in [0, 1)."""
     if not 0 <= discard_ratio < 1:
         raise InputError(f"discard_ratio is in [0, 1), not {discard_ratio}")
+
+
+def _check(attention: Float[Array, "..."], discard_ratio: float, start_layer: int, query: Any) -> None:
+    check_discard_ratio(discard_ratio)
+    if attention.ndim not in (4, 5) or attention.shape[-1] != attention.shape[-2]:
+        raise InputError(f"attention is [L, B, H, N, N] or, fused, [L, B, N, N], not {attention.shape}")
     layers, tokens = attention.shape[0], attention.shape[-1]
     if not -layers <= start_layer < layers:
         raise InputError(f"no layer {start_layer}: there are {layers}")
-    if query is not None and not -tokens <= query < tokens:
+    if isinstance(query, int) and not -tokens <= query < tokens:
         raise InputError(f"no token {query}: there are {tokens}")
+    if not (query is None or isinstance(query, int)) and query.shape != (tokens,):
+        raise InputError(f"a query is one of {tokens} tokens or weights over them, not an array {query.shape}")
 
 
 def attention_rollout(
@@ -54,7 +85,8 @@ def attention_rollout(
     head_fusion: str = "mean",
     discard_ratio: float = 0.0,
     start_layer: int = 0,
-    query: int | None = None,
+    query: int | Float[Array | np.ndarray, " n"] | None = None,
+    class_token: bool = True,
 ) -> Float[Array, "..."]:
     """How much of each input token reached each output token, through all layers: [B, N, N]; rows sum to 1.
 
@@ -62,15 +94,17 @@ def attention_rollout(
     head_fusion:   "mean", "max" or "min".
     discard_ratio: share in [0, 1) of each row's entries, the lowest, that is dropped first; never column 0.
     start_layer:   the first layer that counts; negative counts from the end.
-    query:         one output token: answers its row [B, N] in O(L N^2) instead of the matrix in O(L N^3).
+    query:         one output token, or weights over them [N] (see readout): answers that row, or that sum of rows,
+                   [B, N] in O(L N^2) instead of the matrix in O(L N^3).
+    class_token:   whether token 0 is one.
 
     Raises InputError for another shape, and for a fusion, ratio, layer or token that there is not.
     """
     _check(attention, discard_ratio, start_layer, query)
 
-    def transition(weights: Float[Array, "..."]) -> Float[Array, "b n n"]:
+    def step(weights: Float[Array, "..."]) -> Float[Array, "b n n"]:
         fused = fuse_heads(weights, head_fusion) if weights.ndim == 4 else weights
-        return _transition(fused, discard_ratio)
+        return transition(fused, discard_ratio, class_token)
 
     if attention.ndim == 4 and head_fusion not in HEAD_FUSIONS:
         raise InputError(f"unknown head_fusion {head_fusion!r}: one of {', '.join(HEAD_FUSIONS)}")
@@ -78,9 +112,10 @@ def attention_rollout(
     batch, n = attention.shape[1], attention.shape[-1]
     if query is None:
         identity = jnp.broadcast_to(jnp.eye(n, dtype=attention.dtype), (batch, n, n))
-        return jax.lax.scan(lambda r, a: (transition(a) @ r, None), identity, layers)[0]
-    row = jnp.zeros((batch, 1, n), attention.dtype).at[:, 0, query].set(1.0)
-    return jax.lax.scan(lambda r, a: (r @ transition(a), None), row, layers, reverse=True)[0][:, 0]
+        return jax.lax.scan(lambda r, a: (step(a) @ r, None), identity, layers)[0]
+    start = jnp.zeros(n).at[query].set(1.0) if isinstance(query, int) else jnp.asarray(query)
+    row = jnp.broadcast_to(start.astype(attention.dtype), (batch, 1, n))
+    return jax.lax.scan(lambda r, a: (r @ step(a), None), row, layers, reverse=True)[0][:, 0]
 
 
 def rollout_from_images(
@@ -90,15 +125,14 @@ def rollout_from_images(
 
     Raises InputError as the model and attention_rollout do.
     """
-    if not 0 <= discard_ratio < 1:
-        raise InputError(f"discard_ratio is in [0, 1), not {discard_ratio}")
+    check_discard_ratio(discard_ratio)
     x = model.embed(images)
     batch, n, _ = x.shape
     rollout = jnp.broadcast_to(jnp.eye(n), (batch, n, n))
     for block in model.blocks:
         x, weights = block(x, return_weights=True)
         assert weights is not None
-        rollout = _transition(fuse_heads(weights, head_fusion), discard_ratio) @ rollout
+        rollout = transition(fuse_heads(weights, head_fusion), discard_ratio, model.config.class_token) @ rollout
     return rollout
 
 

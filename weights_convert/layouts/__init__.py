@@ -1,8 +1,24 @@
 """One module for each family of checkpoints."""
 
+from weights_convert.layouts import huggingface
+from weights_convert.layouts.dinov2 import LAYOUT as DINOV2
+from weights_convert.layouts.google import LAYOUT as GOOGLE
 from weights_convert.layouts.layout import Layout
 from weights_convert.layouts.lukemelas import LAYOUT as LUKEMELAS
+from weights_convert.layouts.timm import LAYOUT as TIMM
 
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (LUKEMELAS,)}
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        LUKEMELAS,
+        TIMM,
+        DINOV2,
+        GOOGLE,
+        huggingface.VIT,
+        huggingface.DINOV2,
+        huggingface.CLIP,
+        huggingface.SIGLIP,
+    )
+}
 
 __all__ = ["LAYOUTS", "Layout"]

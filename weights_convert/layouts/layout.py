@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from vit_jax.errors import InputError
-from weights_convert.rules import Rule
+from vit_jax import InputError, ViTConfig
+from vit_jax.checkpoint import abstract_model, to_arrays
+from weights_convert.rules import Rule, expand
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -14,15 +15,37 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Layout:
     """A family of checkpoints.
 
+    rules:        what any member of the family has; a member has those of its config's parameters.
     architecture: array shapes, image size if known -> ViTConfig's fields but num_heads, which arrays can't tell.
-    unused:       arrays that released files carry and the original model does not use.
+    marks:        names that every member's files have, by which the family is known.
+    unused:       patterns of arrays that released files carry and the original image model does not use.
+    spelling:     a file's name for an array -> the table's.
+    exported_as:  the table's name, config -> the name that the original library loads.
     """
 
     name: str
     title: str
     rules: tuple[Rule, ...]
     architecture: Callable[[Shapes, tuple[int, int] | None], dict]
+    marks: tuple[str, ...]
     unused: tuple[str, ...] = ()
+    spelling: Callable[[str], str] = lambda name: name
+    exported_as: Callable[[str, ViTConfig], str] = lambda name, config: name
+
+    @property
+    def family(self) -> str:
+        """Whose config files go with it: "hf", or its own name."""
+        return self.name.partition("_")[0]
+
+    def rules_for(self, config: ViTConfig) -> list[Rule]:
+        """The rules of one member: one for each of its parameters. Raises InputError when there is none for one."""
+        targets = to_arrays(abstract_model(config))
+        having = (rule for rule in expand(self.rules, config.depth) if rule.target in targets and rule.when(config))
+        rules = [rule.settled(config) for rule in having]
+        without = sorted(set(targets) - {rule.target for rule in rules})
+        if without:
+            raise InputError(f"the layout {self.name} has no place for {', '.join(without[:5])}")
+        return rules
 
 
 def count_layers(shapes: Shapes, prefix: str) -> int:
@@ -45,3 +68,16 @@ def grid_of(tokens: int, patch: tuple[int, int], image_size: tuple[int, int] | N
         if rows * columns == tokens:
             return rows, columns
     raise InputError(f"{tokens} positions are no square grid; give the image size that the model was trained at")
+
+
+def positions_of(
+    count: int, prefix: int, patch: tuple[int, int], image_size: tuple[int, int] | None
+) -> tuple[tuple[int, int], bool]:
+    """A position table's (rows, columns), and whether it has entries for the prefix tokens beside the grid's.
+
+    Raises InputError when neither way leaves a square grid or that of the image size given.
+    """
+    try:
+        return grid_of(count - prefix, patch, image_size), prefix > 0
+    except InputError:
+        return grid_of(count, patch, image_size), False

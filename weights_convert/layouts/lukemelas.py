@@ -59,5 +59,12 @@ LAYOUT = Layout(
     title="PyTorch-Pretrained-ViT",
     rules=RULES,
     architecture=architecture,
-    unused=("pre_logits.weight", "pre_logits.bias"),
+    marks=(
+        "positional_embedding.pos_embedding",
+        "patch_embedding.weight",
+        "transformer.blocks.0.attn.proj_q.weight",
+        "transformer.blocks.0.pwff.fc1.weight",
+        "fc.weight",
+    ),
+    unused=(r"pre_logits\.(weight|bias)",),
 )

@@ -1,0 +1,269 @@
+"""python -m experiments.explain MODEL IMAGE...: what a model looks at, as pictures and as raw maps."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from experiments import runtime
+from experiments.data.folder import image_files
+from experiments.data.images import CorruptImageError, open_rgb
+from experiments.explain_evaluate import evaluate
+from experiments.maps import METHODS, checked_options, chosen_methods, compiled, head_rows, options_of
+from experiments.models import open_model
+from vit_jax import InputError, ModelCard, VisionTransformer, position_similarity, to_grid
+from vit_jax.cli import Parser, image_size, positive_int
+from vit_jax.errors import one_line_errors
+from vit_jax.explain.faithfulness import BASELINES
+from vit_jax.files import written_file
+from vit_jax.plot import Panel, in_rows, plot_heads, plot_layers, plot_panels, plot_position_similarity, save_figure
+
+SHORTEST, LONGEST = 240, 480  # pixels of a picture's longer side in a figure, where a panel has about 300
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m experiments.explain", description="Show what a model looks at.")
+    parser.add_argument("model", help="a saved model, or a run's folder")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="pictures, or folders of them")
+    parser.add_argument("--out", help="folder to write to: a .png and a .npz for each picture")
+    parser.add_argument(
+        "--method",
+        action="append",
+        help=f"{', '.join(METHODS)}, or all; several with commas (attention,rollout,relevance)",
+    )
+    parser.add_argument(
+        "--target", action="append", help="a class by name or number, several with commas (default: the predicted one)"
+    )
+    parser.add_argument("--layer", default="-1", help="of attention and gradcam; 'all' draws every layer's attention")
+    parser.add_argument("--head", help="of attention (default: their mean); 'all' draws every head's")
+    parser.add_argument("--image-size", type=image_size, metavar="N|HxW", help="another size than the model's own")
+    parser.add_argument("--position", action="store_true", help="draw the position embeddings' similarity")
+    parser.add_argument("--steps", type=positive_int, default=32, help="of integrated_gradients")
+    parser.add_argument("--rise-masks", type=positive_int, default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="of rise's masks and the random control")
+    parser.add_argument("--batch-size", type=positive_int, default=8)
+    group = parser.add_argument_group("faithfulness")
+    group.add_argument("--evaluate", action="store_true", help="score every method on pictures with masks")
+    group.add_argument("--masks", help="folder of masks named like the pictures: 1 object, 2 background, 3 not counted")
+    group.add_argument("--baseline", action="append", choices=BASELINES, help="what replaces a removed patch (mean)")
+    return parser
+
+
+def targets_of(given: list[str] | None, card: ModelCard) -> list[int] | None:
+    """Classes from --target flags, by name or number. Raises InputError for one that the model does not have."""
+    if given is None:
+        return None
+    numbers = []
+    for name in (name for text in given for name in text.split(",")):
+        if name in card.class_names:
+            numbers.append(card.class_names.index(name))
+        elif name.isdigit() and int(name) < card.config.num_classes:
+            numbers.append(int(name))
+        else:
+            known = f", or by name: {', '.join(card.class_names[:8])} ..." if card.class_names else ""
+            raise InputError(f"no class {name!r}: they are 0 to {card.config.num_classes - 1}{known}")
+    return list(dict.fromkeys(numbers))
+
+
+def pictures_in(given: Sequence[str]) -> list[tuple[Path, Path, bool]]:
+    """(file, where its results go below --out, whether it was named itself) for files and folders.
+
+    Raises InputError for a file that is not there, a folder without pictures, and two results of one name.
+    """
+    found: list[tuple[Path, Path, bool]] = []
+    for name in given:
+        path = Path(name)
+        if path.is_dir():
+            found += [(file, file.relative_to(path), False) for file in image_files(path)]
+        elif path.is_file():
+            found.append((path, Path(path.name), True))
+        else:
+            raise InputError(f"{name}: no such file")
+    stems = [result.with_suffix("") for _, result, _ in found]
+    twice = {stem for stem in stems if stems.count(stem) > 1}
+    results = [(f, stem if stem not in twice else r, n) for (f, r, n), stem in zip(found, stems, strict=True)]
+    if len({result for _, result, _ in results}) < len(results):
+        raise InputError("two pictures have the same name; give them in separate calls")
+    return results
+
+
+class Opened(NamedTuple):
+    """A picture ready for the model. shown: what the model sees of it, RGB in [0, 1] at the picture's own shape."""
+
+    result: Path
+    pixels: np.ndarray
+    shown: np.ndarray
+
+
+def _opened(files: list[tuple[Path, Path, bool]], model: VisionTransformer) -> Iterator[Opened]:
+    """The pictures that can be read; of those from a folder an unreadable one is told and passed over."""
+    preprocess = model.config.preprocess
+    assert preprocess is not None
+    for file, result, named in files:
+        try:
+            picture = open_rgb(file)
+        except CorruptImageError as error:
+            if named:
+                raise
+            print(f"skipped: {error}", file=sys.stderr)
+            continue
+        view = preprocess.view(picture)
+        longer = max(view.size)
+        scale = min(max(longer, SHORTEST), LONGEST) / longer
+        view = view.resize(
+            (max(1, round(view.width * scale)), max(1, round(view.height * scale))), Image.Resampling.LANCZOS
+        )
+        yield Opened(result, preprocess.resize(picture), np.asarray(view, np.float32) / 255)
+
+
+class Explainer:
+    """A model with the compiled functions that a call asked for."""
+
+    def __init__(self, model: VisionTransformer, card: ModelCard, args: argparse.Namespace):
+        self.model, self.card = model, card
+        self.all_heads, self.all_layers = args.head == "all", args.layer == "all"
+        layer = "-1" if self.all_layers else args.layer
+        head = None if self.all_heads else args.head
+        self.options = checked_options(
+            model, options_of(argparse.Namespace(**vars(args) | dict(layer=layer, head=head)))
+        )
+        self.methods = chosen_methods(args.method)
+        if (args.head is not None or self.all_layers) and "attention" not in self.methods:
+            raise InputError("--head and --layer all are of the method attention; add it to --method")
+        self.targets = targets_of(args.target, card)
+        assert model.config.preprocess is not None
+        normalize = model.config.preprocess.normalize
+        self._normalize = jax.jit(lambda pixels: normalize(pixels.astype("float32") / 255))
+        self._probabilities = jax.jit(lambda m, x: jax.nn.softmax(m(x)))
+        self._maps = {name: compiled(name, self.options) for name in self.methods}
+        self._heads = jax.jit(head_rows, static_argnames="layer")
+
+    def name_of(self, label: int) -> str:
+        """A class's name, or its number."""
+        return self.card.class_names[label] if self.card.class_names else f"class {label}"
+
+    def maps(self, pixels: np.ndarray) -> dict[str, Any]:
+        """For pictures uint8 [B, h, w, 3]: probabilities [B, C], targets [B, K], and every method's maps."""
+        images = self._normalize(pixels)
+        probabilities = np.asarray(self._probabilities(self.model, images))
+        best = probabilities.argmax(axis=1)[:, None]
+        targets = best if self.targets is None else np.tile(self.targets, (len(pixels), 1))
+        answer: dict[str, Any] = {"probabilities": probabilities, "targets": targets.astype(np.int32)}
+        for name, function in self._maps.items():
+            answer[name] = np.asarray(function(self.model, images, targets))
+        grid = self.model.config.grid_for(images.shape[1:3])
+        if self.all_heads:
+            rows = self._heads(self.model, images, layer=self.options.layer)
+            answer["attention_heads"] = np.asarray(to_grid(rows, grid))
+        if self.all_layers:
+            layers = [self._heads(self.model, images, layer=layer) for layer in range(len(self.model.blocks))]
+            chosen = [rows.mean(axis=1) if self.options.head is None else rows[:, self.options.head] for rows in layers]
+            answer["attention_layers"] = np.stack([np.asarray(to_grid(rows, grid)) for rows in chosen], axis=1)
+        return answer
+
+
+def methods_figure(explainer: Explainer, shown: np.ndarray, answer: dict[str, Any], title: str) -> Any:
+    """The image and all methods' maps: methods of no class once, the others once for each class."""
+    free = [name for name in explainer.methods if not METHODS[name].of_class]
+    by_class = [name for name in explainer.methods if METHODS[name].of_class]
+    panels = [Panel("image", None), *(Panel(name, answer[name][0]) for name in free)]
+    targets = answer["targets"]
+    if len(targets) == 1 or not by_class:
+        panels += [Panel(name, answer[name][0]) for name in by_class]
+        return plot_panels(shown, in_rows(panels), title=title)
+    rows = in_rows(panels)
+    names = [f"{explainer.name_of(target)} {answer['probabilities'][target]:.2f}" for target in targets.tolist()]
+    for name in by_class:
+        rows += in_rows([Panel(f"{name}\n{label}", heat) for label, heat in zip(names, answer[name], strict=True)])
+    return plot_panels(shown, rows, title=title)
+
+
+def write_results(explainer: Explainer, opened: Opened, answer: dict[str, Any], out: Path) -> str:
+    """One picture's .png and .npz (and its heads' and layers' .png); answers its title."""
+    best = int(answer["probabilities"].argmax())
+    title = f"{opened.result.name}: {explainer.name_of(best)} {answer['probabilities'][best]:.3f}"
+    base = out / opened.result
+    base.parent.mkdir(parents=True, exist_ok=True)
+    figures = {"": methods_figure(explainer, opened.shown, answer, title)}
+    layer, head = explainer.options.layer, explainer.options.head
+    if explainer.all_heads:
+        which = f"layer {layer % len(explainer.model.blocks)}"
+        figures["_heads"] = plot_heads(opened.shown, answer["attention_heads"], title=f"{title}\nattention, {which}")
+    if explainer.all_layers:
+        which = "mean over heads" if head is None else f"head {head}"
+        figures["_layers"] = plot_layers(opened.shown, answer["attention_layers"], title=f"{title}\nattention, {which}")
+    for suffix, figure in figures.items():
+        save_figure(figure, Path(f"{base}{suffix}.png"))
+    names = np.array([explainer.name_of(label) for label in range(len(answer["probabilities"]))])
+    with written_file(Path(f"{base}.npz")) as beside, open(beside, "wb") as file:
+        np.savez_compressed(file, predicted=best, class_names=names, **answer)
+    return title
+
+
+def explain(explainer: Explainer, files: list[tuple[Path, Path, bool]], out: Path, batch_size: int) -> int:
+    """Explain pictures a batch at a time; answers how many there were. Raises InputError when none can be read."""
+    done = 0
+    waiting: list[Opened] = []
+
+    def flush() -> None:
+        nonlocal done
+        pixels = np.stack([opened.pixels for opened in waiting])
+        filled = np.concatenate(
+            [pixels, np.zeros((min(batch_size, len(files)) - len(pixels), *pixels.shape[1:]), np.uint8)]
+        )
+        answers = explainer.maps(filled)
+        for i, opened in enumerate(waiting):
+            title = write_results(explainer, opened, {name: value[i] for name, value in answers.items()}, out)
+            done += 1
+            print(f"{done}/{len(files)} {title}", flush=True)
+        waiting.clear()
+
+    for opened in _opened(files, explainer.model):
+        waiting.append(opened)
+        if len(waiting) == batch_size:
+            flush()
+    if waiting:
+        flush()
+    if not done:
+        raise InputError("none of the images can be read")
+    return done
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Run the command: 0 done (unreadable pictures of a folder are reported), 2 a wrong input."""
+    args = _parser().parse_args(argv)
+    runtime.configure()
+    if not args.images and not args.position:
+        raise InputError("no image given; give pictures or a folder, or --position")
+    if args.out is None and not args.evaluate:
+        raise InputError("no --out: give a folder to write to")
+    if args.evaluate and args.masks is None:
+        raise InputError("--evaluate needs --masks, a folder of masks named like the pictures")
+    files = pictures_in(args.images)
+    model, card = open_model(args.model, image_size=args.image_size)
+    if args.evaluate:
+        return evaluate(model, [file for file, _, _ in files], args)
+    out = Path(args.out)
+    explainer = Explainer(model, card, args) if files else None
+    out.mkdir(parents=True, exist_ok=True)
+    if args.position:
+        rows, columns = model.config.grid
+        figure = plot_position_similarity(
+            position_similarity(model), title=f"position embeddings, {rows}x{columns} patches"
+        )
+        save_figure(figure, out / "position_similarity.png")
+        print(f"{out}/position_similarity.png")
+    if explainer is not None:
+        done = explain(explainer, files, out, args.batch_size)
+        print(f"written to {out}/: a .png and a .npz for each of {done} images")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Released checkpoints by name, over loopback: cache, hashes, offline, two processes at once."""
+
+import multiprocessing
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import tests.reference as reference
+from tests.server import Server
+from vit_jax import CONFIGS, InputError, save
+from weights_convert import convert, load_pretrained, pretrained
+from weights_convert.pretrained import RELEASES, fetch, release_of
+
+
+@pytest.fixture
+def released(tmp_path, monkeypatch):
+    """A small model released under the name of B_16, and the cache to fetch it into."""
+    import torch
+
+    torch.save(reference.tiny_torch(dim=64, num_heads=1).float().state_dict(), tmp_path / "made.pth")
+    server = Server({"/B_16.pth": (tmp_path / "made.pth").read_bytes()})
+    small = convert(tmp_path / "made.pth").config
+    monkeypatch.setitem(CONFIGS, "B_16", small)
+    monkeypatch.setitem(RELEASES, "B_16", replace(RELEASES["B_16"], address=f"{server.address}/B_16.pth"))
+    monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
+    yield server, tmp_path / "cache"
+    server.shutdown()
+    server.server_close()
+
+
+def test_every_release_is_a_named_architecture():
+    assert set(RELEASES) <= set(CONFIGS)
+    for name, release in RELEASES.items():
+        assert re.fullmatch(rf"https://github\.com/lukemelas/.*/0\.0\.2/{name}\.pth", release.address)
+    with pytest.raises(InputError, match="L_16 was never released; L_16_imagenet1k was"):
+        load_pretrained("L_16")
+    with pytest.raises(InputError, match="no released checkpoint 'B_17': one of B_16, B_32"):
+        release_of("B_17")
+
+
+def test_fetched_once_and_hashed(released, capsys):
+    server, cache = released
+    model = load_pretrained("B_16", num_classes=4, image_size=48)
+    assert model.config.num_classes == 4
+    assert model.config.image_size == (48, 48)
+    assert "fetching" in capsys.readouterr().err
+    assert {p.name for p in cache.iterdir()} == {"B_16.pth", "B_16.pth.sha256", "B_16.pth.lock"}
+    load_pretrained("B_16")
+    assert len(server.ranges) == 1
+    content = bytearray((cache / "B_16.pth").read_bytes())
+    content[len(content) // 2] ^= 1
+    (cache / "B_16.pth").write_bytes(bytes(content))
+    with pytest.raises(InputError, match=r"its SHA-256 is not .*; delete the file"):
+        load_pretrained("B_16")
+
+
+def test_a_known_hash_counts_from_the_first(released):
+    _, cache = released
+    with pytest.raises(InputError, match="its SHA-256 is not 00"):
+        fetch(replace(RELEASES["B_16"], sha256="0" * 64))
+    assert not (cache / "B_16.pth.sha256").exists()
+
+
+def test_offline_says_where_to_put_it(released, monkeypatch):
+    server, cache = released
+    monkeypatch.setenv("VIT_JAX_OFFLINE", "1")
+    with pytest.raises(InputError, match=r"put http://127.* at .*cache/B_16.pth"):
+        load_pretrained("B_16")
+    cache.mkdir()
+    (cache / "B_16.pth").write_bytes(server.files["/B_16.pth"])
+    assert load_pretrained("B_16").config.width == 64
+    assert not server.ranges
+
+
+def _fetch_in_a_process(release, cache, results):
+    results.put(str(fetch(release, cache=cache)))
+
+
+def test_two_processes_at_once(released):
+    server, cache = released
+    server.behaviour = ["stall"]
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    both = [context.Process(target=_fetch_in_a_process, args=(RELEASES["B_16"], cache, results)) for _ in range(2)]
+    for process in both:
+        process.start()
+    assert [results.get(timeout=120), results.get(timeout=120)] == [str(cache / "B_16.pth")] * 2
+    for process in both:
+        process.join()
+    assert (cache / "B_16.pth").read_bytes() == server.files["/B_16.pth"]
+    assert len(server.ranges) == 2  # the stalled try and the one that went on from there
+
+
+def test_files_and_saved_models(tmp_path):
+    import torch
+
+    torch.save(reference.tiny_torch(dim=64, num_heads=1).float().state_dict(), tmp_path / "made.pth")
+    model = load_pretrained(tmp_path / "made.pth")
+    save(model, tmp_path / "saved")
+    x = reference.images(0, 1, 32, 32).astype(np.float32)
+    np.testing.assert_array_equal(load_pretrained(tmp_path / "saved")(x), model(x))
+    assert pretrained.load_pretrained(str(tmp_path / "saved"), num_classes=2).config.num_classes == 2
+
+
+def test_fine_tuning_takes_a_release_by_name(released):
+    from experiments.models import starting_model
+
+    model = starting_model(name=None, weights="B_16", num_classes=3, image_size=None, dropout=None, seed=0)
+    assert model.config.num_classes == 3
+    with pytest.raises(InputError, match="L_16 was never released"):
+        starting_model(name=None, weights="L_16", num_classes=3, image_size=None, dropout=None, seed=0)

@@ -1,0 +1,99 @@
+"""Google's own checkpoints (https://github.com/google-research/vision_transformer): ImageNet-21k and AugReg, .npz.
+
+The hybrids with a ResNet before the transformer are out.
+"""
+
+import numpy as np
+
+from vit_jax import InputError, ViTConfig
+from weights_convert.layouts.layout import Layout, Shapes, grid_of
+from weights_convert.rules import SAME, Rule, Transform
+
+BLOCK = "Transformer/encoderblock_{i}/"
+ATTENTION = BLOCK + "MultiHeadDotProductAttention_1/"
+QKV = ("query", "key", "value")
+
+
+def fused_heads(config: ViTConfig) -> Transform:
+    """Three kernels [D, H, K] side by side: [D, 3 * H * K]."""
+    heads = config.num_heads
+    return Transform(
+        lambda *w: np.concatenate([part.reshape(part.shape[0], -1) for part in w], axis=1),
+        lambda w: tuple(part.reshape(w.shape[0], heads, -1) for part in np.split(w, 3, axis=1)),
+    )
+
+
+def fused_head_biases(config: ViTConfig) -> Transform:
+    """Three biases [H, K] one after another: [3 * H * K]."""
+    heads = config.num_heads
+    return Transform(
+        lambda *b: np.concatenate([part.reshape(-1) for part in b]),
+        lambda b: tuple(part.reshape(heads, -1) for part in np.split(b, 3)),
+    )
+
+
+def joined_heads(config: ViTConfig) -> Transform:
+    """The output kernel [H, K, D] as [H * K, D]."""
+    heads = config.num_heads
+    return Transform(lambda w: w.reshape(-1, w.shape[-1]), lambda w: (w.reshape(heads, -1, w.shape[-1]),))
+
+
+def pair(source: str, target: str, weight: str = "kernel") -> tuple[Rule, Rule]:
+    """The rules of a layer's kernel or scale, and its bias."""
+    return Rule(f"{source}/{weight}", f"{target}.{weight}", SAME), Rule(f"{source}/bias", f"{target}.bias", SAME)
+
+
+RULES = (
+    Rule("cls", "class_token"),
+    Rule("Transformer/posembed_input/pos_embedding", "position_embedding"),
+    *pair("embedding", "patch_embed"),
+    *pair(BLOCK + "LayerNorm_0", "blocks.{i}.norm1", "scale"),
+    Rule(tuple(f"{ATTENTION}{part}/kernel" for part in QKV), "blocks.{i}.attn.qkv.kernel", fused_heads),
+    Rule(tuple(f"{ATTENTION}{part}/bias" for part in QKV), "blocks.{i}.attn.qkv.bias", fused_head_biases),
+    Rule(ATTENTION + "out/kernel", "blocks.{i}.attn.out.kernel", joined_heads),
+    Rule(ATTENTION + "out/bias", "blocks.{i}.attn.out.bias"),
+    *pair(BLOCK + "LayerNorm_2", "blocks.{i}.norm2", "scale"),
+    *pair(BLOCK + "MlpBlock_3/Dense_0", "blocks.{i}.mlp.up"),
+    *pair(BLOCK + "MlpBlock_3/Dense_1", "blocks.{i}.mlp.down"),
+    *pair("Transformer/encoder_norm", "norm", "scale"),
+    *pair("pre_logits", "representation"),
+    *pair("head", "head"),
+)
+
+
+def architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
+    """ViTConfig's fields as the arrays tell them, heads included. KeyError when an array lacks."""
+    if any(name.startswith(("conv_root", "block1/")) for name in shapes):
+        raise InputError("a hybrid with a ResNet before the transformer; only the pure ViT files are read")
+    ph, pw, channels, width = shapes["embedding/kernel"]
+    rows, columns = grid_of(shapes["Transformer/posembed_input/pos_embedding"][1] - 1, (ph, pw), image_size)
+    head = "Transformer/encoderblock_"
+    numbers = {name.removeprefix(head).split("/")[0] for name in shapes if name.startswith(head)}
+    return dict(
+        image_size=(rows * ph, columns * pw),
+        patch_size=(ph, pw),
+        width=width,
+        depth=1 + max(int(number) for number in numbers if number.isdigit() and len(number) < 5),
+        num_heads=shapes[ATTENTION.replace("{i}", "0") + "query/kernel"][1],
+        mlp_dim=shapes[BLOCK.replace("{i}", "0") + "MlpBlock_3/Dense_0/kernel"][1],
+        num_classes=shapes["head/kernel"][1] if "head/kernel" in shapes else 0,
+        in_channels=channels,
+        representation=shapes["pre_logits/kernel"][1] if "pre_logits/kernel" in shapes else 0,
+        norm_eps=1e-6,
+        posemb_resize="zoom",
+    )
+
+
+LAYOUT = Layout(
+    name="google",
+    title="Google's ViT, .npz (ImageNet-21k, AugReg)",
+    rules=RULES,
+    architecture=architecture,
+    marks=(
+        "cls",
+        "embedding/kernel",
+        "Transformer/posembed_input/pos_embedding",
+        "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel",
+        "Transformer/encoder_norm/scale",
+    ),
+)

@@ -1,0 +1,97 @@
+"""timm's VisionTransformer (https://github.com/huggingface/pytorch-image-models, models/vision_transformer.py, 1.0).
+
+ViT, DeiT (distilled too), DeiT-III, DINO, DINOv2 with and without registers, CLIP and SigLIP image towers, and
+average-pooled models. facebookresearch's DINO, DeiT and MAE files have the same names.
+"""
+
+from vit_jax import ViTConfig
+from weights_convert.layouts.layout import Layout, Shapes, count_layers, positions_of
+from weights_convert.rules import CONV, FUSED_QUERY, FUSED_QUERY_BIAS, Rule, dense, norm
+
+BLOCK = "blocks.{i}."
+
+
+def pools_first(config: ViTConfig) -> bool:
+    """Whether timm calls the final norm fc_norm: where it falls on the mean of the patches."""
+    return config.final_norm == "pooled" and config.pooling == "gap"
+
+
+RULES = (
+    Rule("cls_token", "class_token"),
+    Rule("dist_token", "distillation_token"),
+    Rule("reg_token", "registers"),
+    Rule("pos_embed", "position_embedding"),
+    Rule("patch_embed.proj.weight", "patch_embed.kernel", CONV),
+    Rule("patch_embed.proj.bias", "patch_embed.bias"),
+    *norm("norm_pre", "pre_norm"),
+    *norm(BLOCK + "norm1", "blocks.{i}.norm1"),
+    *dense(BLOCK + "attn.qkv", "blocks.{i}.attn.qkv"),
+    *dense(BLOCK + "attn.proj", "blocks.{i}.attn.out"),
+    Rule(BLOCK + "ls1.gamma", "blocks.{i}.scale1"),
+    *norm(BLOCK + "norm2", "blocks.{i}.norm2"),
+    *dense(BLOCK + "mlp.fc1", "blocks.{i}.mlp.up"),
+    *dense(BLOCK + "mlp.fc2", "blocks.{i}.mlp.down"),
+    Rule(BLOCK + "ls2.gamma", "blocks.{i}.scale2"),
+    *norm("norm", "norm", when=lambda config: not pools_first(config)),
+    *norm("fc_norm", "norm", when=pools_first),
+    Rule("attn_pool.latent", "pool.probe"),
+    Rule(("attn_pool.q.weight", "attn_pool.kv.weight"), "pool.qkv_kernel", FUSED_QUERY),
+    Rule(("attn_pool.q.bias", "attn_pool.kv.bias"), "pool.qkv_bias", FUSED_QUERY_BIAS),
+    *dense("attn_pool.proj", "pool.out"),
+    *norm("attn_pool.norm", "pool.norm"),
+    *dense("attn_pool.mlp.fc1", "pool.mlp.up"),
+    *dense("attn_pool.mlp.fc2", "pool.mlp.down"),
+    *dense("head", "head"),
+    *dense("head_dist", "distillation_head"),
+)
+
+
+def architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
+    """ViTConfig's fields as the arrays tell them, but num_heads. KeyError when an array lacks.
+
+    Not in the arrays, so by custom: eps 1e-5 with a norm before the blocks (CLIP), else 1e-6; the tanh GELU with
+    pooling by attention (SigLIP), else the exact one (CLIP files trained with quick_gelu say so in their config).
+    """
+    width, channels, ph, pw = shapes["patch_embed.proj.weight"]
+    has_class, distilled = "cls_token" in shapes, "dist_token" in shapes
+    grid, class_position = positions_of(shapes["pos_embed"][1], int(has_class) + int(distilled), (ph, pw), image_size)
+    attention_pool, pooled_norm = "attn_pool.latent" in shapes, "fc_norm.weight" in shapes
+    pooling = "map" if attention_pool else "gap" if pooled_norm or not has_class else "cls"
+    pre_norm = "norm_pre.weight" in shapes
+    mlp_dim = shapes["blocks.0.mlp.fc2.weight"][1]
+    gated = shapes["blocks.0.mlp.fc1.weight"][0] == 2 * mlp_dim  # timm's packed SwiGLU (DINOv2 giant)
+    return dict(
+        image_size=(grid[0] * ph, grid[1] * pw),
+        patch_size=(ph, pw),
+        width=width,
+        depth=count_layers(shapes, BLOCK),
+        mlp_dim=mlp_dim,
+        num_classes=shapes["head.weight"][0] if "head.weight" in shapes else 0,
+        in_channels=channels,
+        class_token=has_class,
+        class_position=class_position,
+        distillation_token=distilled,
+        distillation_head="head_dist.weight" in shapes,
+        num_registers=shapes["reg_token"][1] if "reg_token" in shapes else 0,
+        pooling=pooling,
+        final_norm="pooled" if pooled_norm else "tokens" if "norm.weight" in shapes else "none",
+        pre_norm=pre_norm,
+        layer_scale="blocks.0.ls1.gamma" in shapes,
+        activation="swiglu" if gated else "gelu_tanh" if attention_pool else "gelu",
+        qkv_bias="blocks.0.attn.qkv.bias" in shapes,
+        patch_bias="patch_embed.proj.bias" in shapes,
+        head_bias="head.bias" in shapes or "head.weight" not in shapes,
+        norm_eps=1e-5 if pre_norm else 1e-6,
+        posemb_resize="bicubic_antialias",
+    )
+
+
+LAYOUT = Layout(
+    name="timm",
+    title="timm ViT, DeiT, DINO, DINOv2, CLIP, SigLIP",
+    rules=RULES,
+    architecture=architecture,
+    # MAE's pretraining files carry their decoder; facebookresearch's carry a mask token.
+    unused=(r"decoder_.*", r"mask_token"),
+    marks=("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight"),
+)

@@ -1,0 +1,147 @@
+"""Released checkpoints by name: where they lie, a cache for them, and models out of it.
+
+A file is fetched once, resumably, into the cache; its SHA-256 is recorded beside it and compared whenever it is used.
+Two processes that want the same file do not meet: the second waits, and finds it there.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vit_jax import InputError, VisionTransformer, load
+from vit_jax.checkpoint import CONFIG, FORMAT
+from vit_jax.files import written_file
+from weights_convert.convert import convert
+from weights_convert.download import download
+
+OFFLINE = "VIT_JAX_OFFLINE"
+LUKEMELAS = "https://github.com/lukemelas/PyTorch-Pretrained-ViT/releases/download/0.0.2"
+NEVER_RELEASED = {"L_16": "L_16_imagenet1k"}
+
+
+@dataclass(frozen=True)
+class Release:
+    """A released file. name: also the architecture's in vit_jax.CONFIGS, which has image size and classes.
+
+    sha256: the content's, where it is known; else what the first download had counts.
+    """
+
+    name: str
+    address: str
+    layout: str
+    licence: str
+    sha256: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The file's name in the cache."""
+        return self.address.rpartition("/")[2]
+
+
+RELEASES: dict[str, Release] = {
+    name: Release(name, f"{LUKEMELAS}/{name}.pth", "lukemelas", "Apache-2.0")
+    for name in (
+        "B_16",
+        "B_32",
+        "L_32",
+        "B_16_imagenet1k",
+        "B_32_imagenet1k",
+        "L_16_imagenet1k",
+        "L_32_imagenet1k",
+    )
+}
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $VIT_JAX_CACHE, else ~/.cache/vit_jax. Raises InputError when that is a file."""
+    folder = Path(os.environ.get("VIT_JAX_CACHE") or Path.home() / ".cache" / "vit_jax")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: not a folder; set VIT_JAX_CACHE to one")
+    return folder
+
+
+def release_of(name: str) -> Release:
+    """A release by name. Raises InputError for one that there is not, and for L_16, which never was."""
+    if name in NEVER_RELEASED:
+        raise InputError(f"{name} was never released; {NEVER_RELEASED[name]} was")
+    if name not in RELEASES:
+        raise InputError(
+            f"no released checkpoint {name!r}: one of {', '.join(RELEASES)}, or the path of a file or folder"
+        )
+    return RELEASES[name]
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock file while the block runs; another process waits for it."""
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process is fetching {path.stem}; waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(release: Release, *, cache: str | os.PathLike | None = None, **options: Any) -> Path:
+    """The released file in the cache, downloaded if it is not there; options are download()'s.
+
+    Raises InputError when it can't be had (with VIT_JAX_OFFLINE set, where to put it by hand), and when its content is
+    not what was released or first fetched.
+    """
+    folder = cache_folder() if cache is None else Path(cache)
+    path = folder / release.file
+    if not path.is_file() and os.environ.get(OFFLINE, "0") not in ("", "0"):
+        raise InputError(f"{release.name} is not in the cache and {OFFLINE} is set; put {release.address} at {path}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder / f"{release.file}.lock"):
+        if not path.is_file():
+            print(f"{release.name}: fetching {release.address} into {folder}", file=sys.stderr, flush=True)
+        download(release.address, path, **options)
+        _compare(path, release)
+    return path
+
+
+def _compare(path: Path, release: Release) -> None:
+    record = path.with_name(path.name + ".sha256")
+    known = release.sha256 or (record.read_text().split()[0] if record.is_file() else None)
+    found = _sha256(path)
+    if known is None:
+        with written_file(record) as beside:
+            beside.write_text(f"{found}  {path.name}\n")
+    elif found != known:
+        raise InputError(f"{path}: its SHA-256 is not {known}, as it was; delete the file to fetch it anew")
+
+
+def load_pretrained(
+    name_or_path: str | os.PathLike,
+    *,
+    image_size: Any = None,
+    num_classes: int | None = None,
+    cache: str | os.PathLike | None = None,
+) -> VisionTransformer:
+    """A pretrained model: a release by name, a checkpoint file or folder of any known layout, or a saved model.
+
+    image_size: int or (height, width); positions are resized in the checkpoint's own convention. num_classes: another
+    count starts a new head of zeros. cache: in place of $VIT_JAX_CACHE or ~/.cache/vit_jax.
+    Raises InputError in one line for whatever is wrong.
+    """
+    path = Path(name_or_path)
+    if path.is_dir() and (path / CONFIG).is_file() and FORMAT in (path / CONFIG).read_text(errors="replace"):
+        return load(path, image_size=image_size, num_classes=num_classes)
+    if path.exists():
+        return convert(path, image_size=image_size, num_classes=num_classes)
+    release = release_of(str(name_or_path))
+    file = fetch(release, cache=cache)
+    return convert(file, layout=release.layout, name=release.name, image_size=image_size, num_classes=num_classes)
