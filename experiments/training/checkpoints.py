@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from vit_jax import InputError
+from vit_jax.checkpoint import check_names
 
 
 def _flat(tree: Any) -> dict[str, Any]:
@@ -90,8 +91,11 @@ class Checkpoints:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _flat(like))
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore())
         try:
+            stored = self._manager.item_metadata(step).state
+            # Before anything is read: a read that fails halfway leaves orbax's other reads behind, to fail later.
+            check_names({n: a.shape for n, a in abstract.items()}, {n: a.shape for n, a in stored.items()})
             restored = self._manager.restore(step, args=arguments)
-        except (ValueError, KeyError, FileNotFoundError) as error:
+        except (InputError, ValueError, KeyError, FileNotFoundError) as error:
             first = str(error).splitlines()[0]
             raise InputError(f"{self._manager.directory}: can't resume from checkpoint {step}: {first}") from error
         leaves = [restored.state[name] for name in _flat(like)]

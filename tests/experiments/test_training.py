@@ -162,7 +162,7 @@ def test_checkpoints_keep_the_latest_and_the_best(tmp_path):
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     jax.tree.map(np.testing.assert_array_equal, restored.model, state.model)
     other = tiny_state()._replace(model={"w": jnp.zeros(9), "b": jnp.zeros(2)})
-    with pytest.raises(InputError, match="can't resume from checkpoint 5"):
+    with pytest.raises(InputError, match=r"can.t resume from checkpoint 5: .*model.w is \(4,\), not \(9,\)"):
         again.restore(other)
     again.close()
 
