@@ -50,7 +50,9 @@ class Checkpoints:
             best_fn=accuracy,  # without it the metrics are not written, and a resumed run forgets its best
         )
         self._folder = folder.absolute()
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        # Named here, since a new process would not know them before it restores; restore() looks first.
+        handlers = {"state": ocp.StandardCheckpointHandler(), "progress": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
     def save(self, state: Any, progress: dict[str, Any], *, step: int, accuracy: float | None) -> None:
         """Write a checkpoint; accuracy is None where the epoch is not over. Replaces one of the same step."""
