@@ -1,6 +1,6 @@
 """Multi-head self-attention (https://arxiv.org/abs/1706.03762): fused, or with its weights when asked.
 
-Letters: B batch, N tokens (queries), M tokens (keys), H heads, K size of a head, D width = H * K.
+Letters: B batch, N tokens (queries), M tokens (keys), H heads, K size of a head, D width (H * K in most models).
 """
 
 import jax
@@ -57,13 +57,28 @@ def attend(
 
 
 class MultiHeadAttention(nnx.Module):
-    """Self-attention with q, k and v from one matrix product: qkv's columns are (q | k | v), heads within."""
+    """Self-attention with q, k and v from one matrix product: qkv's columns are (q | k | v), heads within.
 
-    def __init__(self, width: int, num_heads: int, *, qkv_bias: bool = True, dropout_rate: float = 0.0, rngs: nnx.Rngs):
+    heads_width: the length of all heads' queries side by side, where it is not the width.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        heads_width: int | None = None,
+        qkv_bias: bool = True,
+        out_bias: bool = True,
+        dropout_rate: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        inner = width if heads_width is None else heads_width
         # The distribution that Xavier-uniform gives to three separate D x D matrices.
         init = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
-        self.qkv = nnx.Linear(width, 3 * width, use_bias=qkv_bias, kernel_init=init, rngs=rngs)
-        self.out = nnx.Linear(width, width, kernel_init=jax.nn.initializers.xavier_uniform(), rngs=rngs)
+        self.qkv = nnx.Linear(width, 3 * inner, use_bias=qkv_bias, kernel_init=init, rngs=rngs)
+        xavier = jax.nn.initializers.xavier_uniform()
+        self.out = nnx.Linear(inner, width, use_bias=out_bias, kernel_init=xavier, rngs=rngs)
         self.num_heads = num_heads
         self.dropout_rate = dropout_rate
 
@@ -76,9 +91,8 @@ class MultiHeadAttention(nnx.Module):
         key: Key | None = None,
     ) -> tuple[Float[Array, "b n d"], Float[Array, "b h n n"] | None]:
         """Attend over the tokens; the weights and the perturbation are those of attend()."""
-        b, n, d = x.shape
-        q, k, v = jnp.split(self.qkv(x), 3, axis=-1)
-        q, k, v = (t.reshape(b, n, self.num_heads, d // self.num_heads) for t in (q, k, v))
+        b, n, _ = x.shape
+        q, k, v = (t.reshape(b, n, self.num_heads, -1) for t in jnp.split(self.qkv(x), 3, axis=-1))
         mixed, weights = attend(
             q,
             k,
@@ -88,4 +102,4 @@ class MultiHeadAttention(nnx.Module):
             dropout_rate=self.dropout_rate,
             dropout_key=key,
         )
-        return self.out(mixed.reshape(b, n, d)), weights
+        return self.out(mixed.reshape(b, n, -1)), weights

@@ -29,10 +29,10 @@ def split_key(key: Key | None, count: int) -> Sequence[Key | None]:
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
-def layer_norm(config: ViTConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """A LayerNorm over the width, with the config's eps."""
+def layer_norm(config: ViTConfig, rngs: nnx.Rngs, size: int = 0) -> nnx.LayerNorm:
+    """A LayerNorm over the width, or another size, with the config's eps."""
     # The fast variance E[x^2] - E[x]^2 loses digits where the mean is large; torch does not use it.
-    return nnx.LayerNorm(config.width, epsilon=config.norm_eps, use_fast_variance=False, rngs=rngs)
+    return nnx.LayerNorm(size or config.width, epsilon=config.norm_eps, use_fast_variance=False, rngs=rngs)
 
 
 class PatchEmbed(nnx.Module):
@@ -44,7 +44,10 @@ class PatchEmbed(nnx.Module):
         self.kernel = nnx.Param(init(rngs.params(), (ph, pw, config.in_channels, config.width)))
         if config.patch_bias:
             self.bias = nnx.Param(jnp.zeros((config.width,)))
-        self.has_bias = config.patch_bias
+        if config.patch_norms:
+            self.norm_pixels = layer_norm(config, rngs, ph * pw * config.in_channels)
+            self.norm_tokens = layer_norm(config, rngs)
+        self.has_bias, self.has_norms = config.patch_bias, config.patch_norms
 
     def __call__(self, images: Images) -> Float[Array, "b n d"]:
         """Tokens in row order; the patch must divide the image."""
@@ -53,8 +56,10 @@ class PatchEmbed(nnx.Module):
         x = jnp.asarray(images).reshape(b, h // ph, ph, w // pw, pw, c)
         x = x.transpose(0, 1, 3, 2, 4, 5)  # [B, gh, gw, ph, pw, c]
         x = x.reshape(b, (h // ph) * (w // pw), ph * pw * c)
+        x = self.norm_pixels(x) if self.has_norms else x
         x = x @ self.kernel[...].reshape(ph * pw * c, d)
-        return x + self.bias[...].reshape(1, 1, d) if self.has_bias else x
+        x = x + self.bias[...].reshape(1, 1, d) if self.has_bias else x
+        return self.norm_tokens(x) if self.has_norms else x
 
 
 class Mlp(nnx.Module):
@@ -80,7 +85,9 @@ class Block(nnx.Module):
         self.attn = MultiHeadAttention(
             config.width,
             config.num_heads,
+            heads_width=config.heads_width,
             qkv_bias=config.qkv_bias,
+            out_bias=config.out_bias,
             dropout_rate=config.attention_dropout,
             rngs=rngs,
         )

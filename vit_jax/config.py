@@ -42,6 +42,7 @@ class ViTConfig:
     depth: int = 12
     num_heads: int = 12
     mlp_dim: int = 3072
+    attention_width: int = 0  # all heads' q side by side; 0: the width
     num_classes: int = 1000  # 0: no head
     in_channels: int = 3
     dropout: float = 0.0
@@ -60,7 +61,9 @@ class ViTConfig:
     activation: str = "gelu"
     representation: int = 0  # width of a tanh layer before the head; 0: none
     qkv_bias: bool = True
+    out_bias: bool = True  # of the attention's output
     patch_bias: bool = True
+    patch_norms: bool = False  # a norm before and one after the patch embedding (vit-pytorch)
     head_bias: bool = True
     norm_eps: float = 1e-6  # flax's and big_vision's; torch's default would be 1e-5
     posemb_resize: str = "zoom"  # how this family's position grid is resized: see vit_jax.posemb
@@ -79,11 +82,12 @@ class ViTConfig:
         for name in ("width", "depth", "num_heads", "mlp_dim", "in_channels"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("num_classes", "num_registers", "representation"):
+        for name in ("num_classes", "num_registers", "representation", "attention_width"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must be at least 0, not {getattr(self, name)}")
-        if self.width % self.num_heads:
-            raise InputError(f"width {self.width} is not divisible by num_heads {self.num_heads}")
+        if self.heads_width % self.num_heads:
+            name = "attention_width" if self.attention_width else "width"
+            raise InputError(f"{name} {self.heads_width} is not divisible by num_heads {self.num_heads}")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is in [0, 1), not {getattr(self, name)}")
@@ -130,6 +134,11 @@ class ViTConfig:
     def num_outputs(self) -> int:
         """Length of what the model answers for an image: its classes, or without a head its pooled features."""
         return self.num_classes or self.representation or self.pooled_width
+
+    @property
+    def heads_width(self) -> int:
+        """Length of all heads' queries side by side."""
+        return self.attention_width or self.width
 
     @property
     def pooled_width(self) -> int:

@@ -27,7 +27,7 @@ DATA_PARALLEL = "module."  # torch.nn.DataParallel puts this before every name
 class Plan:
     """How a checkpoint will be converted: found without reading a value.
 
-    names: our spelling of a foreign name -> its name in the file.
+    names: our spelling of a foreign name -> its name in the file; shapes: -> the shape that the rules take.
     unused: the file's names.
     told: which of the config's fields a file beside the checkpoint told, and which file; the rest is read off the
     arrays or the family's custom.
@@ -38,6 +38,7 @@ class Plan:
     config: ViTConfig
     rules: tuple[Rule, ...]
     names: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
     unused: tuple[str, ...]
     told: str = ""
     class_names: tuple[str, ...] = ()
@@ -121,7 +122,8 @@ def plan(
     targets = {key: leaf.shape for key, leaf in to_arrays(abstract_model(config)).items()}
     used = {source for rule in rules for source in rule.sources}
     unused = [key for key in shapes if key not in used and any(re.fullmatch(p, key) for p in chosen.unused)]
-    check_names(source_shapes(rules, targets), {k: v for k, v in shapes.items() if k not in unused})
+    wanted = source_shapes(rules, targets)
+    check_names(wanted, {k: _alike(v, wanted.get(k, v)) for k, v in shapes.items() if k not in unused})
     told = [*beside.settings, *(("preprocess",) if beside.preprocess else ())]
     return Plan(
         chosen,
@@ -129,10 +131,20 @@ def plan(
         config,
         tuple(rules),
         names,
+        wanted,
         tuple(names[key] for key in unused),
         f"{', '.join(told)}, by {' and '.join(beside.source)}" if told else "",
         beside.class_names if len(beside.class_names) == config.num_classes else (),
     )
+
+
+def _alike(shape: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape wanted where only leading axes of length 1 set it apart, in which versions of a library differ."""
+
+    def bare(axes: tuple[int, ...]) -> tuple[int, ...]:
+        return bare(axes[1:]) if axes[:1] == (1,) else axes
+
+    return wanted if bare(shape) == bare(wanted) else shape
 
 
 def _known(name: str | None) -> ViTConfig | None:
@@ -209,7 +221,7 @@ def _converted(
         return array.read() if isinstance(array, LazyArray) else np.asarray(array)
 
     parameters: dict[str, Any] = {}
-    for target, value in converted(found.rules, read):
+    for target, value in converted(found.rules, read, found.shapes):
         parameters[target] = jnp.asarray(value)
         if progress is not None:
             progress(len(parameters), len(found.rules))
@@ -231,4 +243,5 @@ def export(model: VisionTransformer, *, layout: str) -> dict[str, np.ndarray]:
     chosen = LAYOUTS[layout]
     arrays = {name: np.asarray(array) for name, array in to_arrays(model).items()}
     foreign = exported(chosen.rules_for(model.config), arrays)
-    return {chosen.exported_as(name, model.config): array for name, array in foreign.items()}
+    named = {chosen.exported_as(name, model.config): array for name, array in foreign.items()}
+    return named | dict(chosen.also_exported(model.config))

@@ -41,14 +41,14 @@ FUSED_QUERY = Transform(
     lambda w: tuple(part.T for part in np.split(w, [w.shape[1] // 3], axis=1)),
 )
 FUSED_QUERY_BIAS = Transform(lambda q, kv: np.concatenate([q, kv]), lambda b: tuple(np.split(b, [b.size // 3])))
-# One learned token kept as a vector: [D] to [1, 1, D]. A table kept as an embedding: [N, D] to [1, N, D].
+# One learned token kept as a vector: [D] to [1, 1, D]. Tokens and tables kept as an embedding: [N, D] to [1, N, D].
 TOKEN = Transform(lambda x: x.reshape(1, 1, -1), lambda x: (x.reshape(-1),))
 TABLE = Transform(lambda x: x[None], lambda x: (x[0],))
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The foreign arrays `source` make our parameter `target` by `transform`."""
+    """The foreign arrays `source` make our parameter `target` by `transform`; with no source, it is a constant."""
 
     source: str | tuple[str, ...]
     target: str
@@ -118,17 +118,22 @@ def source_shapes(rules: Sequence[Rule], target_shapes: Mapping[str, tuple[int, 
     return shapes
 
 
-def converted(rules: Sequence[Rule], read: Callable[[str], np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """(our name, array) for each rule; foreign arrays are read just before they are used.
+def converted(
+    rules: Sequence[Rule], read: Callable[[str], np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(our name, array) for each rule; foreign arrays are read just before they are used, in the shapes given.
 
     Raises InputError naming an array that holds NaN or infinity: no trained model does, damaged files do.
     """
+    dtype: Any = np.float32
     for rule in rules:
-        parts = [_floating(read(name)) for name in rule.sources]
+        parts = [_floating(read(name)).reshape(shapes[name]) for name in rule.sources]
+        dtype = np.result_type(*parts) if parts else dtype
         for name, part in zip(rule.sources, parts, strict=True):
             if not np.isfinite(part).all():
                 raise InputError(f"{name} holds NaN or infinite values; the file is damaged or training diverged")
-        yield rule.target, np.ascontiguousarray(rule.move.forward(*parts))
+        # A constant has the type of the arrays before it.
+        yield rule.target, np.ascontiguousarray(rule.move.forward(*parts), dtype)
 
 
 def _floating(array: Any) -> np.ndarray:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from vit_jax import InputError, ViTConfig
 from vit_jax.checkpoint import abstract_model, to_arrays
 from weights_convert.rules import Rule, expand
@@ -21,6 +23,7 @@ class Layout:
     unused:       patterns of arrays that released files carry and the original image model does not use.
     spelling:     a file's name for an array -> the table's.
     exported_as:  the table's name, config -> the name that the original library loads.
+    also_exported: config -> arrays that the original library wants and that hold nothing.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Layout:
     unused: tuple[str, ...] = ()
     spelling: Callable[[str], str] = lambda name: name
     exported_as: Callable[[str, ViTConfig], str] = lambda name, config: name
+    also_exported: Callable[[ViTConfig], Mapping[str, np.ndarray]] = lambda config: {}
 
     @property
     def family(self) -> str:
