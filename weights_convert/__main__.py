@@ -14,10 +14,14 @@ from vit_jax.cli import Parser, image_size, positive_int
 from vit_jax.errors import one_line_errors
 from vit_jax.files import written_file
 from weights_convert.companions import companion_of
-from weights_convert.convert import Plan, convert_with_plan, export, plan
-from weights_convert.layouts import LAYOUTS
+from weights_convert.convert import Plan, convert_with_plan, export, layout_of, plan
+from weights_convert.layouts import LAYOUTS, Layout
 from weights_convert.pretrained import RELEASES
 from weights_convert.readers import open_checkpoint
+from weights_convert.rules_file import read_rules
+from weights_convert.torch_writer import write_torch
+
+RULES_HELP = "a rule file for names of one's own, in place of --layout: see docs/families.md"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,15 +36,27 @@ def _parser() -> argparse.ArgumentParser:
     look.add_argument("file", help=".pth/.pt/.bin, .safetensors, or a folder of Hugging Face's")
     for command in (to, look):
         command.add_argument("--layout", default="auto", help="auto, " + ", ".join(LAYOUTS))
+        command.add_argument("--rules", help=RULES_HELP)
         command.add_argument("--name", help="hold the file against this architecture: see list")
         command.add_argument("--image-size", type=image_size, help="N or HxW: resize the position table")
         command.add_argument("--num-heads", type=positive_int, help="attention heads (default: width / 64)")
     back = commands.add_parser("export", help="a model of this library to another one's arrays")
     back.add_argument("model", help="a folder written by vit_jax.save or by convert")
-    back.add_argument("--layout", required=True, help=", ".join(LAYOUTS))
-    back.add_argument("--out", required=True, help=".safetensors to write, whole or not at all")
+    back.add_argument("--layout", help=", ".join(LAYOUTS))
+    back.add_argument("--rules", help=RULES_HELP)
+    back.add_argument("--out", required=True, help=".safetensors or .pth to write, whole or not at all")
     commands.add_parser("list", help="the layouts and the named architectures")
     return parser
+
+
+def _layout(args: argparse.Namespace) -> str | Layout:
+    if args.rules is None:
+        if args.layout is None:
+            raise InputError("which layout? give --layout or --rules")
+        return args.layout
+    if args.layout not in (None, "auto"):
+        raise InputError("--layout and --rules both say the layout; give one of them")
+    return read_rules(args.rules)
 
 
 def _refuse_to_replace(out: Path, force: bool) -> None:
@@ -65,7 +81,7 @@ def _convert(args: argparse.Namespace) -> None:
 
     model, found = convert_with_plan(
         args.file,
-        layout=args.layout,
+        layout=_layout(args),
         name=args.name,
         image_size=args.image_size,
         num_classes=args.num_classes,
@@ -93,7 +109,7 @@ def _inspect(args: argparse.Namespace) -> None:
     try:
         found = plan(
             {name: array.shape for name, array in arrays.items()},
-            layout=args.layout,
+            layout=_layout(args),
             name=args.name,
             image_size=args.image_size,
             num_heads=args.num_heads,
@@ -122,14 +138,18 @@ def _describe(found: Plan) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     out = Path(args.out)
-    if out.suffix != ".safetensors":
-        raise InputError(f"{out}: only .safetensors is written; give a name that ends so")
+    if out.suffix not in (".safetensors", ".pth", ".pt"):
+        raise InputError(f"{out}: .safetensors and .pth are written; give a name that ends so")
     if not out.absolute().parent.is_dir():
         raise InputError(f"{out}: its folder does not exist")
-    arrays = export(load(args.model), layout=args.layout)
+    layout = layout_of(_layout(args))
+    arrays = export(load(args.model), layout=layout)
     with written_file(out) as beside:
-        save_file(arrays, beside, metadata={"format": "pt"})
-    print(f"{out}: {len(arrays)} arrays in the layout {args.layout}")
+        if out.suffix == ".safetensors":
+            save_file(arrays, beside, metadata={"format": "pt"})
+        else:
+            write_torch(beside, arrays)
+    print(f"{out}: {len(arrays)} arrays in the layout {layout.name}")
 
 
 def _list() -> None:

@@ -1,4 +1,4 @@
-"""What lies beside a checkpoint: the config files of Hugging Face and timm, for what arrays can't tell.
+"""What lies beside a checkpoint: the config files of Hugging Face, timm and open_clip, for what arrays can't tell.
 
 Heads, activation, eps, dropout, class names and preprocessing. Only plain JSON is read, and only known fields.
 """
@@ -26,8 +26,8 @@ PIL_KERNELS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 class Companion:
     """What the files beside a checkpoint say.
 
-    family: "hf", "timm", or "" where there are none. settings: fields of ViTConfig. preprocess: fields of Preprocess
-    but size. image_size: (height, width) in pixels, if told. source: the files' names.
+    family: "hf", "timm", "openai", or "" where there are none. settings: fields of ViTConfig. preprocess: fields of
+    Preprocess but size. image_size: (height, width) in pixels, if told. source: the files' names.
     """
 
     family: str = ""
@@ -41,14 +41,17 @@ class Companion:
 def companion_of(path: str | os.PathLike) -> Companion:
     """The companion of a checkpoint file or folder. Raises InputError naming a config file that can't be understood."""
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    config = _json(folder / "config.json")
+    config, name = _json(folder / "open_clip_config.json"), "open_clip_config.json"
     try:
+        if "model_cfg" in config:
+            return _open_clip(config)
+        config, name = _json(folder / "config.json"), "config.json"
         if "model_type" in config:
             return _huggingface(config, _json(folder / "preprocessor_config.json"))
         if "architecture" in config:
             return _timm(config)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{folder / 'config.json'}: not understood ({error}); mend it or move it away") from error
+        raise InputError(f"{folder / name}: not understood ({error}); mend it or move it away") from error
     return Companion()
 
 
@@ -127,6 +130,23 @@ def _timm(config: dict[str, Any]) -> Companion:
     size = pretrained.get("input_size")
     names = tuple(str(name) for name in config.get("label_names") or ())
     return Companion("timm", settings, fields, (int(size[1]), int(size[2])) if size else None, names, ("config.json",))
+
+
+def _open_clip(config: dict[str, Any]) -> Companion:
+    model = config["model_cfg"]
+    fields: dict[str, Any] = {}
+    vision = model["vision_cfg"]
+    settings: dict[str, Any] = {"activation": "quick_gelu" if model.get("quick_gelu") else "gelu"}
+    if "head_width" in vision:
+        settings["num_heads"] = int(vision["width"]) // int(vision["head_width"])
+    preprocess = config.get("preprocess_cfg") or {}
+    for name in ("mean", "std"):
+        if name in preprocess:
+            fields[name] = tuple(float(value) for value in preprocess[name])
+    if "interpolation" in preprocess:
+        fields["kernel"] = str(preprocess["interpolation"])
+    size = _size(vision.get("image_size"))
+    return Companion("openai", settings, fields, size, (), ("open_clip_config.json",))
 
 
 def preprocess_with(companion: Companion, image_size: tuple[int, int]) -> Preprocess | None:

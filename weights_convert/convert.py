@@ -61,12 +61,19 @@ def _differences(known: ViTConfig, found: Mapping[str, Any]) -> list[str]:
     return [f"{f} is {found[f]}, not {getattr(known, f)}" for f in fields if getattr(known, f) != found[f]]
 
 
-def _chosen_layout(layout: str, names: Collection[str]) -> tuple[Layout, str]:
+def layout_of(name: str | Layout, *others: str) -> Layout:
+    """A layout by name, or itself. Raises InputError for a name that there is not, listing those and `others`."""
+    if isinstance(name, Layout):
+        return name
+    if name not in LAYOUTS:
+        raise InputError(f"unknown layout {name!r}: one of {', '.join([*others, *LAYOUTS])}")
+    return LAYOUTS[name]
+
+
+def _chosen_layout(layout: str | Layout, names: Collection[str]) -> tuple[Layout, str]:
     """The layout asked for, or the one whose names the checkpoint has most of; and why."""
     if layout != "auto":
-        if layout not in LAYOUTS:
-            raise InputError(f"unknown layout {layout!r}: one of auto, {', '.join(LAYOUTS)}")
-        return LAYOUTS[layout], "as asked"
+        return layout_of(layout, "auto"), "as asked"
 
     def share(candidate: Layout) -> float:
         return len({candidate.spelling(name) for name in names}.intersection(candidate.marks)) / len(candidate.marks)
@@ -79,7 +86,7 @@ def _chosen_layout(layout: str, names: Collection[str]) -> tuple[Layout, str]:
 def plan(
     shapes: Mapping[str, tuple[int, ...]],
     *,
-    layout: str = "auto",
+    layout: str | Layout = "auto",
     name: str | None = None,
     image_size: Any = None,
     num_heads: int | None = None,
@@ -156,7 +163,7 @@ def _known(name: str | None) -> ViTConfig | None:
 def convert(
     path_or_arrays: str | os.PathLike | Mapping[str, Any],
     *,
-    layout: str = "auto",
+    layout: str | Layout = "auto",
     name: str | None = None,
     image_size: Any = None,
     num_classes: int | None = None,
@@ -167,7 +174,7 @@ def convert(
 
     Hugging Face's and timm's config.json (and preprocessor_config.json) beside a file tell what arrays can't.
 
-    layout:      one of LAYOUTS, or "auto".
+    layout:      one of LAYOUTS, "auto", or a Layout (rules_file.read_rules makes one of one's own names).
     name:        an architecture of vit_jax.CONFIGS to hold the checkpoint against.
     image_size:  int or (height, width); the position table is resized in the layout's own convention.
     num_classes: another count than the checkpoint's starts a new head of zeros.
@@ -185,7 +192,7 @@ def convert(
 
 def convert_with_plan(
     path: str | os.PathLike,
-    layout: str = "auto",
+    layout: str | Layout = "auto",
     name: str | None = None,
     image_size: Any = None,
     num_classes: int | None = None,
@@ -204,7 +211,7 @@ def convert_with_plan(
 def _converted(
     arrays: Mapping[str, Any],
     beside: Companion,
-    layout: str,
+    layout: str | Layout,
     name: str | None,
     image_size: Any,
     num_classes: int | None,
@@ -233,14 +240,12 @@ def _converted(
     return model, found
 
 
-def export(model: VisionTransformer, *, layout: str) -> dict[str, np.ndarray]:
+def export(model: VisionTransformer, *, layout: str | Layout) -> dict[str, np.ndarray]:
     """A model's parameters under the names and shapes of a foreign layout: `convert` the other way, bit-exact.
 
     Raises InputError for an unknown layout.
     """
-    if layout not in LAYOUTS:
-        raise InputError(f"unknown layout {layout!r}: one of {', '.join(LAYOUTS)}")
-    chosen = LAYOUTS[layout]
+    chosen = layout_of(layout)
     arrays = {name: np.asarray(array) for name, array in to_arrays(model).items()}
     foreign = exported(chosen.rules_for(model.config), arrays)
     named = {chosen.exported_as(name, model.config): array for name, array in foreign.items()}

@@ -53,12 +53,12 @@ def main():
         shapes[case] = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
         size = CASES[case][2]["image_size"]
         x = reference.images(3, 2, *((size, size) if isinstance(size, int) else size))
-        attention = []
-        for layer, _ in model.transformer.layers:
-            layer.attend.register_forward_hook(lambda _, __, weights: attention.append(weights.detach().numpy()))
+        attention = [[] for _ in model.transformer.layers]
+        for (layer, _), kept in zip(model.transformer.layers, attention, strict=True):
+            layer.attend.register_forward_hook(lambda _, __, weights, kept=kept: kept.append(weights.detach().numpy()))
         with torch.no_grad():
             answers[f"{case}/logits"] = model(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
-        answers[f"{case}/attention"] = np.stack(attention)
+        answers[f"{case}/attention"] = np.concatenate(attention)
     np.savez_compressed(reference.GOLDEN / "vit_pytorch.npz", **answers)
     (reference.GOLDEN / "vit_pytorch_state_dict.json").write_text(json.dumps(shapes))
 

@@ -134,7 +134,7 @@ def test_export(vit, tmp_path, capsys):
     assert set(load_file(out)) == set(original)
     capsys.readouterr()
     for flags, message in [
-        (["--layout", "hf_vit", "--out", "back.pth"], "only .safetensors is written"),
+        (["--layout", "hf_vit", "--out", "back.bin"], ".safetensors and .pth are written"),
         (["--layout", "jax", "--out", "b.safetensors"], "unknown layout 'jax'"),
         (["--layout", "hf_siglip", "--out", str(out)], "has no place for class_token"),
         (["--layout", "timm", "--out", "nowhere/b.safetensors"], "its folder does not exist"),

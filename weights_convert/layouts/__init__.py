@@ -5,6 +5,7 @@ from weights_convert.layouts.dinov2 import LAYOUT as DINOV2
 from weights_convert.layouts.google import LAYOUT as GOOGLE
 from weights_convert.layouts.layout import Layout
 from weights_convert.layouts.lukemelas import LAYOUT as LUKEMELAS
+from weights_convert.layouts.openai_clip import LAYOUT as OPENAI_CLIP
 from weights_convert.layouts.timm import LAYOUT as TIMM
 
 LAYOUTS: dict[str, Layout] = {
@@ -18,6 +19,7 @@ LAYOUTS: dict[str, Layout] = {
         huggingface.DINOV2,
         huggingface.CLIP,
         huggingface.SIGLIP,
+        OPENAI_CLIP,
         vit_pytorch.VIT,
         vit_pytorch.SIMPLE_VIT,
     )

@@ -63,7 +63,8 @@ def _common(mlp_down: int) -> tuple[Rule, ...]:
 def architecture(shapes: Shapes, image_size: tuple[int, int] | None, *, head: str) -> dict:
     """ViTConfig's fields as the arrays tell them. Heads are 64 wide unless told otherwise.
 
-    SimpleViT's image size is in no array: it must be given. Raises InputError when it is not. KeyError when an array lacks.
+    SimpleViT's image size is in no array: it must be given. Raises InputError when it is not, KeyError when an array
+    lacks.
     """
     width, pixels = shapes["to_patch_embedding.2.weight"]
     patch = math.isqrt(pixels // 3)
