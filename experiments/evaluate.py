@@ -1,4 +1,7 @@
-"""python -m experiments.evaluate MODEL --data DATA: accuracy, accuracy by class, and the confusion matrix."""
+"""python -m experiments.evaluate MODEL --data DATA: accuracy, accuracy by class, and the confusion matrix.
+
+python -m experiments.evaluate --captions FILE --references FILE: BLEU, ROUGE-L and CIDEr-D of captions.
+"""
 
 import argparse
 import json
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import run, runtime
+from experiments import evaluate_captions, run, runtime
 from experiments.data.catalog import HELP, open_data
 from experiments.data.dataset import Split
 from experiments.data.folder import open_labelled
@@ -20,13 +23,16 @@ from vit_jax.files import written_file
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m experiments.evaluate", description="Accuracy on labelled pictures.")
-    parser.add_argument("model", help="a saved model, or a run's folder")
+    parser = Parser(
+        prog="python -m experiments.evaluate", description="Accuracy on labelled pictures, or captions' scores."
+    )
+    parser.add_argument("model", nargs="?", help="a saved model, or a run's folder; none with --captions")
     parser.add_argument("--data", help=f"{HELP} (default: the run's own)")
     parser.add_argument("--data-dir", help="where downloads and prepared tfds sets lie")
     parser.add_argument("--split", choices=("val", "train"), default="val")
-    parser.add_argument("--out", help="folder for confusion.png and evaluation.json")
+    parser.add_argument("--out", help="folder for evaluation.json and confusion.png")
     parser.add_argument("--batch-size", type=positive_int, default=16)
+    evaluate_captions.add_flags(parser)
     return parser
 
 
@@ -70,7 +76,12 @@ def _print_table(counts: np.ndarray, names: Sequence[str]) -> None:
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Run the command: 0 done, 2 a wrong input."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.captions is not None or args.references is not None:
+        return evaluate_captions.evaluate(args)
+    if args.model is None:
+        parser.error("give a model, or --captions with --references")
     runtime.configure()
     split, names = _open_split(args)
     model, card = open_model(args.model)

@@ -1,0 +1,125 @@
+"""python -m experiments.evaluate --captions FILE --references FILE: how near captions come to what people wrote."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+from caption.metrics import CaptionScores, score_images
+from vit_jax import InputError
+from vit_jax.files import written_file
+
+PREDICTIONS = 'a list of {"image_id": ..., "caption": ...} or {"file": ..., "caption": ...}, or {file: caption}'
+REFERENCES = 'COCO ("images" and "annotations") or Karpathy ("images" with "sentences")'
+
+
+class References(NamedTuple):
+    """Captions that people wrote, by image, and the images' numbers by the names of their files."""
+
+    captions: dict[int, list[str]]
+    numbers: dict[str, int]
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add what scoring captions needs to the parser of `evaluate`."""
+    group = parser.add_argument_group("captions")
+    group.add_argument("--captions", metavar="FILE", help=f"JSON to score: {PREDICTIONS}")
+    group.add_argument("--references", metavar="FILE", help=f"JSON to score them against: {REFERENCES}")
+    group.add_argument("--no-java", action="store_true", help="leave out METEOR and SPICE, which need Java")
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Score --captions against --references, print a table and write evaluation.json into --out."""
+    for name in ("captions", "references"):
+        if getattr(args, name) is None:
+            raise InputError(f"--{name} is missing; --captions and --references go together")
+    if args.model is not None or args.data is not None:
+        raise InputError(f"{args.model or '--data'}: captions are scored without a model; leave it out")
+    references = read_references(args.references)
+    predictions = read_predictions(args.captions, references, args.references)
+    truths = {number: references.captions.get(number, []) for number in predictions}
+    for number in predictions:
+        if not truths[number]:
+            raise InputError(f"{args.references}: image {number}, which {args.captions} has, has no captions there")
+    scores = score_images(predictions, truths, java=not args.no_java)
+    for name, value in scores.overall.items():
+        print(f"{name:8} {value:7.4f}")
+    print(f"({len(predictions)} captions; {args.references} has {len(references.captions)} images)")
+    if args.out:
+        _write(Path(args.out), scores)
+    return 0
+
+
+def _write(folder: Path, scores: CaptionScores) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    result = {"scores": scores.overall, "images": len(scores.by_image), "by_image": scores.by_image}
+    with written_file(folder / "evaluation.json") as path:
+        path.write_text(json.dumps(result) + "\n")
+    print(f"written to {folder}/: evaluation.json")
+
+
+def _read_json(path: str) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not a JSON file: {error}") from error
+
+
+def read_references(path: str) -> References:
+    """A file of captions by image, COCO's or Karpathy's. Raises InputError for another kind and for an empty one."""
+    stored = _read_json(path)
+    captions: dict[int, list[str]] = {}
+    numbers: dict[str, int] = {}
+    try:
+        coco = "annotations" in stored
+        for image in stored["images"]:
+            number = image["id"] if coco else image.get("cocoid", image.get("imgid"))
+            numbers[PurePath(image["file_name" if coco else "filename"]).name] = int(number)
+            if not coco:
+                captions[int(number)] = [str(sentence["raw"]) for sentence in image["sentences"]]
+        for annotation in stored["annotations"] if coco else ():
+            captions.setdefault(int(annotation["image_id"]), []).append(str(annotation["caption"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not captions by image; it should be {REFERENCES}") from error
+    if not captions:
+        raise InputError(f"{path}: holds no captions")
+    return References(captions, numbers)
+
+
+def _records(path: str) -> Iterator[tuple[int | str, str]]:
+    """Image, by number or by file, and caption. Raises InputError where the file is of another kind."""
+    stored = _read_json(path)
+    if isinstance(stored, dict):
+        pairs = [{"file": file} | (v if isinstance(v, dict) else {"caption": v}) for file, v in stored.items()]
+    else:
+        pairs = stored
+    try:
+        for record in pairs:
+            image = record["image_id"] if "image_id" in record else record["file"]
+            if not isinstance(record["caption"], str) or not isinstance(image, int | str):
+                raise TypeError
+            yield image, record["caption"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: not captions; it should be {PREDICTIONS}") from error
+
+
+def read_predictions(path: str, references: References, where: str) -> dict[int, str]:
+    """The captions to score by image number. Files are found among the references' by name, in whatever folder.
+
+    Raises InputError for another kind of file, an unknown image and a second caption for one image.
+    """
+    found: dict[int, str] = {}
+    for image, caption in _records(path):
+        if isinstance(image, int) or image.isdigit():
+            number = int(image)
+        elif (name := PurePath(image).name) in references.numbers:
+            number = references.numbers[name]
+        else:
+            raise InputError(f"{path}: {image} is no image of {where}; check that the two belong together")
+        if number in found:
+            raise InputError(f"{path}: image {image} has two captions; keep one")
+        found[number] = caption
+    if not found:
+        raise InputError(f"{path}: holds no captions")
+    return found
