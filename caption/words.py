@@ -2,9 +2,9 @@
 
 The COCO server and pycocoevalcap run Stanford CoreNLP 3.4.1's PTBTokenizer (`-preserveLines -lowerCase`) in Java and
 drop the tokens of a fixed list of punctuation (Chen et al. 2015, https://arxiv.org/abs/1504.00325). This is the
-part of its rules that captions meet, written from what it answers. Its oddities are kept, since scores depend on
-them: `dog's` is `dog 's`, `can't` is `ca n't`, `plan a.` keeps `a.`, and brackets stay, as `-lrb-`, because the
-list names them in capitals after everything was put in lower case.
+part of its rules that captions meet, written from what it answers and what is known of its rules. Its oddities are
+kept, since scores depend on them: `dog's` is `dog 's`, `can't` is `ca n't`, `plan a.` keeps `a.`, and brackets stay,
+as `-lrb-`, because the list names them in capitals after everything was put in lower case.
 
 Knowingly different: `5 1/2` and telephone numbers with spaces are several words here, one with hard spaces inside
 there; tags with spaces and links without http are not looked for.

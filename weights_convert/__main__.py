@@ -1,4 +1,4 @@
-"""python -m weights_convert {convert,inspect,export,list}: the command line."""
+"""python -m weights_convert {convert,inspect,verify,export,list}: the command line."""
 
 import argparse
 import sys
@@ -20,6 +20,7 @@ from weights_convert.pretrained import RELEASES
 from weights_convert.readers import open_checkpoint
 from weights_convert.rules_file import read_rules
 from weights_convert.torch_writer import write_torch
+from weights_convert.verify import BOUNDS, verify
 
 RULES_HELP = "a rule file for names of one's own, in place of --layout: see docs/families.md"
 
@@ -34,12 +35,18 @@ def _parser() -> argparse.ArgumentParser:
     to.add_argument("--num-classes", type=positive_int, help="start a new head of zeros for this many classes")
     look = commands.add_parser("inspect", help="arrays, shapes, types, layout and architecture of a file")
     look.add_argument("file", help=".pth/.pt/.bin, .safetensors, or a folder of Hugging Face's")
-    for command in (to, look):
+    check = commands.add_parser("verify", help="agreement with the PyTorch original, layer by layer (needs torch)")
+    check.add_argument("file", help=".pth/.pt/.bin, .safetensors, or a folder of Hugging Face's")
+    check.add_argument("--against", required=True, choices=("lukemelas", "transformers"), help="the original")
+    check.add_argument("--float32", action="store_true", help="compare in float32 (default: float64)")
+    check.add_argument("--bound", type=float, help="relative error allowed (default: 1e-9, in float32 2e-5)")
+    for command in (to, look, check):
         command.add_argument("--layout", default="auto", help="auto, " + ", ".join(LAYOUTS))
         command.add_argument("--rules", help=RULES_HELP)
+        command.add_argument("--num-heads", type=positive_int, help="attention heads (default: width / 64)")
+    for command in (to, look):
         command.add_argument("--name", help="hold the file against this architecture: see list")
         command.add_argument("--image-size", type=image_size, help="N or HxW: resize the position table")
-        command.add_argument("--num-heads", type=positive_int, help="attention heads (default: width / 64)")
     back = commands.add_parser("export", help="a model of this library to another one's arrays")
     back.add_argument("model", help="a folder written by vit_jax.save or by convert")
     back.add_argument("--layout", help=", ".join(LAYOUTS))
@@ -136,6 +143,23 @@ def _describe(found: Plan) -> None:
         print(f"not used by the original image model either: {shown}")
 
 
+def _verify(args: argparse.Namespace) -> int:
+    dtype = "float32" if args.float32 else "float64"
+    bound = BOUNDS[dtype] if args.bound is None else args.bound
+    report = verify(args.file, against=args.against, dtype=dtype, layout=_layout(args), num_heads=args.num_heads)
+    print(f"{'place':12} {'maximum':>10} {'relative':>10}")
+    for row in report.rows:
+        print(f"{row.place:12} {row.maximum:10.2e} {row.relative:10.2e}")
+    unused = f"unused: {', '.join(report.unused)}" if report.unused else "all used"
+    print(
+        f"{report.used} arrays, {unused}"
+        + (f"; new in the original: {', '.join(report.missing)}" * bool(report.missing))
+    )
+    good = report.worst <= bound
+    print(f"{args.file}: {'within' if good else 'NOT within'} {bound:g} of {args.against} in {dtype}")
+    return 0 if good else 1
+
+
 def _export(args: argparse.Namespace) -> None:
     out = Path(args.out)
     if out.suffix not in (".safetensors", ".pth", ".pt"):
@@ -168,12 +192,14 @@ def _list() -> None:
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 when it is done, 2 for a wrong input, told in one line."""
+    """Run the command; 0 when it is done, 1 where verify found more difference than its bound, 2 for a wrong input."""
     args = _parser().parse_args(argv)
     if args.command == "convert":
         _convert(args)
     elif args.command == "inspect":
         _inspect(args)
+    elif args.command == "verify":
+        return _verify(args)
     elif args.command == "export":
         _export(args)
     else:
