@@ -9,7 +9,7 @@ from flax import nnx
 from vit_jax import CONFIGS, InputError, ModelCard, VisionTransformer, ViTConfig, load, load_card
 from vit_jax.checkpoint import CONFIG, from_arrays, to_arrays
 from weights_convert import convert
-from weights_convert.pretrained import NEVER_RELEASED, RELEASES, fetch, release_of
+from weights_convert.pretrained import RELEASES, locate
 
 BEST = "best"
 
@@ -61,10 +61,10 @@ def starting_model(
 
 
 def _weighted(name: str | None, weights: str, num_classes: int, image_size: Any) -> VisionTransformer:
-    path = Path(weights)
-    if not path.exists() and weights in (*RELEASES, *NEVER_RELEASED):
-        path, name = fetch(release_of(weights)), name or weights
-    if path.is_file():
+    path = locate(weights)
+    if not Path(weights).exists() and weights in RELEASES:
+        name = name or weights
+    if path.is_file() or weights.startswith("hf:"):
         return convert(path, name=name, image_size=image_size, num_classes=num_classes)
     folder = model_folder(path)
     if name is not None:

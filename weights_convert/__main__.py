@@ -15,13 +15,15 @@ from vit_jax.errors import one_line_errors
 from vit_jax.files import written_file
 from weights_convert.companions import companion_of
 from weights_convert.convert import Plan, convert_with_plan, export, layout_of, plan
+from weights_convert.hub import PREFIX
 from weights_convert.layouts import LAYOUTS, Layout
-from weights_convert.pretrained import RELEASES
+from weights_convert.pretrained import RELEASES, locate
 from weights_convert.readers import open_checkpoint
 from weights_convert.rules_file import read_rules
 from weights_convert.torch_writer import write_torch
 from weights_convert.verify import BOUNDS, verify
 
+FILE_HELP = ".pth/.pt/.bin, .safetensors, .npz, a folder of Hugging Face's, hf:owner/name, or a release: see list"
 RULES_HELP = "a rule file for names of one's own, in place of --layout: see docs/families.md"
 
 
@@ -29,14 +31,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m weights_convert", description="Pretrained checkpoints of other libraries, in.")
     commands = parser.add_subparsers(dest="command", required=True)
     to = commands.add_parser("convert", help="make a model of this library")
-    to.add_argument("file", help=".pth/.pt/.bin, .safetensors, or a folder of Hugging Face's")
+    to.add_argument("file", help=FILE_HELP)
     to.add_argument("--out", required=True, help="folder to write, whole or not at all")
     to.add_argument("--force", action="store_true", help="replace the folder when it holds a model already")
     to.add_argument("--num-classes", type=positive_int, help="start a new head of zeros for this many classes")
     look = commands.add_parser("inspect", help="arrays, shapes, types, layout and architecture of a file")
-    look.add_argument("file", help=".pth/.pt/.bin, .safetensors, or a folder of Hugging Face's")
+    look.add_argument("file", help=FILE_HELP)
     check = commands.add_parser("verify", help="agreement with the PyTorch original, layer by layer (needs torch)")
-    check.add_argument("file", help=".pth/.pt/.bin, .safetensors, or a folder of Hugging Face's")
+    check.add_argument("file", help=FILE_HELP)
     check.add_argument("--against", required=True, choices=("lukemelas", "transformers"), help="the original")
     check.add_argument("--float32", action="store_true", help="compare in float32 (default: float64)")
     check.add_argument("--bound", type=float, help="relative error allowed (default: 1e-9, in float32 2e-5)")
@@ -44,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--layout", default="auto", help="auto, " + ", ".join(LAYOUTS))
         command.add_argument("--rules", help=RULES_HELP)
         command.add_argument("--num-heads", type=positive_int, help="attention heads (default: width / 64)")
+        command.add_argument("--cache", help="where downloads are kept (default: $VIT_JAX_CACHE or ~/.cache/vit_jax)")
     for command in (to, look):
         command.add_argument("--name", help="hold the file against this architecture: see list")
         command.add_argument("--image-size", type=image_size, help="N or HxW: resize the position table")
@@ -96,7 +99,7 @@ def _convert(args: argparse.Namespace) -> None:
         progress=progress,
     )
     names = found.class_names if model.config.num_classes == found.config.num_classes else ()
-    save(model, out, class_names=names, provenance={"source": Path(args.file).name, "layout": found.layout.name})
+    save(model, out, class_names=names, provenance={"source": args.source, "layout": found.layout.name})
     _describe(found)
     height, width = model.config.image_size
     print(
@@ -194,6 +197,9 @@ def _list() -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when it is done, 1 where verify found more difference than its bound, 2 for a wrong input."""
     args = _parser().parse_args(argv)
+    if "file" in args:
+        args.source = args.file if args.file.startswith(PREFIX) else Path(args.file).name
+        args.file = locate(args.file, cache=args.cache)
     if args.command == "convert":
         _convert(args)
     elif args.command == "inspect":

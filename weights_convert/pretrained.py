@@ -19,6 +19,7 @@ from vit_jax.checkpoint import CONFIG, FORMAT
 from vit_jax.files import written_file
 from weights_convert.convert import convert
 from weights_convert.download import download
+from weights_convert.hub import PREFIX, fetch_repository
 
 OFFLINE = "VIT_JAX_OFFLINE"
 LUKEMELAS = "https://github.com/lukemelas/PyTorch-Pretrained-ViT/releases/download/0.0.2"
@@ -66,13 +67,19 @@ def cache_folder() -> Path:
     return folder
 
 
+def is_offline() -> bool:
+    """Whether the user forbids the network, by $VIT_JAX_OFFLINE."""
+    return os.environ.get(OFFLINE, "0") not in ("", "0")
+
+
 def release_of(name: str) -> Release:
     """A release by name. Raises InputError for one that there is not, and for L_16, which never was."""
     if name in NEVER_RELEASED:
         raise InputError(f"{name} was never released; {NEVER_RELEASED[name]} was")
     if name not in RELEASES:
         raise InputError(
-            f"no released checkpoint {name!r}: one of {', '.join(RELEASES)}, or the path of a file or folder"
+            f"no released checkpoint {name!r}: one of {', '.join(RELEASES)}, hf:owner/name, "
+            "or the path of a file or folder"
         )
     return RELEASES[name]
 
@@ -102,7 +109,7 @@ def fetch(release: Release, *, cache: str | os.PathLike | None = None, **options
     """
     folder = cache_folder() if cache is None else Path(cache)
     path = folder / release.file
-    if not path.is_file() and os.environ.get(OFFLINE, "0") not in ("", "0"):
+    if not path.is_file() and is_offline():
         raise InputError(f"{release.name} is not in the cache and {OFFLINE} is set; put {release.address} at {path}")
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder / f"{release.file}.lock"):
@@ -124,6 +131,21 @@ def _compare(path: Path, release: Release) -> None:
         raise InputError(f"{path}: its SHA-256 is not {known}, as it was; delete the file to fetch it anew")
 
 
+def locate(name_or_path: str | os.PathLike, *, cache: str | os.PathLike | None = None) -> Path:
+    """Where a checkpoint lies: a release's file or a repository's folder (hf:owner/name) in the cache, else the path.
+
+    Raises InputError when a release or a repository can't be had; a path may be one where nothing lies.
+    """
+    name = str(name_or_path)
+    if Path(name).exists():
+        return Path(name)
+    if name.startswith(PREFIX):
+        return fetch_repository(name, cache_folder() if cache is None else Path(cache), offline=is_offline())
+    if name in (*RELEASES, *NEVER_RELEASED):
+        return fetch(release_of(name), cache=cache)
+    return Path(name)
+
+
 def load_pretrained(
     name_or_path: str | os.PathLike,
     *,
@@ -131,17 +153,18 @@ def load_pretrained(
     num_classes: int | None = None,
     cache: str | os.PathLike | None = None,
 ) -> VisionTransformer:
-    """A pretrained model: a release by name, a checkpoint file or folder of any known layout, or a saved model.
+    """A pretrained model: a release by name, "hf:owner/name", a checkpoint file or folder of any layout, a saved model.
 
     image_size: int or (height, width); positions are resized in the checkpoint's own convention. num_classes: another
     count starts a new head of zeros. cache: in place of $VIT_JAX_CACHE or ~/.cache/vit_jax.
     Raises InputError in one line for whatever is wrong.
     """
-    path = Path(name_or_path)
+    path = locate(name_or_path, cache=cache)
     if path.is_dir() and (path / CONFIG).is_file() and FORMAT in (path / CONFIG).read_text(errors="replace"):
         return load(path, image_size=image_size, num_classes=num_classes)
-    if path.exists():
-        return convert(path, image_size=image_size, num_classes=num_classes)
-    release = release_of(str(name_or_path))
-    file = fetch(release, cache=cache)
-    return convert(file, layout=release.layout, name=release.name, image_size=image_size, num_classes=num_classes)
+    if str(name_or_path) != str(path) and str(name_or_path) in RELEASES:
+        release = RELEASES[str(name_or_path)]
+        return convert(path, layout=release.layout, name=release.name, image_size=image_size, num_classes=num_classes)
+    if not path.exists():
+        release_of(str(name_or_path))
+    return convert(path, image_size=image_size, num_classes=num_classes)

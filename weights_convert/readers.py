@@ -30,7 +30,7 @@ SAFETENSORS_DTYPES = {
 # Where training scripts put a model's weights, the first found wins.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module", "teacher", "student")
 # What a folder's weights are called, the first found wins.
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 MAX_DEPTH, MAX_NODES = 8, 200_000
 
 

@@ -1,0 +1,123 @@
+"""hf:owner/name through huggingface_hub, over loopback."""
+
+import http.server
+import json
+import threading
+import zlib
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from tests.weights_convert.test_huggingface import made
+from vit_jax import InputError
+from weights_convert import convert, load_pretrained
+from weights_convert.__main__ import main
+
+huggingface_hub = pytest.importorskip("huggingface_hub")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def etag_of(name):
+    return f"{zlib.crc32(name.encode()):040x}"
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the hub as a download asks for."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body):
+        self.asked.append(self.path)
+        content, etag = None, None
+        if self.path.startswith("/api/models/owner/name/tree"):
+            entries = [dict(type="file", path=n, size=len(c), oid=etag_of(n)) for n, c in self.files.items()]
+            content = json.dumps(entries).encode()
+        elif self.path.startswith("/api/models/owner/name"):
+            siblings = [{"rfilename": name} for name in self.files]
+            content = json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": siblings, "private": False}).encode()
+        elif self.path.startswith("/owner/name/resolve/"):
+            name = self.path.rpartition("/")[2]
+            content, etag = self.files.get(name), f'"{etag_of(name)}"'
+        if content is None:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("X-Repo-Commit", COMMIT)
+        if etag:
+            self.send_header("ETag", etag)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    made("ViTForImageClassification").float().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def hub(saved, tmp_path, monkeypatch):
+    Hub.files = {path.name: path.read_bytes() for path in saved.iterdir()} | {"README.md": b"x", "tf_model.h5": b"y"}
+    Hub.asked.clear()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("VIT_JAX_OFFLINE", raising=False)
+    yield tmp_path / "cache"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_repository_is_fetched_once_and_serves_offline(hub, saved, monkeypatch):
+    model = load_pretrained("hf:owner/name")
+    expected = convert(saved)
+    assert model.config == expected.config
+    np.testing.assert_array_equal(model.head.kernel[...], expected.head.kernel[...])
+    assert not any("tf_model" in path or "README" in path for path in Hub.asked)
+    Hub.asked.clear()
+    monkeypatch.setenv("VIT_JAX_OFFLINE", "1")
+    again = load_pretrained("hf:owner/name")
+    np.testing.assert_array_equal(model.head.kernel[...], again.head.kernel[...])
+    assert not Hub.asked
+
+
+def test_by_command(hub, tmp_path, capsys):
+    assert main(["convert", "hf:owner/name", "--cache", str(tmp_path / "other"), "--out", str(tmp_path / "m")]) == 0
+    assert "layout: hf_vit" in capsys.readouterr().out
+    assert (tmp_path / "other" / "hub").is_dir()
+    assert not hub.exists()
+
+
+def test_what_cannot_be_had_is_one_line(hub, monkeypatch, capsys):
+    with pytest.raises(InputError, match="not a repository; give hf:owner/name"):
+        load_pretrained("hf:name")
+    for name in ("hf:nobody/none", "hf:owner/name@9.9"):
+        Hub.files = {"README.md": b"x"}
+        assert main(["inspect", name]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("error: hf:")
+        assert told.count("\n") == 1
+    monkeypatch.setenv("VIT_JAX_OFFLINE", "1")
+    with pytest.raises(InputError, match="not in the cache and the network is forbidden"):
+        load_pretrained("hf:owner/name")
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match="needs huggingface_hub: pip install"):
+        load_pretrained("hf:owner/name")
