@@ -34,6 +34,8 @@ CASES = {
 CLASSES = {"ViT without bias": "ViTForImageClassification", "Dinov2 SwiGLU": "Dinov2Model"}
 LAYOUTS = {"ViT": "hf_vit", "DeiT": "hf_vit", "Dinov2": "hf_dinov2", "CLIP": "hf_clip", "Siglip": "hf_siglip"}
 answer = jax.jit(forward_with_attention)
+# transformers' DINOv2 resizes its positions in float32 even where the rest is float64.
+FLOAT32_TABLE = {"ViTModel": 1e-9, "Dinov2Model": 1e-6}
 
 
 def made(case):
@@ -93,6 +95,20 @@ def test_parity_and_the_way_back(case, x64, tmp_path):
     for name, array in original.items():
         if "mask_token" not in name:
             assert np.array_equal(loaded[name], array), name
+
+
+@pytest.mark.parametrize("size", [(48, 48), (24, 40)])
+@pytest.mark.parametrize("case", ["ViTModel", "Dinov2Model"])
+def test_other_image_sizes(case, size, x64, tmp_path):
+    """Hugging Face resizes positions on the fly with a bicubic kernel of its own; so do we."""
+    theirs = made(case)
+    theirs.save_pretrained(tmp_path)
+    x = reference.images(3, 2, *size)
+    options = {} if case == "Dinov2Model" else {"interpolate_pos_encoding": True}
+    with torch.no_grad():
+        expected = theirs(pixel_values=torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), **options).last_hidden_state
+    output = answer(convert(tmp_path, num_heads=3), x)
+    assert reference.relative_error(output.features, expected.numpy()) < FLOAT32_TABLE[case]
 
 
 def test_a_whole_clip_gives_its_image_tower(x64, tmp_path):
