@@ -179,6 +179,7 @@ def finetune(folder: Path, config: RunConfig, *, resume: bool, cache_gb: float =
         recipe.epochs,
         make_train_step(tx, recipe.augment, preprocess, recipe.seed),
         validate,
+        lambda record: record["val_accuracy"],
         keep_best,
     )
     try:

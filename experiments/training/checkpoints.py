@@ -35,31 +35,31 @@ def _quiet_threads() -> Iterator[None]:
 
 
 class Checkpoints:
-    """Saves (state, progress) by step; keeps the latest and the best by validation accuracy."""
+    """Saves (state, progress) by step; keeps the latest and the one of the highest score."""
 
     def __init__(self, folder: Path):
 
-        def accuracy(metrics: dict[str, float]) -> float:
-            return metrics["accuracy"]
+        def score(metrics: dict[str, float]) -> float:
+            return metrics["score"]
 
-        best = BestN(get_metric_fn=accuracy, n=1, keep_checkpoints_without_metrics=False)
+        best = BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,  # of a process that was killed while it wrote
-            best_fn=accuracy,  # without it the metrics are not written, and a resumed run forgets its best
+            best_fn=score,  # without it the metrics are not written, and a resumed run forgets its best
         )
         self._folder = folder.absolute()
         # Named here, since a new process would not know them before it restores; restore() looks first.
         handlers = {"state": ocp.StandardCheckpointHandler(), "progress": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
-    def save(self, state: Any, progress: dict[str, Any], *, step: int, accuracy: float | None) -> None:
-        """Write a checkpoint; accuracy is None where the epoch is not over. Replaces one of the same step."""
+    def save(self, state: Any, progress: dict[str, Any], *, step: int, score: float | None) -> None:
+        """Write a checkpoint; score is None where the epoch is not over. Replaces one of the same step."""
         if step in self._manager.all_steps():
             self._manager.delete(step)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(_flat(state)), progress=ocp.args.JsonSave(progress))
-        metrics = None if accuracy is None else {"accuracy": accuracy}
+        metrics = None if score is None else {"score": score}
         self._check_room(state)
         try:
             with _quiet_threads():

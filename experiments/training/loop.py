@@ -28,8 +28,9 @@ class Task(NamedTuple):
 
     batches(epoch, start): the epoch's batches from that one on, on the devices.
     train_step(state, batch): the next state, and an array that is ready when the step is done.
-    validate(model): {"val_loss": ..., "val_accuracy": ...} over every validation image.
-    keep_best(model, record): called whenever an epoch's val_accuracy is the best so far.
+    validate(model): {"val_loss": ..., "val_accuracy": ..., ...} over every validation image.
+    score(record): of what validate answered; the epoch of the highest is the best.
+    keep_best(model, record): called whenever an epoch is the best so far.
     """
 
     batches: Callable[[int, int], Iterator[Any]]
@@ -37,6 +38,7 @@ class Task(NamedTuple):
     epochs: int
     train_step: Callable[[TrainState, Any], tuple[TrainState, jax.Array]]
     validate: Callable[[Any], dict[str, float]]
+    score: Callable[[dict[str, Any]], float]
     keep_best: Callable[[Any, dict[str, Any]], None]
 
 
@@ -108,17 +110,17 @@ def train(
             began = time.monotonic()
             state, step = _train_epoch(task, state, epoch, progress, interrupt, log)
             if step % task.steps_per_epoch:  # stopped on the way
-                checkpoints.save(state, {"best": best}, step=step, accuracy=None)
+                checkpoints.save(state, {"best": best}, step=step, score=None)
                 return Outcome(state, best, interrupt.signal)
             record = {"step": step, "epoch": epoch + 1} | _epoch_record(task, state)
             record["seconds"] = time.monotonic() - began
             log.write(record)
             progress.line(_epoch_line(task, record))
             state = state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals))
-            if best is None or record["val_accuracy"] > best["val_accuracy"]:
+            if best is None or task.score(record) > task.score(best):
                 best = record
                 task.keep_best(state.model, record)
-            checkpoints.save(state, {"best": best}, step=step, accuracy=record["val_accuracy"])
+            checkpoints.save(state, {"best": best}, step=step, score=task.score(record))
             if interrupt.signal is not None and epoch + 1 < task.epochs:
                 return Outcome(state, best, interrupt.signal)
     return Outcome(state, best, None)
@@ -158,8 +160,8 @@ def _epoch_record(task: Task, state: TrainState) -> dict[str, Any]:
 
 
 def _epoch_line(task: Task, record: dict[str, Any]) -> str:
+    measured = (f"{name.removeprefix('val_')} {record[name]:.4f}" for name in record if name.startswith("val_"))
     return (
         f"epoch {record['epoch']}/{task.epochs}: train loss {record['train_loss']:.4f} accuracy "
-        f"{record['train_accuracy']:.4f}, validation loss {record['val_loss']:.4f} accuracy "
-        f"{record['val_accuracy']:.4f}, {record['seconds']:.1f} s"
+        f"{record['train_accuracy']:.4f}, validation {' '.join(measured)}, {record['seconds']:.1f} s"
     )

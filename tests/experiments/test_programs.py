@@ -323,7 +323,7 @@ def test_a_checkpoint_that_has_no_room_is_not_begun(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(InputError, match="no space left for a checkpoint: it needs 4 MB and 0 MB are free"):
-        checkpoints.save({"w": jax.numpy.zeros((1000, 1000))}, {}, step=1, accuracy=0.5)
+        checkpoints.save({"w": jax.numpy.zeros((1000, 1000))}, {}, step=1, score=0.5)
     assert not list((tmp_path / "c").iterdir())
     checkpoints.close()
 

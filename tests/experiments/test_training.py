@@ -149,12 +149,12 @@ def test_checkpoints_keep_the_latest_and_the_best(tmp_path):
         checkpoints.restore(state)
     for step, accuracy in enumerate([0.2, 0.9, 0.4], start=1):
         checkpoints.save(
-            state._replace(step=jnp.asarray(step)), {"best": {"a": accuracy}}, step=step, accuracy=accuracy
+            state._replace(step=jnp.asarray(step)), {"best": {"a": accuracy}}, step=step, score=accuracy
         )
     checkpoints.close()
     again = Checkpoints(tmp_path / "c")  # another process remembers which was best
-    again.save(state._replace(step=jnp.asarray(4)), {"best": None}, step=4, accuracy=0.5)
-    again.save(state._replace(step=jnp.asarray(5)), {"best": None}, step=5, accuracy=None)
+    again.save(state._replace(step=jnp.asarray(4)), {"best": None}, step=4, score=0.5)
+    again.save(state._replace(step=jnp.asarray(5)), {"best": None}, step=5, score=None)
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["2", "5"]
     restored, progress = again.restore(tiny_state())
     assert int(restored.step) == 5
