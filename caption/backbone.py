@@ -148,10 +148,10 @@ class ResNet(nnx.Module):
             stages.append(nnx.List(blocks))
         self.stages = nnx.List(stages)
 
-    def __call__(self, images: Maps, mask: Mask | None) -> Maps:
-        """Feature maps [B, h / 16, w / 16, C] (rounded upward), 0 outside the content that the mask tells.
+    def __call__(self, images: Maps, mask: Mask | None) -> tuple[Maps, Mask | None]:
+        """Feature maps [B, h / 16, w / 16, C] (rounded upward), 0 outside the content, and the mask at their size.
 
-        Without a mask all counts as content.
+        Without a mask all counts as content, and none comes back.
         """
         x = zeroed(images, mask)
         mask = strided(mask, 2)
@@ -161,4 +161,4 @@ class ResNet(nnx.Module):
         for stage in self.stages:
             for block in stage:
                 x, mask = block(x, mask)
-        return x
+        return x, mask
