@@ -1,1 +1,36 @@
-"""Image captions with a heat map for every word. Nothing is here yet; see the README's limits."""
+"""Image captions with a heat map for every word."""
+
+from caption.checkpoint import load, load_card, save
+from caption.config import CONFIGS, CaptionConfig, ResNetConfig
+from caption.model import (
+    CaptionOutput,
+    CaptionTransformer,
+    Memory,
+    decode,
+    encode_with_attention,
+    forward_with_attention,
+)
+from caption.steps import cross_keys_values, decode_step, empty_cache
+from caption.training import caption_loss, optimizer, parameter_groups, trainable
+
+__all__ = [
+    "CONFIGS",
+    "CaptionConfig",
+    "CaptionOutput",
+    "CaptionTransformer",
+    "Memory",
+    "ResNetConfig",
+    "caption_loss",
+    "cross_keys_values",
+    "decode",
+    "decode_step",
+    "empty_cache",
+    "encode_with_attention",
+    "forward_with_attention",
+    "load",
+    "load_card",
+    "optimizer",
+    "parameter_groups",
+    "save",
+    "trainable",
+]

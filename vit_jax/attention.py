@@ -1,4 +1,4 @@
-"""Multi-head self-attention (https://arxiv.org/abs/1706.03762): fused, or with its weights when asked.
+"""Multi-head attention (https://arxiv.org/abs/1706.03762): fused, or with its weights when asked.
 
 Letters: B batch, N tokens (queries), M tokens (keys), H heads, K size of a head, D width (H * K in most models).
 """
@@ -6,8 +6,9 @@ Letters: B batch, N tokens (queries), M tokens (keys), H heads, K size of a head
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
 
+PARTS = "qkv"
 Key = PRNGKeyArray | UInt32[Array, "2"]
 
 
@@ -19,11 +20,18 @@ def dropout(x: Float[Array, "..."], rate: float, key: Key | None) -> Float[Array
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
 
 
-def attention_weights(query: Float[Array, "b n h k"], key: Float[Array, "b m h k"]) -> Float[Array, "b h n m"]:
-    """softmax(q k^T / sqrt(K)) over the keys: each row sums to 1. At least float32, whatever the inputs are."""
+def attention_weights(
+    query: Float[Array, "b n h k"], key: Float[Array, "b m h k"], mask: Bool[Array, "#b #h #n m"] | None = None
+) -> Float[Array, "b h n m"]:
+    """softmax(q k^T / sqrt(K)) over the keys: each row sums to 1. At least float32, whatever the inputs are.
+
+    Keys where the mask is False get exactly 0, but in rows that have no other: those are even, never NaN.
+    """
     dtype = jnp.promote_types(query.dtype, jnp.float32)
-    scores = jnp.einsum("bnhk,bmhk->bhnm", query, key, preferred_element_type=dtype)
-    return jax.nn.softmax(scores * (query.shape[-1] ** -0.5), axis=-1)
+    scores = jnp.einsum("bnhk,bmhk->bhnm", query, key, preferred_element_type=dtype) * (query.shape[-1] ** -0.5)
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.asarray(0.7 * float(jnp.finfo(dtype).min), dtype))  # as jax's fused call
+    return jax.nn.softmax(scores, axis=-1)
 
 
 def attend(
@@ -31,6 +39,7 @@ def attend(
     key: Float[Array, "b m h k"],
     value: Float[Array, "b m h k"],
     *,
+    mask: Bool[Array, "#b #h #n m"] | None = None,
     return_weights: bool = False,
     perturbation: Float[Array, "b h n m"] | None = None,
     dropout_rate: float = 0.0,
@@ -43,12 +52,13 @@ def attend(
     softmax in float32 at least, the product with the values in their own type), so that asking for weights does
     not move the answer beyond rounding. The returned weights are those before dropout.
 
+    mask is True where a query may look at a key.
     perturbation is added to the weights: with zeros there, the gradient in it is the gradient in the weights.
     """
     drop = dropout_key is not None and dropout_rate > 0.0
     if not (return_weights or drop or perturbation is not None or query.dtype == jnp.float64):
-        return jax.nn.dot_product_attention(query, key, value), None
-    weights = attention_weights(query, key)
+        return jax.nn.dot_product_attention(query, key, value, mask=mask), None
+    weights = attention_weights(query, key, mask)
     if perturbation is not None:
         weights = weights + perturbation
     applied = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
@@ -57,7 +67,10 @@ def attend(
 
 
 class MultiHeadAttention(nnx.Module):
-    """Self-attention with q, k and v from one matrix product: qkv's columns are (q | k | v), heads within.
+    """q, k and v from one matrix product, and what joins the heads: qkv's columns are (q | k | v), heads within.
+
+    Called, it is self-attention. What attends otherwise (other keys than queries, positions that values go without)
+    takes the parts that it needs by `project`, and `attend` and `join` them.
 
     heads_width: the length of all heads' queries side by side, where it is not the width.
     """
@@ -91,8 +104,7 @@ class MultiHeadAttention(nnx.Module):
         key: Key | None = None,
     ) -> tuple[Float[Array, "b n d"], Float[Array, "b h n n"] | None]:
         """Attend over the tokens; the weights and the perturbation are those of attend()."""
-        b, n, _ = x.shape
-        q, k, v = (t.reshape(b, n, self.num_heads, -1) for t in jnp.split(self.qkv(x), 3, axis=-1))
+        q, k, v = self.project(x, PARTS)
         mixed, weights = attend(
             q,
             k,
@@ -102,4 +114,23 @@ class MultiHeadAttention(nnx.Module):
             dropout_rate=self.dropout_rate,
             dropout_key=key,
         )
-        return self.out(mixed.reshape(b, n, -1)), weights
+        return self.join(mixed), weights
+
+    def project(self, x: Float[Array, "b n d"], parts: str) -> list[Float[Array, "b n h k"]]:
+        """The parts of x named, neighbours in "qkv" ("q", "qk", "kv", "v", ...), by one matrix product."""
+        b, n, _ = x.shape
+        first, count = PARTS.index(parts), len(parts)
+        if count == len(PARTS):
+            made = self.qkv(x)
+        else:
+            inner = self.qkv.kernel.shape[1] // len(PARTS)
+            columns = slice(first * inner, (first + count) * inner)
+            made = x @ self.qkv.kernel[...][:, columns]
+            if self.qkv.bias is not None:
+                made = made + self.qkv.bias[...][columns].reshape(1, 1, -1)
+        return [part.reshape(b, n, self.num_heads, -1) for part in jnp.split(made, count, axis=-1)]
+
+    def join(self, mixed: Float[Array, "b n h k"]) -> Float[Array, "b n d"]:
+        """The heads' answers side by side, through the output layer."""
+        b, n, h, k = mixed.shape
+        return self.out(mixed.reshape(b, n, h * k))

@@ -6,10 +6,10 @@ The folder is written whole or not at all: beside its place first, then renamed.
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,8 @@ from vit_jax.safetensors_writer import write_safetensors
 FORMAT = "vit_jax/1"
 HEADS = ("head.", "distillation_head.")
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+Model = TypeVar("Model", bound=nnx.Module)
+Card = TypeVar("Card")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,12 @@ def from_arrays(config: ViTConfig, arrays: Mapping[str, Any]) -> VisionTransform
 
     Raises InputError listing every name that is missing, left over, or of another shape.
     """
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract_model(config))
+    return filled(abstract_model(config), arrays)
+
+
+def filled(abstract: Model, arrays: Mapping[str, Any]) -> Model:
+    """The model of these shapes that holds these arrays. Raises InputError as from_arrays does."""
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
     wanted = {parameter_name(path): leaf.shape for path, leaf in leaves}
     check_names(wanted, {name: np.shape(array) for name, array in arrays.items()})
     return jax.tree.unflatten(treedef, [jnp.asarray(arrays[name]) for name in wanted])
@@ -129,9 +136,6 @@ def save(
     A saved model that is there already is replaced. Raises InputError when class_names does not have one name for
     each class or the folder holds something else, OSError when it can't be written.
     """
-    target = Path(folder)
-    if target.exists() and not (target.is_dir() and ((target / CONFIG).is_file() or not any(target.iterdir()))):
-        raise InputError(f"{folder}: exists and is no saved model; choose another folder")
     if class_names and len(class_names) != model.config.num_classes:
         raise InputError(f"{len(class_names)} class names for {model.config.num_classes} classes")
     card = {
@@ -140,6 +144,14 @@ def save(
         "class_names": list(class_names),
         "provenance": provenance or {},
     }
+    write_model(folder, card, model)
+
+
+def write_model(folder: str | os.PathLike, card: dict[str, Any], model: nnx.Module) -> None:
+    """A model of any kind and its card as config.json, whole or not at all. Raises as save does."""
+    target = Path(folder)
+    if target.exists() and not (target.is_dir() and ((target / CONFIG).is_file() or not any(target.iterdir()))):
+        raise InputError(f"{folder}: exists and is no saved model; choose another folder")
     text = json.dumps(card, indent=1) + "\n"
     with written_folder(folder) as beside:
         write_safetensors(beside / WEIGHTS, to_arrays(model))
@@ -151,12 +163,17 @@ def with_tuples(stored: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
 
 
-def _config_from(stored: dict[str, Any]) -> ViTConfig:
-    known = {f.name for f in fields(ViTConfig)}
-    unknown = sorted(set(stored) - known)
+def settings_from(kind: type, stored: dict[str, Any]) -> dict[str, Any]:
+    """A config class's arguments from its JSON object. Raises InputError for one that the class does not know."""
+    unknown = sorted(set(stored) - {f.name for f in fields(kind)})
     if unknown:
         raise InputError(f"unknown settings {', '.join(unknown)}; is this file from a newer version?")
-    values = with_tuples(stored)
+    return with_tuples(stored)
+
+
+def config_from(stored: dict[str, Any]) -> ViTConfig:
+    """A ViTConfig from its JSON object."""
+    values = settings_from(ViTConfig, stored)
     if values.get("preprocess") is not None:
         values["preprocess"] = Preprocess(**with_tuples(values["preprocess"]))
     return ViTConfig(**values)
@@ -164,18 +181,39 @@ def _config_from(stored: dict[str, Any]) -> ViTConfig:
 
 def load_card(folder: str | os.PathLike) -> ModelCard:
     """The config.json of a saved model. Raises InputError naming the file when it is absent or unusable."""
+    return read_card(
+        folder,
+        FORMAT,
+        lambda stored: ModelCard(
+            config_from(stored["config"]), tuple(stored.get("class_names", ())), stored.get("provenance", {})
+        ),
+    )
+
+
+def read_card(folder: str | os.PathLike, kind: str, made: Callable[[dict[str, Any]], Card]) -> Card:
+    """What `made` makes of a saved model's config.json, whose "format" is `kind`. Raises as load_card does."""
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise InputError(f"{folder}: not a saved model (no {CONFIG}); give a folder written by vit_jax.save")
     try:
         stored = json.loads(path.read_text())
-        if not isinstance(stored, dict) or stored.get("format") != FORMAT:
-            raise InputError(f"format is not {FORMAT}")
-        return ModelCard(
-            _config_from(stored["config"]), tuple(stored.get("class_names", ())), stored.get("provenance", {})
-        )
+        if not isinstance(stored, dict) or stored.get("format") != kind:
+            raise InputError(f"format is not {kind}")
+        return made(stored)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a config of this library: {error}") from error
+
+
+def read_weights(folder: str | os.PathLike, abstract: Model) -> Model:
+    """The model of these shapes with the weights of a saved one. Raises InputError as load does."""
+    path = Path(folder) / WEIGHTS
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return filled(abstract, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: missing; the folder is incomplete") from error
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def load(folder: str | os.PathLike, *, image_size: Any = None, num_classes: int | None = None) -> VisionTransformer:
@@ -187,14 +225,7 @@ def load(folder: str | os.PathLike, *, image_size: Any = None, num_classes: int 
     Raises InputError, naming the file, when the folder is none, is damaged or does not fit its own config.
     """
     config = load_card(folder).config
-    path = Path(folder) / WEIGHTS
-    try:
-        with safe_open(path, framework="numpy") as file:
-            model = from_arrays(config, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: missing; the folder is incomplete") from error
-    except (SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: {error}") from error
+    model = read_weights(folder, abstract_model(config))
     if num_classes is not None:
         model = with_num_classes(model, num_classes)
     if image_size is not None and pair(image_size) != config.image_size:

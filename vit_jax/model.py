@@ -78,10 +78,14 @@ class VisionTransformer(nnx.Module):
         Images may have any size that the patch divides: the position grid is resized to it.
         Raises InputError for another number of channels or a size that the patch does not divide.
         """
+        return self.classify(self.features(images, key=key))
+
+    def features(self, images: Images, *, key: Key | None = None) -> Float[Array, "b n d"]:
+        """Every token after the blocks and finish(). A key turns dropout on."""
         x = self.embed(images)
         for block, block_key in zip(self.blocks, split_key(key, len(self.blocks)), strict=True):
             x, _ = block(x, key=block_key)
-        return self.classify(self.finish(x))
+        return self.finish(x)
 
     def embed(self, images: Images) -> Float[Array, "b n d"]:
         """The token sequence that enters the first block: [class], [distillation], registers, patches.

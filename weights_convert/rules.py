@@ -4,13 +4,13 @@ A layout is a table of rules. `{i}` in a name stands for a layer's number. Every
 and every parameter of ours be made by one; whatever is missing, left over or of another shape is listed in one error.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, takewhile
 from typing import Any
 
 import numpy as np
 
-from vit_jax import ViTConfig
 from vit_jax.errors import InputError
 
 Arrays = tuple[np.ndarray, ...]
@@ -52,8 +52,8 @@ class Rule:
 
     source: str | tuple[str, ...]
     target: str
-    transform: Transform | Callable[[ViTConfig], Transform] = SAME  # where it takes the config: the number of heads
-    when: Callable[[ViTConfig], bool] = lambda config: True  # where two rules make one target, which one it is
+    transform: Transform | Callable[[Any], Transform] = SAME  # where it takes the config: the number of heads
+    when: Callable[[Any], bool] = lambda config: True  # where two rules make one target, which one it is
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ class Rule:
         filled = tuple(name.replace("{i}", str(layer)) for name in self.sources)
         return Rule(filled, self.target.replace("{i}", str(layer)), self.transform, self.when)
 
-    def settled(self, config: ViTConfig) -> "Rule":
+    def settled(self, config: Any) -> "Rule":
         """The rule with its transform for one config."""
         return self if isinstance(self.transform, Transform) else replace(self, transform=self.transform(config))
 
@@ -100,12 +100,14 @@ def fused_qkv(sources: Sequence[str], target: str) -> tuple[Rule, Rule]:
     )
 
 
-def expand(rules: tuple[Rule, ...], depth: int) -> list[Rule]:
-    """The rules of a model with `depth` layers, one for each parameter."""
+def expand(rules: Sequence[Rule], targets: Collection[str]) -> list[Rule]:
+    """The rules of a model with these parameters, one for each that a rule makes; layers count from 0 without a gap."""
     return [
         layered
         for rule in rules
-        for layered in ([rule.at(i) for i in range(depth)] if "{i}" in rule.target else [rule.at(0)])
+        for layered in takewhile(
+            lambda one: one.target in targets, map(rule.at, count() if "{i}" in rule.target else (0,))
+        )
     ]
 
 

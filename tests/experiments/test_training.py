@@ -148,9 +148,7 @@ def test_checkpoints_keep_the_latest_and_the_best(tmp_path):
     with pytest.raises(InputError, match="no checkpoint to resume from"):
         checkpoints.restore(state)
     for step, accuracy in enumerate([0.2, 0.9, 0.4], start=1):
-        checkpoints.save(
-            state._replace(step=jnp.asarray(step)), {"best": {"a": accuracy}}, step=step, score=accuracy
-        )
+        checkpoints.save(state._replace(step=jnp.asarray(step)), {"best": {"a": accuracy}}, step=step, score=accuracy)
     checkpoints.close()
     again = Checkpoints(tmp_path / "c")  # another process remembers which was best
     again.save(state._replace(step=jnp.asarray(4)), {"best": None}, step=4, score=0.5)

@@ -1,0 +1,66 @@
+"""A caption model as a folder: model.safetensors + config.json, as vit_jax.checkpoint writes them."""
+
+import functools
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import jax
+from flax import nnx
+
+from caption.config import CaptionConfig, ResNetConfig
+from caption.model import CaptionTransformer
+from vit_jax import InputError
+from vit_jax.checkpoint import config_from as vit_config_from
+from vit_jax.checkpoint import read_card, read_weights, settings_from, write_model
+
+FORMAT = "caption/1"
+ENCODERS = {"resnet": lambda stored: ResNetConfig(**settings_from(ResNetConfig, stored)), "vit": vit_config_from}
+
+
+@dataclass(frozen=True)
+class CaptionCard:
+    """What lies beside the weights: the architecture, and where they came from (free-form, JSON-able)."""
+
+    config: CaptionConfig
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@functools.cache
+def abstract_model(config: CaptionConfig) -> CaptionTransformer:
+    """The model's shapes, with nothing allocated."""
+    return jax.eval_shape(lambda: CaptionTransformer(config, rngs=nnx.Rngs(0)))
+
+
+def _config_from(stored: dict[str, Any]) -> CaptionConfig:
+    encoder = dict(stored["encoder"])
+    kind = encoder.pop("kind")
+    if kind not in ENCODERS:
+        raise InputError(f"unknown encoder {kind!r}: one of {', '.join(ENCODERS)}")
+    return CaptionConfig(**settings_from(CaptionConfig, stored) | {"encoder": ENCODERS[kind](encoder)})
+
+
+def save(model: CaptionTransformer, folder: str | os.PathLike, *, provenance: dict[str, Any] | None = None) -> None:
+    """Write a model to a folder as model.safetensors and config.json, whole or not at all.
+
+    A saved model that is there already is replaced. Raises InputError when the folder holds something else, OSError
+    when it can't be written.
+    """
+    config = asdict(model.config)
+    config["encoder"]["kind"] = "resnet" if isinstance(model.config.encoder, ResNetConfig) else "vit"
+    write_model(folder, {"format": FORMAT, "config": config, "provenance": provenance or {}}, model)
+
+
+def load_card(folder: str | os.PathLike) -> CaptionCard:
+    """The config.json of a saved model. Raises InputError naming the file when it is absent or unusable."""
+    return read_card(
+        folder, FORMAT, lambda stored: CaptionCard(_config_from(stored["config"]), stored.get("provenance", {}))
+    )
+
+
+def load(folder: str | os.PathLike) -> CaptionTransformer:
+    """Read a model that `save` wrote.
+
+    Raises InputError, naming the file, when the folder is none, is damaged or does not fit its own config.
+    """
+    return read_weights(folder, abstract_model(load_card(folder).config))
