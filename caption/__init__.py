@@ -2,6 +2,7 @@
 
 from caption.checkpoint import load, load_card, save
 from caption.config import CONFIGS, CaptionConfig, ResNetConfig
+from caption.generate import Generated, generate
 from caption.model import (
     CaptionOutput,
     CaptionTransformer,
@@ -18,6 +19,7 @@ __all__ = [
     "CaptionConfig",
     "CaptionOutput",
     "CaptionTransformer",
+    "Generated",
     "Memory",
     "ResNetConfig",
     "caption_loss",
@@ -27,6 +29,7 @@ __all__ = [
     "empty_cache",
     "encode_with_attention",
     "forward_with_attention",
+    "generate",
     "load",
     "load_card",
     "optimizer",
