@@ -1,5 +1,6 @@
 """Image captions with a heat map for every word."""
 
+from caption.attention import content_of, word_attention
 from caption.checkpoint import load, load_card, save
 from caption.config import CONFIGS, CaptionConfig, ResNetConfig
 from caption.generate import Generated, generate
@@ -11,6 +12,7 @@ from caption.model import (
     encode_with_attention,
     forward_with_attention,
 )
+from caption.relevance import word_relevance
 from caption.steps import cross_keys_values, decode_step, empty_cache
 from caption.training import caption_loss, optimizer, parameter_groups, trainable
 
@@ -23,6 +25,7 @@ __all__ = [
     "Memory",
     "ResNetConfig",
     "caption_loss",
+    "content_of",
     "cross_keys_values",
     "decode",
     "decode_step",
@@ -36,4 +39,6 @@ __all__ = [
     "parameter_groups",
     "save",
     "trainable",
+    "word_attention",
+    "word_relevance",
 ]
