@@ -40,9 +40,7 @@ def _config_from(stored: dict[str, Any]) -> CaptionConfig:
     return CaptionConfig(**settings_from(CaptionConfig, stored) | {"encoder": ENCODERS[kind](encoder)})
 
 
-def save(
-    model: CaptionTransformer, folder: str | os.PathLike, *, provenance: dict[str, Any] | None = None
-) -> None:
+def save(model: CaptionTransformer, folder: str | os.PathLike, *, provenance: dict[str, Any] | None = None) -> None:
     """Write a model to a folder as model.safetensors and config.json, whole or not at all.
 
     A saved model that is there already is replaced. Raises InputError when the folder holds something else, OSError

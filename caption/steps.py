@@ -51,7 +51,7 @@ def decode_step(
     cache: Cache,
     cross: Cross,
 ) -> tuple[Float[Array, "b v"], Cache]:
-    """Logits [B, V] of the token after `token`, which stands at `position` (from 0) of every text, and the cache with it.
+    """Logits [B, V] of the token after `token`, which stands at `position` (from 0) of every text, and the new cache.
 
     Positions come one after another from 0, each below the cache's length; that is the caller's to see to. Every
     token up to it counts as content.
@@ -62,8 +62,6 @@ def decode_step(
     self_mask = (jnp.arange(room) <= position).reshape(1, 1, 1, room)
     kept = []
     for layer, image, past in zip(model.decoder_layers, cross.layers, cache, strict=True):
-        x, met, _, _ = layer(
-            x, positions, self_mask, image, cross.mask[:, None, None, :], past=past, index=position
-        )
+        x, met, _, _ = layer(x, positions, self_mask, image, cross.mask[:, None, None, :], past=past, index=position)
         kept.append(met)
     return model.head(model.decoder_norm(x))[:, 0], tuple(kept)

@@ -1,6 +1,7 @@
 """One module for each family of checkpoints."""
 
 from weights_convert.layouts import huggingface
+from weights_convert.layouts.catr import LAYOUT as CATR
 from weights_convert.layouts.dinov2 import LAYOUT as DINOV2
 from weights_convert.layouts.google import LAYOUT as GOOGLE
 from weights_convert.layouts.layout import Layout
@@ -18,6 +19,7 @@ LAYOUTS: dict[str, Layout] = {
         huggingface.DINOV2,
         huggingface.CLIP,
         huggingface.SIGLIP,
+        CATR,
     )
 }
 
