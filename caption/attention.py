@@ -7,7 +7,7 @@ Letters: B batch, T text tokens, S image tokens, H heads, L layers, gh x gw grid
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -19,6 +19,7 @@ WordMaps = list[tuple[str, Float[np.ndarray, "gh gw"]]]
 Ids = Sequence[int] | Int[Array | np.ndarray, " t"]
 
 
+@runtime_checkable
 class Words(Protocol):
     """What a tokenizer must know here."""
 
@@ -57,7 +58,7 @@ def word_attention(
     content that there is not, and when the tokens are not those of the output.
     """
     cross = output.cross_attention
-    layers, batch, heads, length, _ = cross.shape
+    layers, batch, heads = cross.shape[:3]
     _check("layer", layer, -layers, layers)
     _check("item", item, -batch, batch)
     if head is not None:

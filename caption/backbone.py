@@ -4,7 +4,7 @@ Agrees with torchvision's resnet101(replace_stride_with_dilation=[False, False, 
 knowingly in padded batches, by default: what lies outside an image's content is zeroed after every norm, so that each
 image is answered as it is alone, at its own size (padding="reference" leaves it, as the original's training does).
 
-Letters: B batch, h x w image or feature map, C channels, O channels out.
+Letters: B batch, h x w image or feature map, gh x gw the one that comes out, C channels, O channels out.
 """
 
 import jax
@@ -16,6 +16,9 @@ from caption.config import ResNetConfig
 
 Maps = Float[Array, "b h w c"]
 Mask = Bool[Array, "b h w"]
+# The same after a stride, and with another count of channels.
+MapsOut = Float[Array, "b gh gw o"]
+MaskOut = Bool[Array, "b gh gw"]
 
 
 def zeroed(x: Maps, mask: Mask | None) -> Maps:
@@ -23,12 +26,12 @@ def zeroed(x: Maps, mask: Mask | None) -> Maps:
     return x if mask is None else jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
 
 
-def strided(mask: Mask | None, stride: int) -> Mask | None:
+def strided(mask: Mask | None, stride: int) -> MaskOut | None:
     """The mask after a convolution of this stride: a content of n rows or columns becomes one of ceil(n / stride)."""
     return None if mask is None else mask[:, ::stride, ::stride]
 
 
-def convolve(x: Maps, kernel: Float[Array, "kh kw c o"], *, stride: int = 1, dilation: int = 1) -> Float[Array, "..."]:
+def convolve(x: Maps, kernel: Float[Array, "kh kw c o"], *, stride: int = 1, dilation: int = 1) -> MapsOut:
     """A convolution of an odd kernel, padded by zeros so that a stride of 1 keeps the size.
 
     XLA has no fast float64 convolution on a CPU, so there it is a matrix product over gathered neighbours.
@@ -56,7 +59,7 @@ def convolve(x: Maps, kernel: Float[Array, "kh kw c o"], *, stride: int = 1, dil
     return jnp.concatenate(neighbours, axis=-1) @ kernel.reshape(kh * kw * c, o)
 
 
-def max_pool(x: Maps) -> Maps:
+def max_pool(x: Maps) -> Float[Array, "b gh gw c"]:
     """The largest of 3x3, stride 2, padded. What comes in is not negative, so that 0 outside counts as nothing."""
     return nnx.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
@@ -88,13 +91,13 @@ class ConvNorm(nnx.Module):
         self.stride = stride
         self.dilation = dilation
 
-    def __call__(self, x: Maps, mask: Mask | None) -> Maps:
+    def __call__(self, x: Maps, mask: MaskOut | None) -> MapsOut:
         """The normalised convolution, 0 where the mask (of what comes out) is False."""
         return zeroed(self.norm(convolve(x, self.kernel[...], stride=self.stride, dilation=self.dilation)), mask)
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut; stride and dilation at the 3x3 one (torchvision's ResNet 1.5)."""
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut; stride and dilation at the 3x3 one (torchvision's)."""
 
     def __init__(
         self, c: int, width: int, o: int, *, stride: int, dilation: int, shortcut: bool, eps: float, rngs: nnx.Rngs
@@ -107,7 +110,7 @@ class Bottleneck(nnx.Module):
         self.has_shortcut = shortcut
         self.stride = stride
 
-    def __call__(self, x: Maps, mask: Mask | None) -> tuple[Maps, Mask | None]:
+    def __call__(self, x: Maps, mask: Mask | None) -> tuple[MapsOut, MaskOut | None]:
         """What the block answers, and the mask at its size."""
         after = strided(mask, self.stride)
         made = jax.nn.relu(self.conv1(x, mask))
@@ -146,7 +149,7 @@ class ResNet(nnx.Module):
             stages.append(nnx.List(blocks))
         self.stages = nnx.List(stages)
 
-    def __call__(self, images: Maps, mask: Mask | None) -> tuple[Maps, Mask | None]:
+    def __call__(self, images: Maps, mask: Mask | None) -> tuple[MapsOut, MaskOut | None]:
         """Feature maps [B, h / 16, w / 16, C] (rounded upward), 0 outside the content, and the mask at their size.
 
         Without a mask all counts as content, and none comes back.

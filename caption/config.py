@@ -46,13 +46,13 @@ class ResNetConfig:
 class CaptionConfig:
     """A caption model: an image encoder, a DETR-like transformer over its grid, and a decoder of words.
 
-    Defaults are CATR's. encoder_layers = 0 hands the encoder's projected answer to the decoder as it is, which is what a
-    ViT, a transformer already, asks for. Dropout falls where the reference has it, and only where a call gives a key.
+    Defaults are CATR's. encoder_layers = 0 hands the encoder's projected answer to the decoder as it is, which is what
+    a ViT, a transformer already, asks for. Dropout falls where the reference has it, and only where a call gives a key.
 
     Raises InputError when the numbers do not fit one another.
     """
 
-    encoder: ResNetConfig | ViTConfig = ResNetConfig()  # noqa: RUF009: it is frozen
+    encoder: ResNetConfig | ViTConfig = ResNetConfig()
     width: int = 256
     num_heads: int = 8
     mlp_dim: int = 2048

@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from caption.backbone import Maps, ResNet
+from caption.backbone import MapsOut, ResNet
 from caption.config import CaptionConfig, ResNetConfig
 from caption.positions import sine_positions
 from caption.transformer import (
@@ -134,7 +134,7 @@ class CaptionTransformer(nnx.Module):
 
     def features(
         self, images: Images, image_mask: ImageMask, *, padding: str = "alone", key: Key | None = None
-    ) -> tuple[Maps, Bool[Array, "b gh gw"]]:
+    ) -> tuple[MapsOut, Bool[Array, "b gh gw"]]:
         """The image encoder's answer [B, gh, gw, C], and the mask at that size."""
         images, mask = jnp.asarray(images), jnp.asarray(image_mask)
         if padding not in PADDING:
@@ -174,9 +174,9 @@ def encode_with_attention(
     *,
     padding: str = "alone",
     return_weights: bool = True,
-    perturbations: Float[Array, "l b h s s"] | None = None,
+    perturbations: Float[Array, "l b heads s s"] | None = None,
     key: Key | None = None,
-) -> tuple[Memory, Float[Array, "l b h s s"]]:
+) -> tuple[Memory, Float[Array, "layers b heads s s"]]:
     """The images' memory, and the attention weights of the layers over their grid; none of them unless asked for.
 
     perturbations are added to the weights: see vit_jax.attention.attend.
@@ -188,7 +188,7 @@ def encode_with_attention(
     positions = sine_positions(grid_mask, d).astype(maps.dtype).reshape(b, gh * gw, d)
     mask = grid_mask.reshape(b, gh * gw)
     x = model.project(maps).reshape(b, gh * gw, d)
-    kept = []
+    kept: list[Any] = []
     for index, layer in enumerate(model.encoder_layers):
         x, weights = layer(
             x,
@@ -239,7 +239,7 @@ def decode_with_attention(
     x = model.embedding(tokens, positions, key=embedding_key)
     self_mask = (jnp.tri(length, dtype=bool)[None] & token_mask[:, None, :])[:, None]  # [B, 1, T, T]
     of_self, of_cross = perturbations if perturbations is not None else (None, None)
-    kept: list[tuple[Any, Any]] = []
+    kept: list[tuple[Any, ...]] = []
     for index, layer in enumerate(model.decoder_layers):
         added = None if perturbations is None else (at_layer(of_self, index), at_layer(of_cross, index))
         x, _, *weights = layer(

@@ -45,9 +45,9 @@ def word_relevance(
     )
 
     def run(perturbations: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        of_image, *of_text = perturbations
+        of_image, of_text, of_cross = perturbations
         memory, image_weights = encode_with_attention(model, image, image_mask, padding=padding, perturbations=of_image)
-        decoded = decode_with_attention(model, memory, tokens, mask, perturbations=tuple(of_text))
+        decoded = decode_with_attention(model, memory, tokens, mask, perturbations=(of_text, of_cross))
         assert decoded.decoder_attention is not None
         assert decoded.cross_attention is not None
         following = jnp.take_along_axis(decoded.logits[0, :-1], tokens[0, 1:, None], axis=-1)[:, 0]

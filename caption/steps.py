@@ -51,7 +51,7 @@ def decode_step(
     cache: Cache,
     cross: Cross,
 ) -> tuple[Float[Array, "b v"], Cache]:
-    """Logits [B, V] of the token after `token`, which stands at `position` (from 0) of every text, and the cache with it.
+    """Logits [B, V] of the token after `token`, which stands at `position` (from 0) of every text, and the new cache.
 
     Positions come one after another from 0, each below the cache's length; that is the caller's to see to. Every
     token up to it counts as content.

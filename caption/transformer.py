@@ -6,6 +6,7 @@ layer's keys and values are arguments and answers.
 Letters: B batch, S image tokens, T text tokens, M keys, H heads, K size of a head, D width.
 """
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -18,8 +19,11 @@ from vit_jax.attention import Key, MultiHeadAttention, attend, dropout
 from vit_jax.block import split_key
 
 Tokens = Float[Array, "b n d"]
+Positions = Float[Array, "#b n d"]
 Weights = Float[Array, "b h n m"]
+CrossWeights = Float[Array, "b h n s"]
 Mask = Bool[Array, "#b #h #n m"]
+CrossMask = Bool[Array, "#b #h #n s"]
 
 
 class KeysValues(NamedTuple):
@@ -123,7 +127,7 @@ class DecoderAnswer(NamedTuple):
     text: Tokens
     past: KeysValues
     self_weights: Weights | None
-    cross_weights: Weights | None
+    cross_weights: CrossWeights | None
 
 
 class DecoderLayer(nnx.Module):
@@ -145,15 +149,15 @@ class DecoderLayer(nnx.Module):
     def __call__(
         self,
         x: Tokens,
-        positions: Tokens,
+        positions: Positions,
         self_mask: Mask,
         image: KeysValues,
-        image_mask: Mask,
+        image_mask: CrossMask,
         *,
         past: KeysValues | None = None,
         index: Int[Array, ""] | int = 0,
         return_weights: bool = False,
-        perturbations: tuple[Weights | None, Weights | None] | None = None,
+        perturbations: tuple[Weights | None, CrossWeights | None] | None = None,
         key: Key | None = None,
     ) -> DecoderAnswer:
         """The layer's output for tokens x at their positions.
@@ -209,7 +213,7 @@ class WordHead(nnx.Module):
 
     def __init__(self, config: CaptionConfig, *, rngs: nnx.Rngs):
         sizes = (config.width, config.head_width, config.head_width, config.vocab_size)
-        self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in zip(sizes[:-1], sizes[1:], strict=True)])
+        self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(sizes)])
 
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t vocab"]:
         """Logits of the next word."""

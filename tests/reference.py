@@ -30,9 +30,26 @@ def golden_parameters(family: str, name: str) -> dict[str, np.ndarray]:
 def golden_array(key: str, shape: tuple[int, ...]) -> np.ndarray:
     """One parameter by the golden rule: standard normal from the key's CRC, scaled by the kind of parameter."""
     x = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
+    if key.endswith("running_var"):
+        return 1 + 0.1 * np.abs(x)
     if len(shape) >= 2:
         return 0.1 * x if shape[0] == 1 else x / np.sqrt(np.prod(shape[1:]))
     return 1 + 0.1 * x if key.endswith("weight") else 0.1 * x
+
+
+def catr_parameters() -> dict[str, np.ndarray]:
+    """CATR's state_dict, filled by the golden rule."""
+    shapes = json.loads((GOLDEN / "catr_state_dict.json").read_text())
+    return {key: golden_array(key, tuple(shape)) for key, shape in shapes.items()}
+
+
+def catr_padded() -> tuple[np.ndarray, np.ndarray]:
+    """Golden case b: two images [2, 299, 299, 3] of 224x299 and 299x199, padded by zeros; True where there is content."""
+    random, padded, mask = np.random.RandomState(2), np.zeros((2, 299, 299, 3)), np.zeros((2, 299, 299), bool)
+    for index, (height, width) in enumerate([(224, 299), (299, 199)]):
+        padded[index, :height, :width] = random.uniform(-1, 1, (3, height, width)).transpose(1, 2, 0)
+        mask[index, :height, :width] = True
+    return padded, mask
 
 
 def images(seed: int, batch: int, height: int, width: int) -> np.ndarray:

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from vit_jax import CONFIGS, InputError, count_parameters, load, save
-from vit_jax.checkpoint import CONFIG, abstract_model
+from vit_jax import InputError, count_parameters
+from vit_jax.checkpoint import CONFIG
 from vit_jax.cli import Parser, image_size, positive_int
 from vit_jax.errors import one_line_errors
 from vit_jax.files import written_file
 from weights_convert.companions import companion_of
 from weights_convert.convert import Plan, convert_with_plan, export, layout_of, plan
 from weights_convert.hub import PREFIX
+from weights_convert.kinds import KINDS, VIT, kind_of_saved
 from weights_convert.layouts import LAYOUTS, Layout
 from weights_convert.pretrained import RELEASES, locate
 from weights_convert.readers import open_checkpoint
@@ -98,14 +99,11 @@ def _convert(args: argparse.Namespace) -> None:
         num_heads=args.num_heads,
         progress=progress,
     )
-    names = found.class_names if model.config.num_classes == found.config.num_classes else ()
-    save(model, out, class_names=names, provenance={"source": args.source, "layout": found.layout.name})
+    kind = found.layout.kind
+    kind.save(model, out, found.class_names, {"source": args.source, "layout": found.layout.name})
     _describe(found)
-    height, width = model.config.image_size
-    print(
-        f"{out}: {count_parameters(model):,} parameters, {height}x{width}, {model.config.num_classes} classes, "
-        f"{model.config.num_heads} heads, in {time.perf_counter() - started:.1f} s"
-    )
+    seconds = time.perf_counter() - started
+    print(f"{out}: {count_parameters(model):,} parameters, {kind.described(model.config)[0]}, in {seconds:.1f} s")
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -132,18 +130,14 @@ def _inspect(args: argparse.Namespace) -> None:
 
 def _describe(found: Plan) -> None:
     """What was found in a checkpoint, why, and what had to be assumed."""
-    config = found.config
+    told, assumed = found.layout.kind.described(found.config)
     print(f"layout: {found.layout.name} ({found.layout.title}): {found.reason}")
-    print(
-        f"architecture: {found.architecture or 'no named one'}: width {config.width}, depth {config.depth}, "
-        f"{config.num_heads} heads, MLP {config.mlp_dim}, patch {config.patch_size[0]}x{config.patch_size[1]}, "
-        f"image {config.image_size[0]}x{config.image_size[1]}, {config.num_classes} classes"
-    )
-    print(f"not in the arrays: {config.num_heads} heads, {config.activation}, eps {config.norm_eps:g}, preprocessing")
+    print(f"architecture: {found.architecture or 'no named one'}: {told}")
+    print(f"not in the arrays: {assumed}")
     print(f"  told: {found.told or 'none, all by the custom of the family (no config.json beside the file)'}")
     if found.unused:
         shown = ", ".join(found.unused[:8]) + (", ..." if len(found.unused) > 8 else "")
-        print(f"not used by the original image model either: {shown}")
+        print(f"not used by the original model either: {shown}")
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -170,7 +164,8 @@ def _export(args: argparse.Namespace) -> None:
     if not out.absolute().parent.is_dir():
         raise InputError(f"{out}: its folder does not exist")
     layout = layout_of(_layout(args))
-    arrays = export(load(args.model), layout=layout)
+    kind = kind_of_saved(args.model) or VIT  # whose load says what is wrong with a folder of no kind
+    arrays = export(kind.load(args.model, None, None), layout=layout)
     with written_file(out) as beside:
         if out.suffix == ".safetensors":
             save_file(arrays, beside, metadata={"format": "pt"})
@@ -187,10 +182,10 @@ def _list() -> None:
     for release in RELEASES.values():
         print(f"  {release.name:16} {release.address} ({release.licence})")
     print("architectures:")
-    for name, config in CONFIGS.items():
-        parameters = count_parameters(abstract_model(config))
-        height, width = config.image_size
-        print(f"  {name:16} {height}x{width}, {config.num_classes:6,} classes, {parameters:12,} parameters")
+    for kind in KINDS:
+        for name, config in kind.configs.items():
+            parameters = count_parameters(kind.abstract(config))
+            print(f"  {name:16} {parameters:12,} parameters: {kind.described(config)[0]}")
 
 
 @one_line_errors

@@ -1,4 +1,4 @@
-"""A foreign checkpoint to a model of vit_jax, and back."""
+"""A foreign checkpoint to a model of this library, and back."""
 
 import os
 import re
@@ -8,18 +8,18 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
-from vit_jax import CONFIGS, InputError, VisionTransformer, ViTConfig, with_image_size, with_num_classes
-from vit_jax.checkpoint import abstract_model, check_names, from_arrays, to_arrays
+from vit_jax import InputError
+from vit_jax.checkpoint import check_names, filled, to_arrays
 from vit_jax.config import pair
 from weights_convert.arrays import LazyArray
-from weights_convert.companions import Companion, companion_of, preprocess_with
+from weights_convert.companions import Companion, companion_of
 from weights_convert.layouts import LAYOUTS, Layout
 from weights_convert.readers import open_checkpoint
 from weights_convert.rules import Rule, converted, exported, source_shapes
 
 NONE_BESIDE = Companion()
-HEADS_OF_WIDTH = {1152: 16}  # SigLIP's so400m has heads of 72; elsewhere a head is 64 wide
 DATA_PARALLEL = "module."  # torch.nn.DataParallel puts this before every name
 
 
@@ -35,7 +35,7 @@ class Plan:
 
     layout: Layout
     reason: str
-    config: ViTConfig
+    config: Any
     rules: tuple[Rule, ...]
     names: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
@@ -45,20 +45,8 @@ class Plan:
 
     @property
     def architecture(self) -> str:
-        """The named architecture that this is, the one of its image size and classes first; "" when it is none."""
-        alike = [
-            name
-            for name, known in CONFIGS.items()
-            if known.num_heads == self.config.num_heads and not _differences(known, vars(self.config))
-        ]
-        exact = [name for name in alike if CONFIGS[name].resized(self.config.image_size) == self.config]
-        return next(iter(exact + alike), "")
-
-
-def _differences(known: ViTConfig, found: Mapping[str, Any]) -> list[str]:
-    """What sets an architecture apart from a named one, class count and image size aside."""
-    fields = ("patch_size", "width", "depth", "mlp_dim", "in_channels")
-    return [f"{f} is {found[f]}, not {getattr(known, f)}" for f in fields if getattr(known, f) != found[f]]
+        """The named architecture that this is; "" when it is none."""
+        return self.layout.kind.name_of(self.config)
 
 
 def layout_of(name: str | Layout, *others: str) -> Layout:
@@ -102,21 +90,16 @@ def plan(
     chosen, reason = _chosen_layout(layout, plain)
     names = {chosen.spelling(name): key for name, key in plain.items()}
     shapes = {key: tuple(shapes[original]) for key, original in names.items()}
-    known = _known(name)
+    kind = chosen.kind
+    known = kind.named(name)
     try:
         fits = companion.family == chosen.family
         beside = companion if fits else NONE_BESIDE
         size = beside.image_size if image_size is None else pair(image_size)
         found = chosen.architecture(shapes, size)
-        if known and (differences := _differences(known, found)):
+        if known and (differences := kind.differences(known, found)):
             raise InputError(f"a checkpoint of another architecture than {name}: {'; '.join(differences)}")
-        heads = HEADS_OF_WIDTH.get(found["width"], max(1, found["width"] // 64))
-        settings = {"num_heads": known.num_heads if known else heads} | found | dict(beside.settings)
-        if found.get("activation") == "swiglu":
-            settings["activation"] = "swiglu"  # the arrays know better than a config's hidden_act
-        if num_heads is not None:
-            settings["num_heads"] = num_heads
-        config = ViTConfig(**settings, preprocess=preprocess_with(beside, found["image_size"]))
+        config = kind.config_of(found, known, num_heads, beside)
     except (KeyError, ValueError, IndexError) as error:
         if isinstance(error, InputError):
             raise
@@ -126,7 +109,7 @@ def plan(
             f"{', '.join(missing[:10])}; the file has {', '.join(sorted(shapes)[:5])}, ..."
         ) from error
     rules = chosen.rules_for(config)
-    targets = {key: leaf.shape for key, leaf in to_arrays(abstract_model(config)).items()}
+    targets = {key: leaf.shape for key, leaf in to_arrays(kind.abstract(config)).items()}
     used = {source for rule in rules for source in rule.sources}
     unused = [key for key in shapes if key not in used and any(re.fullmatch(p, key) for p in chosen.unused)]
     wanted = source_shapes(rules, targets)
@@ -141,7 +124,7 @@ def plan(
         wanted,
         tuple(names[key] for key in unused),
         f"{', '.join(told)}, by {' and '.join(beside.source)}" if told else "",
-        beside.class_names if len(beside.class_names) == config.num_classes else (),
+        beside.class_names,
     )
 
 
@@ -154,12 +137,6 @@ def _alike(shape: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
     return wanted if bare(shape) == bare(wanted) else shape
 
 
-def _known(name: str | None) -> ViTConfig | None:
-    if name is not None and name not in CONFIGS:
-        raise InputError(f"unknown architecture {name!r}: one of {', '.join(CONFIGS)}")
-    return CONFIGS[name] if name else None
-
-
 def convert(
     path_or_arrays: str | os.PathLike | Mapping[str, Any],
     *,
@@ -169,13 +146,13 @@ def convert(
     num_classes: int | None = None,
     num_heads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> VisionTransformer:
-    """A foreign checkpoint, a file, a folder or {name: array}, as a model of this library.
+) -> Any:
+    """A foreign checkpoint, a file, a folder or {name: array}, as a model: a VisionTransformer or a CaptionTransformer.
 
     Hugging Face's and timm's config.json (and preprocessor_config.json) beside a file tell what arrays can't.
 
     layout:      one of LAYOUTS, "auto", or a Layout (rules_file.read_rules makes one of one's own names).
-    name:        an architecture of vit_jax.CONFIGS to hold the checkpoint against.
+    name:        an architecture of vit_jax.CONFIGS or caption.CONFIGS to hold the checkpoint against.
     image_size:  int or (height, width); the position table is resized in the layout's own convention.
     num_classes: another count than the checkpoint's starts a new head of zeros.
     num_heads:   arrays can't tell it: width // 64 unless given here, by `name` or in a config.json beside the file.
@@ -198,7 +175,7 @@ def convert_with_plan(
     num_classes: int | None = None,
     num_heads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[VisionTransformer, Plan]:
+) -> tuple[Any, Plan]:
     """convert() of a file or folder, with the plan that it followed."""
     try:
         opened, beside = open_checkpoint(path), companion_of(path)
@@ -217,11 +194,10 @@ def _converted(
     num_classes: int | None,
     num_heads: int | None,
     progress: Callable[[int, int], None] | None,
-) -> tuple[VisionTransformer, Plan]:
+) -> tuple[Any, Plan]:
     shapes = {key: tuple(np.shape(a) if not isinstance(a, LazyArray) else a.shape) for key, a in arrays.items()}
     found = plan(shapes, layout=layout, name=name, image_size=image_size, num_heads=num_heads, companion=beside)
-    if image_size is not None:
-        found.config.grid_for(image_size)  # refuse a size that the patch does not divide before reading
+    found.layout.kind.check(found.config, image_size, num_classes)  # before anything is read
 
     def read(key: str) -> np.ndarray:
         array = arrays[found.names[key]]
@@ -232,21 +208,18 @@ def _converted(
         parameters[target] = jnp.asarray(value)
         if progress is not None:
             progress(len(parameters), len(found.rules))
-    model = from_arrays(found.config, parameters)
-    if num_classes is not None:
-        model = with_num_classes(model, num_classes)
-    if image_size is not None and pair(image_size) != model.config.image_size:
-        model = with_image_size(model, image_size)
+    kind = found.layout.kind
+    model = kind.changed(filled(kind.abstract(found.config), parameters), image_size, num_classes)
     return model, found
 
 
-def export(model: VisionTransformer, *, layout: str | Layout) -> dict[str, np.ndarray]:
+def export(model: nnx.Module, *, layout: str | Layout) -> dict[str, np.ndarray]:
     """A model's parameters under the names and shapes of a foreign layout: `convert` the other way, bit-exact.
 
-    Raises InputError for an unknown layout.
+    Raises InputError for an unknown layout, and one that has no place for this model.
     """
-    chosen = layout_of(layout)
+    chosen, config = layout_of(layout), getattr(model, "config", None)
     arrays = {name: np.asarray(array) for name, array in to_arrays(model).items()}
-    foreign = exported(chosen.rules_for(model.config), arrays)
-    named = {chosen.exported_as(name, model.config): array for name, array in foreign.items()}
-    return named | dict(chosen.also_exported(model.config))
+    foreign = exported(chosen.rules_for(config), arrays)
+    named = {chosen.exported_as(name, config): array for name, array in foreign.items()}
+    return named | dict(chosen.also_exported(config))

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_jax import InputError, VisionTransformer, load
-from vit_jax.checkpoint import CONFIG, FORMAT
+from vit_jax import InputError
 from vit_jax.files import written_file
 from weights_convert.convert import convert
 from weights_convert.download import download
 from weights_convert.hub import PREFIX, fetch_repository
+from weights_convert.kinds import kind_of_saved
 
 OFFLINE = "VIT_JAX_OFFLINE"
 LUKEMELAS = "https://github.com/lukemelas/PyTorch-Pretrained-ViT/releases/download/0.0.2"
@@ -152,7 +152,7 @@ def load_pretrained(
     image_size: Any = None,
     num_classes: int | None = None,
     cache: str | os.PathLike | None = None,
-) -> VisionTransformer:
+) -> Any:
     """A pretrained model: a release by name, "hf:owner/name", a checkpoint file or folder of any layout, a saved model.
 
     image_size: int or (height, width); positions are resized in the checkpoint's own convention. num_classes: another
@@ -160,8 +160,8 @@ def load_pretrained(
     Raises InputError in one line for whatever is wrong.
     """
     path = locate(name_or_path, cache=cache)
-    if path.is_dir() and (path / CONFIG).is_file() and FORMAT in (path / CONFIG).read_text(errors="replace"):
-        return load(path, image_size=image_size, num_classes=num_classes)
+    if (kind := kind_of_saved(path)) is not None:
+        return kind.load(path, image_size, num_classes)
     if str(name_or_path) != str(path) and str(name_or_path) in RELEASES:
         release = RELEASES[str(name_or_path)]
         return convert(path, layout=release.layout, name=release.name, image_size=image_size, num_classes=num_classes)

@@ -45,7 +45,7 @@ def case():
         def log_probs(image, tokens):
             """The next token's log-probabilities, by the whole decoder over all tokens: no cache."""
             one = jax.tree.map(lambda x: x[image : image + 1], memory)
-            text = jnp.zeros((1, LENGTH), jnp.int32).at[0, : len(tokens)].set(jnp.array(tokens))
+            text = jnp.zeros((1, LENGTH), jnp.int32).at[0, : len(tokens)].set(jnp.array(tokens, jnp.int32))
             logits = whole(model, one, text, padded)
             return np.asarray(jax.nn.log_softmax(logits[0, len(tokens) - 1]))
 

@@ -1,6 +1,7 @@
 """One module for each family of checkpoints."""
 
 from weights_convert.layouts import huggingface, vit_pytorch
+from weights_convert.layouts.catr import LAYOUT as CATR
 from weights_convert.layouts.dinov2 import LAYOUT as DINOV2
 from weights_convert.layouts.google import LAYOUT as GOOGLE
 from weights_convert.layouts.layout import Layout
@@ -22,6 +23,7 @@ LAYOUTS: dict[str, Layout] = {
         OPENAI_CLIP,
         vit_pytorch.VIT,
         vit_pytorch.SIMPLE_VIT,
+        CATR,
     )
 }
 

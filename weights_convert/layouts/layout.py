@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from vit_jax import InputError, ViTConfig
-from vit_jax.checkpoint import abstract_model, to_arrays
+from vit_jax import InputError
+from vit_jax.checkpoint import to_arrays
+from weights_convert.kinds import VIT, Kind
 from weights_convert.rules import Rule, expand
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -18,12 +20,13 @@ class Layout:
     """A family of checkpoints.
 
     rules:        what any member of the family has; a member has those of its config's parameters.
-    architecture: array shapes, image size if known -> ViTConfig's fields but num_heads, which arrays can't tell.
+    architecture: array shapes, image size if known -> the config's fields but num_heads, which arrays can't tell.
     marks:        names that every member's files have, by which the family is known.
     unused:       patterns of arrays that released files carry and the original image model does not use.
     spelling:     a file's name for an array -> the table's.
     exported_as:  the table's name, config -> the name that the original library loads.
     also_exported: config -> arrays that the original library wants and that hold nothing.
+    kind:         what its checkpoints become.
     """
 
     name: str
@@ -33,18 +36,24 @@ class Layout:
     marks: tuple[str, ...]
     unused: tuple[str, ...] = ()
     spelling: Callable[[str], str] = lambda name: name
-    exported_as: Callable[[str, ViTConfig], str] = lambda name, config: name
-    also_exported: Callable[[ViTConfig], Mapping[str, np.ndarray]] = lambda config: {}
+    exported_as: Callable[[str, Any], str] = lambda name, config: name
+    also_exported: Callable[[Any], Mapping[str, np.ndarray]] = lambda config: {}
+    kind: Kind = VIT
 
     @property
     def family(self) -> str:
         """Whose config files go with it: "hf", or its own name."""
         return self.name.partition("_")[0]
 
-    def rules_for(self, config: ViTConfig) -> list[Rule]:
-        """The rules of one member: one for each of its parameters. Raises InputError when there is none for one."""
-        targets = to_arrays(abstract_model(config))
-        having = (rule for rule in expand(self.rules, config.depth) if rule.target in targets and rule.when(config))
+    def rules_for(self, config: Any) -> list[Rule]:
+        """The rules of one member: one for each of its parameters.
+
+        Raises InputError when there is none for one, and for a config of another kind of model.
+        """
+        if not isinstance(config, self.kind.config):
+            raise InputError(f"the layout {self.name} is of a {self.kind.title}, which this is not")
+        targets = to_arrays(self.kind.abstract(config))
+        having = (rule for rule in expand(self.rules, targets) if rule.when(config))
         rules = [rule.settled(config) for rule in having]
         without = sorted(set(targets) - {rule.target for rule in rules})
         if without:
