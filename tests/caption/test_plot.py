@@ -35,6 +35,7 @@ def test_texts_stay_apart_and_the_figure_on_a_page(count, shape, tmp_path):
     assert width <= 8
     assert height <= 11
     assert_texts_apart(figure)
+    assert not any(axes.title.get_parse_math() for axes in figure.axes if axes.images)  # "$ 5 and $" is no formula
 
 
 def test_panels_are_the_picture_and_the_words_in_order():
