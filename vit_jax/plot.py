@@ -88,7 +88,7 @@ def plot_panels(
     figure = new_figure(whole + 0.65 * colour_bar, sum(tall) + above)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
     if titles:
-        figure.suptitle(titles, fontsize=FONT + 1)
+        figure.suptitle(titles, fontsize=FONT + 1, parse_math=False)  # a name with two $ is no formula
     axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": tall})
     for row, cells in enumerate(axes):
         for column, cell in enumerate(cells):
@@ -97,8 +97,8 @@ def plot_panels(
             if panel is None:
                 continue
             shown = image if panel.heat is None else overlay(image, upsample(panel.heat, (height, width)), alpha)
-            cell.imshow(np.asarray(shown).clip(0, 1), interpolation="none")
-            cell.set_title(_wrapped(panel.title, side), fontsize=FONT, pad=3)
+            cell.imshow(np.asarray(shown).clip(0, 1), interpolation="auto")  # smooth when it shrinks
+            cell.set_title(_wrapped(panel.title, side), fontsize=FONT, pad=3, parse_math=False)
     if colour_bar:
         _add_colour_bar(figure, axes)
     return figure
@@ -176,5 +176,6 @@ def plot_position_similarity(similarity: Float[Array | np.ndarray, "gh gw gh gw"
     bar.set_label("cosine similarity", fontsize=FONT)
     bar.ax.tick_params(labelsize=FONT)
     if title:
-        figure.suptitle(_wrapped(title, full_width), fontsize=FONT + 1, y=1 - 0.1 / full_height, va="top")
+        height = 1 - 0.1 / full_height
+        figure.suptitle(_wrapped(title, full_width), fontsize=FONT + 1, y=height, va="top", parse_math=False)
     return figure

@@ -23,6 +23,18 @@ KERNELS = {
 }
 
 
+def as_picture(image: Any) -> Image.Image:
+    """A PIL image, or uint8 array [height, width, 3], as a PIL image. Raises InputError when it is neither."""
+    if isinstance(image, (np.ndarray, jax.Array)):
+        array = np.asarray(image)
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
+            raise InputError(f"an image array is uint8 [height, width, 3], not {array.dtype} {array.shape}")
+        image = Image.fromarray(array)
+    if not isinstance(image, Image.Image):
+        raise InputError(f"not an image: {type(image).__name__}; give a PIL image or a uint8 array")
+    return image
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """How a picture becomes a model's input.
@@ -87,11 +99,4 @@ class Preprocess:
 
         Raises InputError when it is neither.
         """
-        if isinstance(image, (np.ndarray, jax.Array)):
-            array = np.asarray(image)
-            if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
-                raise InputError(f"an image array is uint8 [height, width, 3], not {array.dtype} {array.shape}")
-            image = Image.fromarray(array)
-        if not isinstance(image, Image.Image):
-            raise InputError(f"not an image: {type(image).__name__}; give a PIL image or a uint8 array")
-        return self.normalize(jnp.asarray(self.resize(image), jnp.float32) / 255)
+        return self.normalize(jnp.asarray(self.resize(as_picture(image)), jnp.float32) / 255)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.figures import assert_texts_apart
 from vit_jax import InputError, Preprocess
 from vit_jax.plot import (
     Panel,
@@ -21,7 +22,7 @@ RNG = np.random.default_rng(0)
 WIDE, TALL = RNG.uniform(size=(40, 90, 3)), RNG.uniform(size=(120, 50, 3))
 FIGURES = {
     "attention": lambda image: plot_attention(image, RNG.uniform(size=(3, 4)), title="cat 0.93"),
-    "heads": lambda image: plot_heads(image, RNG.uniform(size=(12, 3, 4)), title="a title of one line"),
+    "heads": lambda image: plot_heads(image, RNG.uniform(size=(12, 3, 4)), title="a title of $1 and $2"),
     "layers": lambda image: plot_layers(image, RNG.uniform(size=(24, 3, 4)), title="two\nlines"),
     "methods": lambda image: plot_methods(
         image, {name: RNG.uniform(size=(3, 4)) for name in ("relevance", "integrated_gradients", "rollout")}
@@ -43,20 +44,7 @@ def test_no_text_lies_over_other_text_or_past_the_edge(name, image, tmp_path):
     save_figure(figure, tmp_path / "f.png")
     with Image.open(tmp_path / "f.png") as opened:
         np.testing.assert_allclose(opened.size, 150 * figure.get_size_inches(), atol=1)
-    renderer = figure.canvas.get_renderer()
-    whole = figure.bbox
-    texts = [axes.title for axes in figure.axes] + list(figure.texts)
-    for axes in figure.axes:
-        if axes.axison:
-            texts += [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
-    boxes = [text.get_window_extent(renderer) for text in texts if text.get_text() and text.get_visible()]
-    assert boxes
-    for i, box in enumerate(boxes):
-        assert box.x0 >= -1
-        assert box.y0 >= -1
-        assert box.x1 <= whole.x1 + 1
-        assert box.y1 <= whole.y1 + 1
-        assert not any(box.shrunk(0.98, 0.98).overlaps(other) for other in boxes[i + 1 :])
+    assert_texts_apart(figure)
 
 
 def test_panels():

@@ -1,0 +1,94 @@
+"""A captioner's training transform: its parts against torchvision's figures, its draws by the generator alone."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tests.reference as reference
+from caption.preprocess import CaptionPreprocess
+from experiments.data.caption_augment import CaptionAugment, enhance, jitter, training_input, turn
+from vit_jax import InputError
+
+STILL = CaptionAugment(angles=(0,), brightness=(1.0, 1.0), contrast=(1.0, 1.0), saturation=(1.0, 1.0), flip=0.0)
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return np.load(reference.GOLDEN / "transforms.npz")
+
+
+@pytest.fixture(scope="module")
+def image(golden):
+    return Image.fromarray(golden["image"])
+
+
+@pytest.mark.parametrize(
+    "name", ["brightness_0.5", "brightness_1.3", "contrast_0.6", "contrast_1.5", "saturation_0.5", "saturation_1.4"]
+)
+def test_colours_are_torchvisions_on_pil(golden, image, name):
+    quality, factor = name.split("_")
+    np.testing.assert_array_equal(enhance(image, quality, float(factor)), golden[f"{name}_pil"])
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_turns_are_counter_clockwise_and_whole(image, degrees):
+    np.testing.assert_array_equal(turn(image, degrees), np.rot90(image, degrees // 90))
+    np.testing.assert_array_equal(turn(image, degrees), image.rotate(degrees, expand=True))  # what torchvision calls
+
+
+def test_nothing_drawn_is_the_validation_transform(image):
+    preprocess = CaptionPreprocess()
+    ours = training_input(image, preprocess, STILL, np.random.default_rng(0))
+    np.testing.assert_array_equal(ours, preprocess(image))
+    grey = image.convert("L")
+    np.testing.assert_array_equal(training_input(grey, preprocess, STILL, np.random.default_rng(0)), preprocess(grey))
+
+
+def test_the_generator_decides_alone(image):
+    preprocess = CaptionPreprocess(longest=40)
+    first, again, other = (
+        training_input(image, preprocess, CaptionAugment(), np.random.default_rng(s)) for s in (5, 5, 6)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert first.shape != other.shape or (first != other).any()
+    assert first.dtype == np.float32
+    assert -1 <= first.min() <= first.max() <= 1
+
+
+def test_turns_and_mirrors_come_as_often_as_they_should(image):
+    preprocess = CaptionPreprocess(longest=12)
+    settings = CaptionAugment(brightness=(1.0, 1.0), contrast=(1.0, 1.0), saturation=(1.0, 1.0))
+    kinds = [preprocess(x) for d in (0, 90, 180, 270) for x in (turn(image, d),)]
+    kinds += [kind[:, ::-1] for kind in kinds]
+    counts = np.zeros(8, int)
+    rng = np.random.default_rng(0)
+    for _ in range(800):
+        drawn = training_input(image, preprocess, settings, rng)
+        errors = [np.abs(drawn - kind).max() if kind.shape == drawn.shape else np.inf for kind in kinds]
+        assert min(errors) == 0
+        counts[np.argmin(errors)] += 1
+    assert 65 < counts.min() <= counts.max() < 135  # 100 each, 3.7 standard deviations
+
+
+def test_factors_stay_in_their_ranges():
+    rng = np.random.default_rng(0)
+    white = Image.new("RGB", (2, 2), (200, 200, 200))
+    settings = CaptionAugment(contrast=(1.0, 1.0), saturation=(1.0, 1.0))
+    levels = [jitter(white, settings, rng).getpixel((0, 0))[0] for _ in range(200)]
+    assert 100 <= min(levels) < 110
+    assert 245 < max(levels) <= 255
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"angles": (45,)}, "angles are some of 0, 90, 180 and 270 degrees"),
+        ({"angles": ()}, "angles are some of"),
+        ({"contrast": (1.5, 0.5)}, r"contrast is \(least, most\), from 0 up"),
+        ({"brightness": (-1.0, 1.0)}, "brightness is"),
+        ({"flip": 2.0}, "flip is a probability"),
+    ],
+)
+def test_wrong_settings(settings, message):
+    with pytest.raises(InputError, match=message):
+        CaptionAugment(**settings)
