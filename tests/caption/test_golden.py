@@ -115,6 +115,18 @@ def test_two_padded_images(model, use_positions, x64):
     np.testing.assert_array_equal(decoded.logits[:, :14].argmax(axis=-1), GOLDEN["b_argmax"])
 
 
+def test_float32():
+    """Some hundred layers of 24-bit products; the bound leaves room for another order of the sums."""
+    model = convert({name: array.astype(np.float32) for name, array in reference.catr_parameters().items()})
+    images, mask = reference.images(1, 1, 160, 224).astype(np.float32), np.ones((1, 160, 224), bool)
+    tokens = GOLDEN["tokens"][:1].astype(np.int32)
+    logits = jax.jit(lambda *a: a[0](*a[1:]))(model, images, mask, tokens, ~GOLDEN["caption_mask"][:1])
+    assert logits.dtype == jnp.float32
+    error = reference.relative_error(logits[0, :12, :64], GOLDEN["a_logits"])
+    print(f"float32: {error:.1e}")
+    assert error < 5e-5
+
+
 def test_there_and_back_is_exact(model):
     arrays = reference.catr_parameters()
     back = export(model, layout="catr")
