@@ -111,8 +111,8 @@ def optimizer(
         group: optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
         for group, rate in ((BACKBONE, backbone_learning_rate), (REST, learning_rate))
     }
-    return optax.chain(
-        optax.masked(optax.set_to_zero(), frozen),
+    return optax.chain(  # the trees are models, which optax would take for functions and call
+        optax.masked(optax.set_to_zero(), lambda params: frozen),
         clip_by_norm(max_norm),
-        optax.multi_transform(rules | {FROZEN: optax.set_to_zero()}, groups),
+        optax.multi_transform(rules | {FROZEN: optax.set_to_zero()}, lambda params: groups),
     )

@@ -9,26 +9,12 @@ import caption.model
 import tests.reference as reference
 from caption import cross_keys_values, decode_step, empty_cache, encode_with_attention
 from caption.model import decode_with_attention
-from caption.positions import EPS, SCALE, TEMPERATURE, sine_positions
+from caption.positions import sine_positions
+from tests.caption.positions import torch_positions
 from weights_convert import convert, export
 
 GOLDEN = np.load(reference.GOLDEN / "catr.npz")
 START, GREEDY_STEPS = 101, 12
-
-
-def torch_positions(mask, width):
-    """The reference's own positions. torch's float32 sine is 1 unit in the last place off the nearest value at times,
-    which no other library repeats, and 6e-8 here would hide everything below it."""
-    import torch
-
-    content, waves = torch.from_numpy(np.asarray(mask)), []
-    for axis in (1, 2):
-        at = content.cumsum(axis, dtype=torch.float32)
-        at = at / (at.narrow(axis, at.shape[axis] - 1, 1) + EPS) * SCALE
-        i = torch.arange(width // 2, dtype=torch.float32)
-        angle = at[..., None] / TEMPERATURE ** (2 * (i // 2) / (width // 2))
-        waves.append(torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=4).flatten(3))
-    return torch.cat(waves, dim=3).numpy()
 
 
 @pytest.fixture
@@ -127,6 +113,18 @@ def test_two_padded_images(model, use_positions, x64):
     close(decoded.logits[:, :14, :64], "b_logits")
     close(decoded.cross_attention[-1].mean(axis=1)[:, :14], "b_cross_last")
     np.testing.assert_array_equal(decoded.logits[:, :14].argmax(axis=-1), GOLDEN["b_argmax"])
+
+
+def test_float32():
+    """Some hundred layers of 24-bit products; the bound leaves room for another order of the sums."""
+    model = convert({name: array.astype(np.float32) for name, array in reference.catr_parameters().items()})
+    images, mask = reference.images(1, 1, 160, 224).astype(np.float32), np.ones((1, 160, 224), bool)
+    tokens = GOLDEN["tokens"][:1].astype(np.int32)
+    logits = jax.jit(lambda *a: a[0](*a[1:]))(model, images, mask, tokens, ~GOLDEN["caption_mask"][:1])
+    assert logits.dtype == jnp.float32
+    error = reference.relative_error(logits[0, :12, :64], GOLDEN["a_logits"])
+    print(f"float32: {error:.1e}")
+    assert error < 1e-5
 
 
 def test_there_and_back_is_exact(model):

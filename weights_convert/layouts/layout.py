@@ -51,7 +51,7 @@ class Layout:
         Raises InputError when there is none for one, and for a config of another kind of model.
         """
         if not isinstance(config, self.kind.config):
-            raise InputError(f"the layout {self.name} is of a {self.kind.title}, which this is not")
+            raise InputError(f"the layout {self.name} is one of {self.kind.title}s, and this model is none")
         targets = to_arrays(self.kind.abstract(config))
         having = (rule for rule in expand(self.rules, targets) if rule.when(config))
         rules = [rule.settled(config) for rule in having]
