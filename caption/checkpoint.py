@@ -10,6 +10,8 @@ from flax import nnx
 
 from caption.config import CaptionConfig, ResNetConfig
 from caption.model import CaptionTransformer
+from caption.preprocess import CaptionPreprocess
+from caption.tokenizer import FILE, Tokenizer
 from vit_jax import InputError
 from vit_jax.checkpoint import config_from as vit_config_from
 from vit_jax.checkpoint import read_card, read_weights, settings_from, write_model
@@ -37,18 +39,29 @@ def _config_from(stored: dict[str, Any]) -> CaptionConfig:
     kind = encoder.pop("kind")
     if kind not in ENCODERS:
         raise InputError(f"unknown encoder {kind!r}: one of {', '.join(ENCODERS)}")
-    return CaptionConfig(**settings_from(CaptionConfig, stored) | {"encoder": ENCODERS[kind](encoder)})
+    settings = settings_from(CaptionConfig, stored) | {"encoder": ENCODERS[kind](encoder)}
+    if "preprocess" in stored:
+        settings["preprocess"] = CaptionPreprocess(**settings_from(CaptionPreprocess, stored["preprocess"]))
+    return CaptionConfig(**settings)
 
 
-def save(model: CaptionTransformer, folder: str | os.PathLike, *, provenance: dict[str, Any] | None = None) -> None:
-    """Write a model to a folder as model.safetensors and config.json, whole or not at all.
+def save(
+    model: CaptionTransformer,
+    folder: str | os.PathLike,
+    *,
+    tokenizer: Tokenizer | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """Write a model to a folder as model.safetensors, config.json and its vocabulary, whole or not at all.
 
+    tokenizer: its vocabulary is written beside the weights, as vocab.txt; None leaves it to be found (BERT's).
     A saved model that is there already is replaced. Raises InputError when the folder holds something else, OSError
     when it can't be written.
     """
     config = asdict(model.config)
     config["encoder"]["kind"] = "resnet" if isinstance(model.config.encoder, ResNetConfig) else "vit"
-    write_model(folder, {"format": FORMAT, "config": config, "provenance": provenance or {}}, model)
+    card = {"format": FORMAT, "config": config, "provenance": provenance or {}}
+    write_model(folder, card, model, beside={} if tokenizer is None else {FILE: tokenizer.save})
 
 
 def load_card(folder: str | os.PathLike) -> CaptionCard:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from caption.preprocess import CaptionPreprocess
 from vit_jax import CONFIGS as VIT_CONFIGS
 from vit_jax import InputError, ViTConfig
 
@@ -65,6 +66,7 @@ class CaptionConfig:
     dropout: float = 0.1
     norm_eps: float = 1e-5  # torch's default
     embedding_eps: float = 1e-12  # of the norm after word + position, BERT's
+    preprocess: CaptionPreprocess = CaptionPreprocess()  # noqa: RUF009  it is frozen
 
     def __post_init__(self) -> None:
         for name in ("width", "num_heads", "mlp_dim", "decoder_layers", "head_width", "vocab_size", "max_positions"):

@@ -147,15 +147,26 @@ def save(
     write_model(folder, card, model)
 
 
-def write_model(folder: str | os.PathLike, card: dict[str, Any], model: nnx.Module) -> None:
-    """A model of any kind and its card as config.json, whole or not at all. Raises as save does."""
+def write_model(
+    folder: str | os.PathLike,
+    card: dict[str, Any],
+    model: nnx.Module,
+    *,
+    beside: Mapping[str, Callable[[Path], Any]] | None = None,
+) -> None:
+    """A model of any kind and its card as config.json, whole or not at all. Raises as save does.
+
+    beside: other files' names, and what writes each at a path.
+    """
     target = Path(folder)
     if target.exists() and not (target.is_dir() and ((target / CONFIG).is_file() or not any(target.iterdir()))):
         raise InputError(f"{folder}: exists and is no saved model; choose another folder")
     text = json.dumps(card, indent=1) + "\n"
-    with written_folder(folder) as beside:
-        write_safetensors(beside / WEIGHTS, to_arrays(model))
-        (beside / CONFIG).write_text(text)
+    with written_folder(folder) as made:
+        write_safetensors(made / WEIGHTS, to_arrays(model))
+        (made / CONFIG).write_text(text)
+        for name, write in (beside or {}).items():
+            write(made / name)
 
 
 def with_tuples(stored: dict[str, Any]) -> dict[str, Any]:
