@@ -21,15 +21,18 @@ TINY = dict(
 )
 
 
-def golden_parameters(family: str, name: str) -> dict[str, np.ndarray]:
-    """A reference model's state_dict, filled by the golden rule."""
-    shapes = json.loads((GOLDEN / f"{family}_state_dict.json").read_text())[name]
+def golden_parameters(family: str, name: str | None = None) -> dict[str, np.ndarray]:
+    """A reference model's state_dict, filled by the golden rule; a family of one model has no names."""
+    shapes = json.loads((GOLDEN / f"{family}_state_dict.json").read_text())
+    shapes = shapes if name is None else shapes[name]
     return {key: golden_array(key, tuple(shape)) for key, shape in shapes.items()}
 
 
 def golden_array(key: str, shape: tuple[int, ...]) -> np.ndarray:
     """One parameter by the golden rule: standard normal from the key's CRC, scaled by the kind of parameter."""
     x = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
+    if key.endswith("running_var"):
+        return 1 + 0.1 * np.abs(x)
     if len(shape) >= 2:
         return 0.1 * x if shape[0] == 1 else x / np.sqrt(np.prod(shape[1:]))
     return 1 + 0.1 * x if key.endswith("weight") else 0.1 * x
