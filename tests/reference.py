@@ -21,9 +21,10 @@ TINY = dict(
 )
 
 
-def golden_parameters(family: str, name: str) -> dict[str, np.ndarray]:
-    """A reference model's state_dict, filled by the golden rule."""
-    shapes = json.loads((GOLDEN / f"{family}_state_dict.json").read_text())[name]
+def golden_parameters(family: str, name: str | None = None) -> dict[str, np.ndarray]:
+    """A reference model's state_dict, filled by the golden rule; a family of one model has no names."""
+    shapes = json.loads((GOLDEN / f"{family}_state_dict.json").read_text())
+    shapes = shapes if name is None else shapes[name]
     return {key: golden_array(key, tuple(shape)) for key, shape in shapes.items()}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ["vit_jax", "caption", "weights_convert", "experiments"]
-MAY_IMPORT_TORCH = {"weights_convert/verify.py", "experiments/benchmark.py"}
+MAY_IMPORT_TORCH = {"weights_convert/verify.py", "experiments/benchmark.py", "experiments/peers/catr.py"}
 
 
 def imported(path: Path) -> set[str]:
@@ -32,6 +32,14 @@ def test_imports_run_one_way(package):
         assert not imported(path) & later, path
         if str(path.relative_to(ROOT)) not in MAY_IMPORT_TORCH:
             assert not imported(path) & {"torch", "torchvision", "tensorflow"}, path
+
+
+def test_only_the_benchmark_imports_the_peers():
+    """They need torch, which is no dependency; the benchmark imports them when asked to compare."""
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            if path.relative_to(ROOT).as_posix() != "experiments/benchmark.py":
+                assert not re.search(r"^\s*(from|import) .*\bpeers\b", path.read_text(), re.MULTILINE), path
 
 
 @pytest.mark.parametrize("package", PACKAGES)
