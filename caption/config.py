@@ -96,6 +96,22 @@ CONFIGS: dict[str, CaptionConfig] = {
     "vit_b16": CaptionConfig(
         encoder=replace(VIT_CONFIGS["B_16"], num_classes=0, dropout=0.0, attention_dropout=0.0), encoder_layers=0
     ),
+    # Small enough to learn made scenes of 64 pixels in minutes on a CPU.
+    "scenes": CaptionConfig(
+        encoder=ResNetConfig(
+            stage_depths=(1, 1), stage_widths=(16, 32), stem_width=16, expansion=2, dilated_last_stage=False
+        ),
+        width=96,
+        num_heads=4,
+        mlp_dim=192,
+        encoder_layers=1,
+        decoder_layers=2,
+        head_width=96,
+        vocab_size=32,
+        max_positions=16,
+        dropout=0.0,
+        preprocess=CaptionPreprocess(longest=64),
+    ),
     # Small enough to train on a CPU, from scratch.
     "mini": CaptionConfig(
         encoder=ResNetConfig(stage_depths=(1, 1, 1, 1), stage_widths=(16, 32, 64, 128), stem_width=16),

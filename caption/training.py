@@ -28,28 +28,32 @@ def caption_loss(
     *,
     ignore_token: int | None = None,
     label_smoothing: float = 0.0,
+    weights: Float[Array | np.ndarray, " b"] | None = None,
 ) -> Float[Array, ""]:
     """Mean cross-entropy of the next tokens, in nats.
 
     By default over every position, padding included, as the reference does: its positions after the end all ask for
     the padding token. ignore_token: positions that ask for this one do not count. label_smoothing: this share of the
-    target is spread evenly over the vocabulary (torch's definition).
+    target is spread evenly over the vocabulary (torch's definition). weights: 0 for texts that only fill the batch.
     """
     log_probs = jax.nn.log_softmax(logits, axis=-1)
     losses = -jnp.take_along_axis(log_probs, jnp.asarray(targets)[..., None], axis=-1)[..., 0]
     if label_smoothing:
         losses = (1 - label_smoothing) * losses - label_smoothing * log_probs.mean(axis=-1)
-    if ignore_token is None:
-        return losses.mean()
-    counts = jnp.asarray(targets) != ignore_token
-    return jnp.sum(losses, where=counts) / jnp.maximum(counts.sum(), 1)
+    counts = (
+        jnp.ones(losses.shape, losses.dtype) if weights is None else jnp.broadcast_to(weights[:, None], losses.shape)
+    )
+    if ignore_token is not None:
+        counts = counts * (jnp.asarray(targets) != ignore_token)
+    return (losses * counts).sum() / jnp.maximum(counts.sum(), 1)
 
 
-def parameter_groups(model: CaptionTransformer, *, frozen_stages: int = 1) -> dict[str, str]:
+def parameter_groups(model: CaptionTransformer, *, frozen_stages: int = 1, frozen_norms: bool = True) -> dict[str, str]:
     """Each parameter's group by its dotted name (see vit_jax.checkpoint): "backbone", "rest" or "frozen".
 
     Frozen are the four vectors of every frozen batch norm, the ResNet's stem and its first `frozen_stages` stages, 1 in
-    the reference; with 0 the stem learns too, as it must from scratch. A ViT encoder is "backbone" as a whole.
+    the reference; with 0 the stem learns too, as it must from scratch. Without frozen_norms the norms' scales and
+    biases learn, and only their stored means and variances stay. A ViT encoder is "backbone" as a whole.
     Raises InputError for more stages than there are.
     """
     encoder = model.config.encoder
@@ -61,7 +65,8 @@ def parameter_groups(model: CaptionTransformer, *, frozen_stages: int = 1) -> di
     def group(name: str) -> str:
         if not name.startswith("encoder."):
             return REST
-        if stages and (name.startswith(frozen) or ".norm." in name):
+        stored = (".norm.",) if frozen_norms else (".norm.mean", ".norm.var")
+        if stages and (name.startswith(frozen) or any(part in name for part in stored)):
             return FROZEN
         return BACKBONE
 
@@ -103,9 +108,10 @@ def optimizer(
     eps: float = 1e-8,
     max_norm: float = 0.1,
     frozen_stages: int = 1,
+    frozen_norms: bool = True,
 ) -> optax.GradientTransformation:
     """The reference's AdamW: what is frozen takes no part, the rest is clipped together, the backbone learns slower."""
-    groups = _by_leaf(model, parameter_groups(model, frozen_stages=frozen_stages))
+    groups = _by_leaf(model, parameter_groups(model, frozen_stages=frozen_stages, frozen_norms=frozen_norms))
     frozen = jax.tree.map(lambda group: group == FROZEN, groups)
     rules = {
         group: optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)

@@ -3,16 +3,18 @@
 import json
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from experiments.recipe import Recipe, from_dict
 from vit_jax import InputError
 from vit_jax.files import written_file
 
 FORMAT = "vit_jax_run/1"
+Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
@@ -63,26 +65,34 @@ def default_folder(name: str) -> Path:
     return folder
 
 
-def create(folder: Path, config: RunConfig) -> None:
-    """Make a run's folder with its config.json. Raises InputError when it exists and is not empty."""
+def create(folder: Path, config: Any, *, kind: str = FORMAT) -> None:
+    """Make a run's folder with its config.json, of a dataclass. Raises InputError when it exists and is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; give --resume to go on with that run, or another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    stored = {"format": FORMAT, "command": sys.argv[1:], "versions": _versions()} | asdict(config)
+    stored = {"format": kind, "command": sys.argv[1:], "versions": _versions()} | asdict(config)
     with written_file(folder / "config.json") as beside:
         beside.write_text(json.dumps(stored, indent=1) + "\n")
 
 
 def read(folder: Path) -> RunConfig:
-    """A run's config. Raises InputError when the folder is no run."""
+    """A fine-tuning run's config. Raises InputError when the folder is none."""
+
+    def built(stored: dict[str, Any]) -> RunConfig:
+        names = ("data", "data_dir", "val_fraction", "skip_corrupt", "weights")
+        return RunConfig(from_dict(stored["recipe"]), **{name: stored[name] for name in names})
+
+    return read_as(folder, FORMAT, built)
+
+
+def read_as(folder: Path, kind: str, built: Callable[[dict[str, Any]], Config]) -> Config:
+    """A run's config, of the format given, by what makes it of its JSON. Raises InputError when the folder is none."""
     path = folder / "config.json"
     try:
         stored: dict[str, Any] = json.loads(path.read_text())
-        if stored.pop("format") != FORMAT:
-            raise InputError(f"format is not {FORMAT}")
-        recipe = from_dict(stored["recipe"])
-        names = ("data", "data_dir", "val_fraction", "skip_corrupt", "weights")
-        return RunConfig(recipe, **{name: stored[name] for name in names})
+        if stored.pop("format") != kind:
+            raise InputError(f"format is not {kind}")
+        return built(stored)
     except FileNotFoundError as error:
         raise InputError(f"{folder}: no run to resume (no config.json); check the path") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,0 +1,153 @@
+"""Captioned pictures to batches: decoded, drawn on and padded in threads. A function of (seed, epoch, index) alone.
+
+Letters: B batch, H x W padded picture, T tokens.
+"""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import grain
+import numpy as np
+
+from caption.preprocess import CaptionPreprocess, pad_batch
+from caption.tokenizer import Tokenizer
+from experiments.data.caption_augment import CaptionAugment, training_input
+from experiments.data.captions import CaptionSet
+from experiments.data.pipeline import THREADS
+from experiments.data.scenes import SPLITS, scene
+
+
+class CaptionBatch(NamedTuple):
+    """images: [B, H, W, 3], normalised, 0 outside mask [B, H, W]; tokens: int32 [B, T]; weights: float32 [B]."""
+
+    images: np.ndarray
+    mask: np.ndarray
+    tokens: np.ndarray
+    weights: np.ndarray
+
+
+class Example(NamedTuple):
+    """A picture [h, w, 3] as the model takes it, and a caption's tokens [T]."""
+
+    image: np.ndarray
+    tokens: np.ndarray
+
+
+class Examples(Protocol):
+    """What a split gives to an epoch."""
+
+    def __len__(self) -> int: ...
+    def at(self, epoch: int, index: int) -> Example:
+        """One example of an epoch; -1 is validation, in which nothing is drawn."""
+        ...
+
+
+@dataclass(frozen=True)
+class Made:
+    """Made scenes, new ones in every epoch."""
+
+    split: str
+    count: int
+    seed: int
+    tokenizer: Tokenizer
+    preprocess: CaptionPreprocess
+    length: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def at(self, epoch: int, index: int) -> Example:
+        """The scene of that number in the epoch's stretch of the endless row."""
+        assert self.split in SPLITS
+        made = scene(self.seed, max(epoch, 0) * self.count + index, split=self.split, size=self.preprocess.longest)
+        tokens = self.tokenizer.encode_batch([made.caption], self.length).tokens[0]
+        return Example(self.preprocess.normalize(made.image), tokens)
+
+
+class Captioned:
+    """Pictures of a CaptionSet, one example for each caption; small ones are kept decoded within a budget of bytes."""
+
+    def __init__(
+        self,
+        captions: CaptionSet,
+        tokenizer: Tokenizer,
+        preprocess: CaptionPreprocess,
+        augment: CaptionAugment,
+        *,
+        length: int,
+        seed: int,
+        budget: int,
+    ):
+        self.captions, self.preprocess, self.augment, self.seed = captions, preprocess, augment, seed
+        self.pairs = captions.pairs()
+        texts = [text for _, text in self.pairs]
+        self.tokens = tokenizer.encode_batch(texts, length, truncate=True).tokens
+        self._kept: dict[int, np.ndarray] = {}
+        self._left, self._lock = budget, threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def at(self, epoch: int, index: int) -> Example:
+        """A caption and its picture, drawn on by (seed, epoch, index); as it is in validation."""
+        picture = self.pairs[index][0]
+        if epoch < 0:
+            return Example(self.picture(picture), self.tokens[index])
+        rng = np.random.default_rng([self.seed, epoch, index])
+        drawn = training_input(self.captions.open(picture), self.preprocess, self.augment, rng)
+        return Example(drawn, self.tokens[index])
+
+    def picture(self, index: int) -> np.ndarray:
+        """A picture as the model takes it, kept where the budget allows."""
+        image = self._kept.get(index)
+        if image is None:
+            image = self.preprocess(self.captions.open(index))
+            with self._lock:
+                if index not in self._kept and image.nbytes <= self._left:
+                    self._left -= image.nbytes
+                    self._kept[index] = image
+        return image
+
+
+class _Epoch:
+    """One epoch of a split as a random-access source."""
+
+    def __init__(self, examples: Examples, epoch: int):
+        self.examples, self.epoch = examples, epoch
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> tuple[Example]:
+        return (self.examples.at(self.epoch, int(index)),)
+
+
+def caption_batches(
+    examples: Examples, batch_size: int, size: tuple[int, int], *, seed: int = 0, epoch: int = -1, start: int = 0
+) -> Iterator[CaptionBatch]:
+    """The batches of an epoch from batch `start` on, shuffled by (seed, epoch); in order where the epoch is -1.
+
+    Every example once; the last batch is filled up with rows of weight 0. size: (H, W) of every batch.
+    """
+    order = grain.MapDataset.source(_Epoch(examples, epoch))
+    if epoch >= 0:
+        order = order.shuffle(seed=int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(2 * batch_size, THREADS))
+    rows: list[Example] = []
+    for (example,) in order[start * batch_size :].to_iter_dataset(options):
+        rows.append(example)
+        if len(rows) == batch_size:
+            yield _batch(rows, batch_size, size)
+            rows = []
+    if rows:
+        yield _batch(rows, batch_size, size)
+
+
+def _batch(rows: list[Example], batch_size: int, size: tuple[int, int]) -> CaptionBatch:
+    weights = np.zeros(batch_size, np.float32)
+    weights[: len(rows)] = 1
+    rows = rows + [rows[0]] * (batch_size - len(rows))
+    images, mask = pad_batch([row.image for row in rows], size)
+    return CaptionBatch(images, mask, np.stack([row.tokens for row in rows]), weights)
