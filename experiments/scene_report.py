@@ -60,14 +60,15 @@ def pointing(scenes: list[Scene], maps: list[list[tuple[str, np.ndarray]]]) -> P
 
 
 def report(model: CaptionTransformer, tokenizer: Tokenizer, folder: Path, *, seed: int, length: int) -> dict[str, Any]:
-    """Write the figures of a few held-out scenes and say how well nouns' maps point, by decoder layer."""
+    """Say how well nouns' maps point, by decoder layer, and write figures of a few held-out scenes by the best one."""
     scenes = held_out(seed, 256, model.config.preprocess.longest)
-    answers: dict[str, Any] = {}
+    layers = range(model.config.decoder_layers)
+    maps = [word_maps(model, tokenizer, scenes, length, layer=layer) for layer in layers]
+    found = [pointing(scenes, words) for words in maps]
+    answers = {f"layer {layer}": found[layer]._asdict() for layer in layers}
+    best = maps[max(layers, key=lambda layer: found[layer].hits)]
     folder.mkdir(exist_ok=True)
-    for layer in range(model.config.decoder_layers):
-        maps = word_maps(model, tokenizer, scenes, length, layer=layer)
-        answers[f"layer {layer}"] = pointing(scenes, maps)._asdict()
     for index in range(FIGURES):
-        figure = plot_caption(scenes[index].image, maps[index], scenes[index].caption)
+        figure = plot_caption(scenes[index].image, best[index], scenes[index].caption)
         save_figure(figure, folder / f"scene_{index}.png")
     return answers

@@ -367,7 +367,7 @@ def _report(folder: Path, config: CaptionRun, outcome: Any, began: float) -> int
                 f"a noun's map ({layer}) peaks inside its object for {told['hits']:.3f} of {told['nouns']} nouns in "
                 f"held-out scenes; a random pixel for {told['chance']:.3f}"
             )
-        print(f"  {folder}/words/   a map for every word of a few scenes")
+        print(f"  {folder}/words/   a map for every word of a few scenes, of the layer that points best")
     print(f"done in {time.monotonic() - began:.0f} s; {folder}/best/ is the captioner: caption your own pictures with")
     print(f"  python -m experiments.caption --weights {folder} FOLDER --out DIR")
     return 0

@@ -6,7 +6,7 @@ Letters: B batch, H x W padded picture, T tokens.
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -35,10 +35,14 @@ class Example(NamedTuple):
     tokens: np.ndarray
 
 
+@runtime_checkable
 class Examples(Protocol):
     """What a split gives to an epoch."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """How many examples an epoch has."""
+        ...
+
     def at(self, epoch: int, index: int) -> Example:
         """One example of an epoch; -1 is validation, in which nothing is drawn."""
         ...

@@ -1,0 +1,169 @@
+"""Training captioners: a few steps on made scenes and on a table, stopped, resumed, and what can't be trained."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import caption
+from caption.tokenizer import load_tokenizer
+from experiments import train_caption
+from experiments.caption_recipe import RECIPES, from_dict, rates
+from experiments.data.caption_pipeline import Made, caption_batches
+from experiments.data.scenes import scene
+from experiments.scene_report import pointing
+from experiments.train_caption import main
+from experiments.training.metrics import read_metrics
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(train_caption, "SCENES_PER_EPOCH", 12)
+    monkeypatch.setattr(train_caption, "SCENES_HELD_OUT", 6)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("table")
+    with open(folder / "captions.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "caption"])
+        for index in range(10):
+            made = scene(0, index)
+            Image.fromarray(made.image).resize((48 + index, 40)).save(folder / f"{index}.png")
+            rows.writerow([f"{index}.png", made.caption])
+    return folder
+
+
+def flags(*more):
+    return ["--batch-size", "4", "--epochs", "2", "--warmup-epochs", "0", *more]
+
+
+def test_scenes_by_command_and_resumed_to_the_same_end(few, tmp_path, capsys, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main(flags("--out", str(whole))) == 0
+    out = capsys.readouterr().out
+    assert "peaks inside its object for" in out
+    assert {p.name for p in (whole / "words").iterdir()} == {f"scene_{i}.png" for i in range(4)}
+    told = json.loads((whole / "pointing.json").read_text())
+    assert 0 <= told["layer 1"]["hits"] <= 1
+    model = caption.load(whole / "best")
+    assert load_tokenizer(whole / "best", vocab_size=model.config.vocab_size).decode([2, 7, 3])
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*arguments):
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_caption, "_measures", stop)
+        with pytest.raises(Stopped):
+            main(flags("--out", str(broken)))
+    assert main(["--resume", str(broken)]) == 0
+    assert main(["--resume", str(broken)]) == 0  # a finished run changes nothing
+    ours, theirs = (caption.load(folder / "best") for folder in (whole, broken))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    records = [[r for r in read_metrics(f / "metrics.jsonl") if "val_loss" in r] for f in (whole, broken)]
+    assert [[r["val_loss"], r["val_exact"]] for r in records[0]] == [
+        [r["val_loss"], r["val_exact"]] for r in records[1]
+    ]
+
+
+def test_a_table_by_cider_from_its_own_words(table, tmp_path, capsys):
+    out = tmp_path / "run"
+    small = ["--model", "scenes", "--longest", "40", "--max-length", "14", "--vocabulary", "build"]
+    assert main(flags("--data", str(table), "--out", str(out), "--best-by", "cider", *small)) == 0
+    assert "8 training and 2 validation images, 8 training captions" in capsys.readouterr().out
+    record = next(r for r in read_metrics(out / "metrics.jsonl") if "val_cider" in r)
+    assert np.isfinite(record["val_cider"])
+    assert caption.load(out / "best").config.preprocess.longest == 40
+    again = ["--weights", str(out / "best"), "--vocabulary", str(out / "vocab.txt"), "--max-length", "14"]
+    assert main(flags("--data", str(table), "--out", str(tmp_path / "more"), "--recipe", "small", *again)) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "huge"], "unknown captioner 'huge': one of catr"),
+        (["--max-length", "40"], "captions of 40 tokens need 39 positions, and the model has 16"),
+        (["--data", "nowhere"], "nowhere: no such file or folder"),
+        (["--resume"], "--resume needs the run's folder"),
+        (["--weights", "{tmp}/none"], "none"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments, message, few, tmp_path, capsys):
+    arguments = [a.replace("{tmp}", str(tmp_path)) for a in arguments]
+    out = [] if "--resume" in arguments else ["--out", str(tmp_path / "run")]
+    assert main([*arguments, *out]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.strip().count("\n") == 0
+
+
+def test_another_vocabulary_than_the_weights(table, few, tmp_path, capsys):
+    assert main(flags("--out", str(tmp_path / "a"))) == 0
+    (tmp_path / "v.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nred\n")
+    arguments = ["--data", str(table), "--weights", str(tmp_path / "a" / "best"), "--max-length", "14"]
+    assert main([*arguments, "--vocabulary", str(tmp_path / "v.txt"), "--out", str(tmp_path / "b")]) == 2
+    assert "5 WordPieces, and the model has" in capsys.readouterr().err
+
+
+def test_recipes_there_and_back():
+    for recipe in RECIPES.values():
+        assert from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+    step = rates(RECIPES["catr"], 1e-4, 10)
+    np.testing.assert_allclose([step(0), step(199), step(200)], [1e-4, 1e-4, 1e-5], rtol=1e-6)
+
+
+def test_batches_go_on_from_any_batch():
+    model = caption.CONFIGS["scenes"]
+    tokenizer = load_tokenizer_of_scenes()
+    made = Made("train", 10, 0, tokenizer, model.preprocess, 14)
+    whole = list(caption_batches(made, 4, (64, 64), seed=1, epoch=2))
+    rest = list(caption_batches(made, 4, (64, 64), seed=1, epoch=2, start=1))
+    assert [batch.weights.sum() for batch in whole] == [4, 4, 2]
+    for one, other in zip(whole[1:], rest, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+    other = next(caption_batches(made, 4, (64, 64), seed=1, epoch=3))
+    assert not np.array_equal(other.images, whole[0].images)
+
+
+def load_tokenizer_of_scenes():
+    import tempfile
+    from pathlib import Path
+
+    from caption.tokenizer import build_vocabulary
+    from experiments.data.scenes import captions
+
+    with tempfile.TemporaryDirectory() as folder:
+        return build_vocabulary(captions("train"), Path(folder) / "vocab.txt")
+
+
+def test_pointing_counts_peaks_inside_objects():
+    scenes = [scene(3, index) for index in range(20)]
+    right, wrong = [], []
+    for made in scenes:
+        words = [("", np.zeros((8, 8), np.float32)) for _ in made.caption.split()]
+        inside, outside = list(words), list(words)
+        for place, region in made.regions.items():
+            cells = region.reshape(8, 8, 8, 8).mean(axis=(1, 3)).astype(np.float32)
+            inside[place], outside[place] = ("", cells), ("", -cells)
+        right.append(inside)
+        wrong.append(outside)
+    assert pointing(scenes, right).hits > 0.95
+    assert pointing(scenes, wrong).hits < 0.05
+    assert 0 < pointing(scenes, right).chance < 0.2
+
+
+@pytest.mark.slow
+def test_no_arguments_learn_held_out_scenes(tmp_path, capsys):
+    """As the README has it: at least 95 % of captions exact, on scenes whose captions were never shown."""
+    assert main(["--out", str(tmp_path / "run")]) == 0
+    best = max(r["val_exact"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "val_exact" in r)
+    assert best >= 0.95
+    told = json.loads((tmp_path / "run" / "pointing.json").read_text())
+    assert max(layer["hits"] for layer in told.values()) > 5 * told["layer 0"]["chance"]
