@@ -179,8 +179,9 @@ def load_pretrained(
         return kind.load(path, image_size, num_classes)
     if str(name_or_path) != str(path) and str(name_or_path) in RELEASES:
         release = RELEASES[str(name_or_path)]
-        named = dict(layout=release.layout, name=release.architecture)
-        return convert(path, **named, image_size=image_size, num_classes=num_classes)
+        return convert(
+            path, layout=release.layout, name=release.architecture, image_size=image_size, num_classes=num_classes
+        )
     if not path.exists():
         release_of(str(name_or_path))
     return convert(path, image_size=image_size, num_classes=num_classes)
