@@ -1,54 +1,36 @@
 """python -m experiments.benchmark explain: what looking inside costs, as multiples of the plain forward pass.
 
-The programs compared take turns in one process, round by round, so that a noisy machine disturbs them alike; a ratio is
-taken within each round, and its median and spread over the rounds are told.
+`benchmark caption` is in benchmark_caption.py, how both are measured in timing.py.
 """
 
 import argparse
-import json
-import platform
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
-from experiments import runtime
+from experiments import benchmark_caption, runtime
+from experiments.timing import alternating, machine, ratio_table, write_report
 from vit_jax import CONFIGS, InputError, VisionTransformer, forward_with_attention, relevance
 from vit_jax.cli import Parser, image_size, positive_int
 from vit_jax.errors import one_line_errors
-from vit_jax.files import written_file
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m experiments.benchmark", description="Measure speed, as ratios within one run.")
-    parser.add_argument("what", choices=("explain",))
-    parser.add_argument("--model", default="B_16", help="a named architecture, with random weights")
-    parser.add_argument("--image-size", type=image_size, metavar="N|HxW")
-    parser.add_argument("--batch-size", type=positive_int, default=1)
-    parser.add_argument("--classes", type=positive_int, default=10, help="targets in the last row")
-    parser.add_argument("--rounds", type=positive_int, default=7)
-    parser.add_argument("--out", help="folder for benchmark_explain.json and .md")
+    commands = parser.add_subparsers(dest="what", required=True)
+    explain = commands.add_parser("explain", help="looking inside, beside the plain forward pass")
+    explain.add_argument("--model", default="B_16", help="a named architecture, with random weights")
+    explain.add_argument("--image-size", type=image_size, metavar="N|HxW")
+    explain.add_argument("--batch-size", type=positive_int, default=1)
+    explain.add_argument("--classes", type=positive_int, default=10, help="targets in the last row")
+    explain.add_argument("--rounds", type=positive_int, default=7)
+    explain.add_argument("--out", help="folder for benchmark_explain.json and .md")
+    benchmark_caption.add_flags(commands.add_parser("caption", help="captions, beside CATR in PyTorch"))
     return parser
-
-
-def alternating(programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of every program in every round, all programs once a round, after one run each to compile."""
-    for program in programs.values():
-        jax.block_until_ready(program())
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for number in range(rounds):
-        names = list(programs) if number % 2 == 0 else list(programs)[::-1]
-        for name in names:
-            start = time.perf_counter()
-            jax.block_until_ready(programs[name]())
-            seconds[name].append(time.perf_counter() - start)
-        print(f"round {number + 1}/{rounds}", file=sys.stderr, flush=True)
-    return {name: np.array(values) for name, values in seconds.items()}
 
 
 def explain_programs(model: VisionTransformer, images: Any, classes: int) -> dict[str, Callable[[], Any]]:
@@ -66,36 +48,8 @@ def explain_programs(model: VisionTransformer, images: Any, classes: int) -> dic
     }
 
 
-def ratio_table(seconds: dict[str, np.ndarray]) -> str:
-    """Markdown: median seconds, and the median, least and greatest ratio to the first program."""
-    base = next(iter(seconds.values()))
-    lines = ["| program | median s | times the forward pass | least | greatest |", "|---|---|---|---|---|"]
-    for name, values in seconds.items():
-        ratios = values / base
-        lines.append(
-            f"| {name} | {np.median(values):.4f} | {np.median(ratios):.2f} | {ratios.min():.2f} | {ratios.max():.2f} |"
-        )
-    return "\n".join(lines)
-
-
-def machine() -> dict[str, str]:
-    """What a figure must be read with: the device, its cores, and the versions."""
-    import os
-
-    import flax
-    import jaxlib
-
-    device = jax.devices()[0]
-    versions = f"jax {jax.__version__}, jaxlib {jaxlib.__version__}, flax {flax.__version__}"
-    kind = f"{device.device_kind}, {os.cpu_count()} cores, {platform.machine()}"
-    return {"device": kind, "versions": f"Python {platform.python_version()}, {versions}"}
-
-
-@one_line_errors
-def main(argv: list[str] | None = None) -> int:
-    """Run the command: 0 done, 2 a wrong input."""
-    args = _parser().parse_args(argv)
-    runtime.configure()
+def run_explain(args: argparse.Namespace) -> int:
+    """Measure, and print the table."""
     if args.model not in CONFIGS:
         raise InputError(f"unknown model {args.model!r}: one of {', '.join(CONFIGS)}")
     config = CONFIGS[args.model]
@@ -108,17 +62,19 @@ def main(argv: list[str] | None = None) -> int:
     text = (
         f"{args.model} at {size}, batch {args.batch_size}, {args.rounds} rounds; {about['device']}; {about['versions']}"
     )
-    text += "\n\n" + ratio_table(seconds)
+    text += "\n\n" + ratio_table(seconds, "the forward pass")
     print(text)
     if args.out:
-        folder = Path(args.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        stored = about | {"arguments": vars(args), "seconds": {k: v.tolist() for k, v in seconds.items()}}
-        with written_file(folder / "benchmark_explain.json") as beside:
-            beside.write_text(json.dumps(stored) + "\n")
-        with written_file(folder / "benchmark_explain.md") as beside:
-            beside.write_text(text + "\n")
+        write_report(args.out, "benchmark_explain", text, about | {"arguments": vars(args)}, seconds)
     return 0
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Run the command: 0 done, 2 a wrong input."""
+    args = _parser().parse_args(argv)
+    runtime.configure()
+    return run_explain(args) if args.what == "explain" else benchmark_caption.run(args)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from experiments import runtime
-from experiments.data.folder import image_files
 from experiments.data.images import CorruptImageError, open_rgb
 from experiments.explain_evaluate import evaluate
 from experiments.maps import METHODS, checked_options, chosen_methods, compiled, head_rows, options_of
 from experiments.models import open_model
+from experiments.pictures import pictures_in
 from vit_jax import InputError, ModelCard, VisionTransformer, position_similarity, to_grid
 from vit_jax.cli import Parser, image_size, positive_int
 from vit_jax.errors import one_line_errors
@@ -68,28 +68,6 @@ def targets_of(given: list[str] | None, card: ModelCard) -> list[int] | None:
             known = f", or by name: {', '.join(card.class_names[:8])} ..." if card.class_names else ""
             raise InputError(f"no class {name!r}: they are 0 to {card.config.num_classes - 1}{known}")
     return list(dict.fromkeys(numbers))
-
-
-def pictures_in(given: Sequence[str]) -> list[tuple[Path, Path, bool]]:
-    """(file, where its results go below --out, whether it was named itself) for files and folders.
-
-    Raises InputError for a file that is not there, a folder without pictures, and two results of one name.
-    """
-    found: list[tuple[Path, Path, bool]] = []
-    for name in given:
-        path = Path(name)
-        if path.is_dir():
-            found += [(file, file.relative_to(path), False) for file in image_files(path)]
-        elif path.is_file():
-            found.append((path, Path(path.name), True))
-        else:
-            raise InputError(f"{name}: no such file")
-    stems = [result.with_suffix("") for _, result, _ in found]
-    twice = {stem for stem in stems if stems.count(stem) > 1}
-    results = [(f, stem if stem not in twice else r, n) for (f, r, n), stem in zip(found, stems, strict=True)]
-    if len({result for _, result, _ in results}) < len(results):
-        raise InputError("two pictures have the same name; give them in separate calls")
-    return results
 
 
 class Opened(NamedTuple):

@@ -61,9 +61,11 @@ def starting_model(
 
 
 def _weighted(name: str | None, weights: str, num_classes: int, image_size: Any) -> VisionTransformer:
-    path = locate(weights)
     if not Path(weights).exists() and weights in RELEASES:
-        name = name or weights
+        if RELEASES[weights].architecture not in CONFIGS:
+            raise InputError(f"{weights}: no image model, so it can't be trained on classes; give another --weights")
+        name = name or RELEASES[weights].architecture
+    path = locate(weights)
     if path.is_file() or weights.startswith("hf:"):
         return convert(path, name=name, image_size=image_size, num_classes=num_classes)
     folder = model_folder(path)

@@ -18,7 +18,8 @@ from vit_jax.config import pair
 from weights_convert.companions import Companion, preprocess_with
 
 VIT_TOLD = ("patch_size", "width", "depth", "mlp_dim", "in_channels")
-CAPTION_TOLD = tuple(f.name for f in fields(caption.CaptionConfig) if f.name not in ("num_heads", "dropout"))
+CAPTION_UNTOLD = ("num_heads", "dropout", "preprocess")  # no array tells these
+CAPTION_TOLD = tuple(f.name for f in fields(caption.CaptionConfig) if f.name not in CAPTION_UNTOLD)
 HEADS_OF_WIDTH = {1152: 16}  # SigLIP's so400m has heads of 72; elsewhere a head is 64 wide
 CATR_HEAD = 32  # wide
 

@@ -23,14 +23,16 @@ from weights_convert.kinds import kind_of_saved
 
 OFFLINE = "VIT_JAX_OFFLINE"
 LUKEMELAS = "https://github.com/lukemelas/PyTorch-Pretrained-ViT/releases/download/0.0.2"
+CATR = "https://github.com/saahiluppal/catr/releases/download"
 NEVER_RELEASED = {"L_16": "L_16_imagenet1k"}
 
 
 @dataclass(frozen=True)
 class Release:
-    """A released file. name: also the architecture's in vit_jax.CONFIGS, which has image size and classes.
+    """A released file.
 
-    sha256: the content's, where it is known; else what the first download had counts.
+    sha256:  the content's, where it is known; else what the first download had counts.
+    trained: the named architecture that it is trained weights of; "" where that has the release's own name.
     """
 
     name: str
@@ -38,6 +40,12 @@ class Release:
     layout: str
     licence: str
     sha256: str | None = None
+    trained: str = ""
+
+    @property
+    def architecture(self) -> str:
+        """The name in vit_jax.CONFIGS, which has image size and classes, or in caption.CONFIGS."""
+        return self.trained or self.name
 
     @property
     def file(self) -> str:
@@ -55,6 +63,13 @@ RELEASES: dict[str, Release] = {
         "B_32_imagenet1k",
         "L_16_imagenet1k",
         "L_32_imagenet1k",
+    )
+} | {
+    name: Release(name, f"{CATR}/{path}", "catr", "Apache-2.0", trained="catr")
+    for name, path in (
+        ("catr_v1", "0.1/weights_9348032.pth"),
+        ("catr_v2", "0.2/weight389123791.pth"),
+        ("catr_v3", "0.2/weight493084032.pth"),
     )
 }
 
@@ -164,7 +179,9 @@ def load_pretrained(
         return kind.load(path, image_size, num_classes)
     if str(name_or_path) != str(path) and str(name_or_path) in RELEASES:
         release = RELEASES[str(name_or_path)]
-        return convert(path, layout=release.layout, name=release.name, image_size=image_size, num_classes=num_classes)
+        return convert(
+            path, layout=release.layout, name=release.architecture, image_size=image_size, num_classes=num_classes
+        )
     if not path.exists():
         release_of(str(name_or_path))
     return convert(path, image_size=image_size, num_classes=num_classes)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import caption
 import tests.reference as reference
 from tests.server import Server
 from vit_jax import CONFIGS, InputError, save
@@ -31,9 +32,15 @@ def released(tmp_path, monkeypatch):
 
 
 def test_every_release_is_a_named_architecture():
-    assert set(RELEASES) <= set(CONFIGS)
     for name, release in RELEASES.items():
-        assert re.fullmatch(rf"https://github\.com/lukemelas/.*/0\.0\.2/{name}\.pth", release.address)
+        if name.startswith("catr"):
+            assert release.architecture in caption.CONFIGS
+            assert re.fullmatch(r"https://github\.com/saahiluppal/catr/.*/0\.[12]/weights?_?\d+\.pth", release.address)
+        else:
+            assert release.architecture == name
+            assert name in CONFIGS
+            assert re.fullmatch(rf"https://github\.com/lukemelas/.*/0\.0\.2/{name}\.pth", release.address)
+    assert len({release.file for release in RELEASES.values()}) == len(RELEASES)  # they share one cache
     with pytest.raises(InputError, match="L_16 was never released; L_16_imagenet1k was"):
         load_pretrained("L_16")
     with pytest.raises(InputError, match="no released checkpoint 'B_17': one of B_16, B_32"):
@@ -54,6 +61,26 @@ def test_fetched_once_and_hashed(released, capsys):
     (cache / "B_16.pth").write_bytes(bytes(content))
     with pytest.raises(InputError, match=r"its SHA-256 is not .*; delete the file"):
         load_pretrained("B_16")
+
+
+def test_a_captioner_by_name(released, monkeypatch, tmp_path):
+    """It is held against the architecture that its release names."""
+    import torch
+
+    from tests.weights_convert.test_catr import small_arrays
+
+    server, cache = released
+    arrays = small_arrays()
+    torch.save({"model": {name: torch.from_numpy(array) for name, array in arrays.items()}}, tmp_path / "catr.pth")
+    server.files["/catr.pth"] = (tmp_path / "catr.pth").read_bytes()
+    monkeypatch.setitem(RELEASES, "catr_v1", replace(RELEASES["catr_v1"], address=f"{server.address}/catr.pth"))
+    with pytest.raises(InputError, match="another architecture than catr"):
+        load_pretrained("catr_v1")
+    monkeypatch.setitem(caption.CONFIGS, "catr", convert(arrays, num_heads=2).config)
+    model = load_pretrained("catr_v1")
+    assert isinstance(model, caption.CaptionTransformer)
+    assert model.config.num_heads == 2
+    assert (cache / "catr.pth.sha256").exists()
 
 
 def test_a_known_hash_counts_from_the_first(released):
@@ -109,5 +136,7 @@ def test_fine_tuning_takes_a_release_by_name(released):
 
     model = starting_model(name=None, weights="B_16", num_classes=3, image_size=None, dropout=None, seed=0)
     assert model.config.num_classes == 3
+    with pytest.raises(InputError, match="catr_v1: no image model"):
+        starting_model(name=None, weights="catr_v1", num_classes=3, image_size=None, dropout=None, seed=0)
     with pytest.raises(InputError, match="L_16 was never released"):
         starting_model(name=None, weights="L_16", num_classes=3, image_size=None, dropout=None, seed=0)

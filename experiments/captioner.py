@@ -1,0 +1,218 @@
+"""A captioner ready for use: a model with its vocabulary, pictures made ready for it, captions and their words' maps.
+
+Letters: B batch, h x w the model's input, H x W a picture, K captions of an image, T text tokens, V vocabulary.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image
+
+import caption
+from caption.attention import WordMaps, content_of, maps_of_words, word_attention
+from caption.plot import LARGEST
+from caption.preprocess import PaddedBatch, pad_batch
+from caption.tokenizer import FILE, Tokenizer, load_tokenizer
+from experiments.models import model_folder
+from vit_jax import InputError, ViTConfig
+from vit_jax.checkpoint import to_arrays
+from weights_convert import load_pretrained
+from weights_convert.kinds import CAPTION, kind_of_saved
+from weights_convert.pretrained import RELEASES
+from weights_convert.vocabulary import find_tokenizer
+
+METHODS = ("attention", "relevance")
+BERT_SIZE = caption.CONFIGS["catr"].vocab_size
+STEP = 8  # texts for relevance, which is compiled for every length, are filled up to a multiple of this
+
+
+@dataclass(frozen=True)
+class Search:
+    """How captions are looked for, as caption.generate takes it."""
+
+    max_length: int
+    num_beams: int = 1
+    n_best: int = 1
+    length_penalty: float = 0.0
+    no_repeat_ngram: int = 0
+
+
+@dataclass(frozen=True)
+class Look:
+    """Which map every word has. layer and head are of the method attention; head None is their mean."""
+
+    method: str = "attention"
+    layer: int = -1
+    head: int | None = None
+
+
+class Ready(NamedTuple):
+    """A picture made ready. pixels: normalised, at the model's scale; shown: what the model sees, at most LARGEST."""
+
+    pixels: Float32[np.ndarray, "h w 3"]
+    shown: UInt8[np.ndarray, "H W 3"]
+
+
+class Told(NamedTuple):
+    """A caption and its natural log-probability, summed over its tokens."""
+
+    caption: str
+    log_probability: float
+
+
+class Answer(NamedTuple):
+    """What a captioner says of a picture: captions, best first, and the best one's words with their maps, if asked."""
+
+    captions: list[Told]
+    words: WordMaps
+
+
+def open_captioner(
+    weights: str, *, vocabulary: str | None = None, cache: str | None = None
+) -> tuple[caption.CaptionTransformer, Tokenizer]:
+    """A caption model and its vocabulary: a saved folder or a run's, a foreign checkpoint, hf:owner/name or a release.
+
+    vocabulary: a file; else the folder's own vocab.txt, else BERT's, from the cache or fetched. Raises InputError in
+    one line for what is no captioner, and for a vocabulary that is not of the model's size.
+    """
+    path = Path(weights)
+    if not path.exists() and weights in RELEASES and RELEASES[weights].architecture not in caption.CONFIGS:
+        raise InputError(f"{weights}: an image model; captions need a captioner, as {_released()}")
+    folder = model_folder(path) if path.is_dir() else None
+    if folder is not None and kind_of_saved(folder) not in (None, CAPTION):
+        raise InputError(f"{folder}: an image model; captions need a captioner, as {_released()}")
+    model = load_pretrained(weights if folder is None else folder, cache=cache)
+    if not isinstance(model, caption.CaptionTransformer):
+        raise InputError(f"{weights}: an image model; captions need a captioner, as {_released()}")
+    size = model.config.vocab_size
+    if vocabulary is not None:
+        return model, load_tokenizer(vocabulary, vocab_size=size)
+    if folder is not None and (folder / FILE).is_file():
+        return model, load_tokenizer(folder, vocab_size=size)
+    if size != BERT_SIZE:
+        raise InputError(f"{weights}: its {size} words are not BERT's and no {FILE} is beside it; give --vocabulary")
+    return model, find_tokenizer(vocab_size=size, cache=cache)
+
+
+def _released() -> str:
+    return " or ".join(name for name, release in RELEASES.items() if release.architecture in caption.CONFIGS)
+
+
+class Captioner:
+    """A model, its vocabulary, and what is asked of it. look None leaves the maps out.
+
+    Raises InputError for a layer or a head that the model does not have.
+    """
+
+    def __init__(self, model: caption.CaptionTransformer, tokenizer: Tokenizer, search: Search, look: Look | None):
+        self.model, self.tokenizer, self.search, self.look = model, tokenizer, search, look
+        config = model.config
+        for name, value, count in (
+            ("layer", look.layer if look else 0, config.decoder_layers),
+            ("head", look.head if look and look.head is not None else 0, config.num_heads),
+        ):
+            if not -count <= value < count:
+                raise InputError(f"no {name} {value}: the decoder has {count}, counted from 0 or from the end (-1)")
+        encoder = config.encoder
+        self.size = encoder.image_size if isinstance(encoder, ViTConfig) else config.preprocess.size
+
+    def ready(self, picture: Image.Image) -> Ready:
+        """A picture at the model's scale: for a ResNet in its own shape, for a ViT resized and cut as that has it."""
+        encoder = self.model.config.encoder
+        if isinstance(encoder, ViTConfig):
+            assert encoder.preprocess is not None
+            pixels, shown = np.asarray(encoder.preprocess(picture), np.float32), encoder.preprocess.view(picture)
+        else:
+            pixels, shown = self.model.config.preprocess(picture), picture
+        shown = shown.copy()
+        shown.thumbnail((LARGEST, LARGEST))
+        return Ready(pixels, np.asarray(shown))
+
+    def __call__(self, pictures: Sequence[Ready], batch_size: int) -> list[Answer]:
+        """The captions of at most batch_size pictures. One shape serves all, so it is compiled once.
+
+        Raises InputError when the model answers what is no number.
+        """
+        # Filled up with a picture: the attention over an empty one would be 0 / 0.
+        filled = [*pictures, *[pictures[-1]] * (batch_size - len(pictures))]
+        batch = pad_batch([picture.pixels for picture in filled], self.size)
+        start, end = self.tokenizer.start, self.tokenizer.end
+        found = caption.generate(self.model, batch.images, batch.mask, **asdict(self.search), start=start, end=end)
+        tokens, log_probs, lengths = (np.asarray(field) for field in found)
+        count = len(pictures)
+        if not np.isfinite(log_probs[:count, 0]).all():
+            raise InputError("the model answers no numbers (NaN); are its weights damaged?")
+        words = self._words(batch, tokens[:, 0], lengths[:, 0], count)
+        return [
+            Answer(
+                [
+                    Told(self.tokenizer.decode(text[:length]), float(value))
+                    for text, value, length in zip(tokens[i], log_probs[i], lengths[i], strict=True)
+                    if length  # the search may find fewer than it was asked for
+                ],
+                words[i],
+            )
+            for i in range(count)
+        ]
+
+    def _words(self, batch: PaddedBatch, tokens: np.ndarray, lengths: np.ndarray, count: int) -> list[WordMaps]:
+        """The maps of the first `count` items' words, tokens [B, T] of these lengths."""
+        if self.look is None:
+            return [[] for _ in range(count)]
+        texts = [text[:length] for text, length in zip(tokens, lengths, strict=True)][:count]
+        if self.look.method == "relevance":
+            return [self._relevance(batch, item, text) for item, text in enumerate(texts)]
+        written = np.arange(tokens.shape[1])[None] < lengths[:, None]
+        output = _looked(self.model, batch.images, batch.mask, tokens, written, layer=self.look.layer)
+        output = output._replace(cross_attention=np.asarray(output.cross_attention))
+        return [
+            word_attention(
+                output,
+                text,
+                self.tokenizer,
+                head=self.look.head,
+                item=item,
+                content=content_of(batch.mask[item], output.grid),
+            )
+            for item, text in enumerate(texts)
+        ]
+
+    def _relevance(self, batch: PaddedBatch, item: int, text: np.ndarray) -> WordMaps:
+        """One picture's. The text is filled up: what comes after a word changes nothing of its relevance."""
+        length = min(-(-len(text) // STEP) * STEP, self.model.config.max_positions)
+        filled = np.zeros((1, length), text.dtype)
+        filled[0, : len(text)] = text
+        image, mask = batch.images[item : item + 1], batch.mask[item : item + 1]
+        rows = np.asarray(caption.word_relevance(self.model, image, mask, filled))
+        grid = jax.eval_shape(lambda m: m.encode(image, mask), self.model).grid
+        return maps_of_words(rows, text.tolist(), self.tokenizer, grid, content=content_of(mask[0], grid))
+
+    def settings(self) -> dict[str, Any]:
+        """What decides every answer, JSON-able; weights and vocabulary by a hash of their content."""
+        content = hashlib.sha256()
+        for name, array in to_arrays(self.model).items():
+            content.update(name.encode())
+            content.update(np.ascontiguousarray(array).data)
+        vocabulary = hashlib.sha256("\n".join(self.tokenizer.vocabulary).encode()).hexdigest()
+        return {"weights": content.hexdigest(), "vocabulary": vocabulary} | asdict(self.search)
+
+
+@partial(jax.jit, static_argnames=("layer",))
+def _looked(
+    model: caption.CaptionTransformer, images: Any, mask: Any, tokens: Any, token_mask: Any, *, layer: int
+) -> caption.CaptionOutput:
+    """forward_with_attention with one layer's cross-attention, [1, B, H, T, S]; the rest is large, and not needed."""
+    output = caption.forward_with_attention(model, images, mask, tokens, token_mask)
+    return output._replace(
+        logits=output.logits[..., :0],
+        cross_attention=output.cross_attention[layer][None],
+        decoder_attention=output.decoder_attention[:0],
+        encoder_attention=output.encoder_attention[:0],
+    )

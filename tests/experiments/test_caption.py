@@ -1,0 +1,343 @@
+"""The caption program as a user runs it: captions, figures, resuming; CATR's own pictures; and what it refuses."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+import caption
+from caption.preprocess import CaptionPreprocess, pad_batch
+from caption.tokenizer import build_vocabulary
+from experiments import caption as program
+from experiments import caption_check, captioner, evaluate
+from experiments.captioner import Captioner, Look, Search
+from experiments.data.scenes import captions, scene
+from tests.server import Server
+from vit_jax import VisionTransformer, ViTConfig
+from vit_jax import save as save_vit
+from vit_jax.checkpoint import to_arrays
+
+SIZES = [(64, 64), (40, 64), (64, 33), (64, 64), (50, 64)]
+LENGTH = 9
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return build_vocabulary(captions("train"), tmp_path_factory.mktemp("words") / "vocab.txt")
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    """Random, its answers far from even."""
+    config = caption.CaptionConfig(
+        encoder=caption.ResNetConfig(stage_depths=(1, 1), stage_widths=(4, 8), stem_width=4, expansion=2),
+        width=16,
+        num_heads=2,
+        mlp_dim=24,
+        encoder_layers=1,
+        decoder_layers=2,
+        head_width=16,
+        vocab_size=tokenizer.vocab_size,
+        max_positions=LENGTH,
+        preprocess=CaptionPreprocess(longest=48),
+    )
+    made = caption.CaptionTransformer(config, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(1)
+    arrays = {
+        name: x + np.float32(0.6) * rng.standard_normal(x.shape, "float32") for name, x in to_arrays(made).items()
+    }
+    arrays = {name: abs(x) if name.endswith("norm.var") else x for name, x in arrays.items()}
+    return jax.tree.unflatten(jax.tree.structure(made), list(arrays.values()))
+
+
+@pytest.fixture(scope="module")
+def saved(model, tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    caption.save(model, folder, tokenizer=tokenizer)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Five scenes of several shapes below one folder."""
+    root = tmp_path_factory.mktemp("pictures")
+    (root / "more").mkdir()
+    for index, (height, width) in enumerate(SIZES):
+        image = Image.fromarray(scene(0, index).image[:height, :width])
+        image.save(root / ("more" if index == 4 else "") / f"p{index}.png")
+    return root
+
+
+def alone(model, tokenizer, file, **options):
+    """What the program should say of one picture: unpadded, and not in a batch."""
+    batch = pad_batch([model.config.preprocess(Image.open(file).convert("RGB"))])
+    found = caption.generate(
+        model, *batch, max_length=LENGTH, start=tokenizer.start, end=tokenizer.end, **{"n_best": 1} | options
+    )
+    texts = [tokenizer.decode(t[:n]) for t, n in zip(found.tokens[0], found.lengths[0], strict=True)]
+    return batch, found, list(zip(texts, found.log_probs[0].tolist(), strict=True))
+
+
+def records_in(out):
+    return json.loads((out / "captions.json").read_text())
+
+
+def test_a_folder(saved, model, tokenizer, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = [str(pictures), "--out", str(out), "--weights", saved, "--batch-size", "2"]
+    assert program.main([*command, "--beams", "3", "--n-best", "2", "--length-penalty", "0.5"]) == 0
+    printed = capsys.readouterr().out
+    assert "5/5" in printed
+    assert "5 captions in captions.json" in printed
+    stems = {"p0", "p1", "p2", "p3", "more/p4"}
+    assert {str(p.relative_to(out)) for p in out.rglob("*.*")} == {f"{stem}.png" for stem in stems} | {
+        "captions.json", "captions.csv", "settings.json",
+    }  # fmt: skip
+    records = records_in(out)
+    assert {record["file"] for record in records} == {str(pictures / f"{stem}.png") for stem in stems}
+    for record in records:
+        _, _, expected = alone(model, tokenizer, record["file"], num_beams=3, n_best=2, length_penalty=0.5)
+        assert record["caption"] == expected[0][0]
+        assert math.isclose(record["log_probability"], expected[0][1], rel_tol=1e-4)
+        assert [told["caption"] for told in record["n_best"]] == [text for text, _ in expected]
+        with Image.open(out / record["figure"]) as opened:
+            assert opened.width >= 400
+    with open(out / "captions.csv", newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [["file", "caption"], *([r["file"], r["caption"]] for r in records)]
+    references = {
+        "images": [{"id": n, "file_name": f"p{n}.png"} for n in range(5)],
+        "annotations": [{"image_id": n, "caption": scene(0, n).caption} for n in range(5)],
+    }
+    (tmp_path / "references.json").write_text(json.dumps(references))
+    scored = ["--captions", str(out / "captions.json"), "--references", str(tmp_path / "references.json"), "--no-java"]
+    assert evaluate.main(scored) == 0
+
+
+@pytest.mark.parametrize("look", [Look(), Look(layer=0, head=1), Look(method="relevance")], ids=str)
+def test_maps_are_those_of_the_picture_alone(model, tokenizer, pictures, look):
+    """Padding, filling up the batch, and filling up the text change no map."""
+    files = [pictures / "p1.png", pictures / "p2.png"]
+    program_ = Captioner(model, tokenizer, Search(LENGTH), look)
+    answers = program_([program_.ready(Image.open(file)) for file in files], 3)
+    assert len(answers) == 2
+    for file, answer in zip(files, answers, strict=True):
+        batch, found, [(text, value)] = alone(model, tokenizer, file)
+        assert answer.captions[0].caption == text
+        assert math.isclose(answer.captions[0].log_probability, value, rel_tol=1e-4)
+        tokens = found.tokens[0, :, : int(found.lengths[0, 0])]
+        output = caption.forward_with_attention(model, *batch, tokens, np.ones(tokens.shape, bool))
+        if look.method == "relevance":
+            rows = caption.word_relevance(model, *batch, tokens)
+            expected = captioner.maps_of_words(np.asarray(rows), tokens[0].tolist(), tokenizer, output.grid)
+        else:
+            expected = caption.word_attention(output, tokens[0], tokenizer, layer=look.layer, head=look.head)
+        assert [word for word, _ in answer.words] == [word for word, _ in expected]
+        assert answer.words
+        for (_, found_map), (_, map_alone) in zip(answer.words, expected, strict=True):
+            np.testing.assert_allclose(found_map, map_alone, atol=2e-5 * float(np.abs(map_alone).max() + 1))
+
+
+def test_it_goes_on_where_it_ended(saved, pictures, tmp_path, capsys, monkeypatch):
+    """Interrupted in the second batch, it keeps the first; called again it does the rest, and only that."""
+    out = tmp_path / "out"
+    command = [str(pictures), "--out", str(out), "--weights", saved, "--batch-size", "2"]
+    calls = []
+    say = Captioner.__call__
+
+    def interrupted(self, ready, batch_size):
+        calls.append(len(ready))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return say(self, ready, batch_size)
+
+    monkeypatch.setattr(Captioner, "__call__", interrupted)
+    assert program.main(command) == 130
+    assert len(records_in(out)) == 2
+    assert program.main(command) == 0
+    assert calls == [2, 2, 2, 1]
+    assert "2 of 5 are done already" in capsys.readouterr().err
+    first = records_in(out)
+    assert len(first) == 5
+    # A figure that is gone is drawn again; with all there, nothing is done.
+    (out / "p1.png").unlink()
+    assert program.main(command) == 0
+    assert program.main(command) == 0
+    assert calls == [2, 2, 2, 1, 1]
+    assert (out / "p1.png").is_file()
+    again = records_in(out)
+    assert [(r["file"], r["caption"]) for r in again] == [(r["file"], r["caption"]) for r in first]
+    # Captions without figures are had by the same settings, others are refused and change nothing.
+    assert program.main([*command, "--no-figures"]) == 0
+    capsys.readouterr()
+    assert program.main([*command, "--no-repeat", "2"]) == 2
+    assert "made with other settings (no_repeat_ngram 0, not 2)" in capsys.readouterr().err
+    assert len(calls) == 5
+    (out / "settings.json").unlink()
+    assert program.main(command) == 2
+    assert "no settings.json beside it" in capsys.readouterr().err
+
+
+def test_names_that_clash(saved, pictures, tmp_path, capsys):
+    """Files of one stem have figures of their own; another folder's picture of the same name replaces none."""
+    with Image.open(pictures / "p0.png") as opened:
+        opened.save(tmp_path / "p0.bmp")
+    out = tmp_path / "out"
+    command = ["--out", str(out), "--weights", saved]
+    assert program.main([str(pictures / "p0.png"), str(tmp_path / "p0.bmp"), *command]) == 0
+    assert {p.name for p in out.glob("*.png")} == {"p0.png.png", "p0.bmp.png"}
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("p1", "p2"):
+        (other / f"{name}.png").write_bytes((pictures / "p1.png").read_bytes())
+    assert program.main([str(pictures / "p1.png"), *command]) == 0
+    capsys.readouterr()
+    assert program.main([str(other), *command]) == 2
+    assert "p1.png would replace it" in capsys.readouterr().err
+    assert len(records_in(out)) == 3
+    assert program.main([str(other), "--out", str(other / "captions"), "--weights", saved]) == 2
+    assert "among the pictures" in capsys.readouterr().err
+    assert program.main([str(other / "p1.png"), "--out", str(other), "--weights", saved]) == 2
+    assert "a picture of the same name lies there" in capsys.readouterr().err
+
+
+def test_corrupt_pictures(saved, pictures, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "bad.jpg").write_bytes(b"no picture")
+    Image.new("RGB", (1000, 2)).save(folder / "thin.png")
+    (folder / "zebra.png").write_bytes((pictures / "p0.png").read_bytes())
+    command = [str(folder), "--out", str(tmp_path / "out"), "--weights", saved, "--no-figures"]
+    assert program.main(command) == 2
+    error = capsys.readouterr().err
+    assert "bad.jpg: not a readable image" in error
+    assert len(error.strip().splitlines()) == 1
+    assert program.main([*command, "--skip-corrupt"]) == 0
+    error = capsys.readouterr().err
+    assert "skipped: " in error
+    assert "thin.png: an image of 1000x2 is too thin" in error
+    assert [record["file"] for record in records_in(tmp_path / "out")] == [str(folder / "zebra.png")]
+    (folder / "zebra.png").unlink()
+    assert program.main([str(folder), "--out", str(tmp_path / "o"), "--weights", saved, "--skip-corrupt"]) == 2
+    assert "none of the images can be read" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_caption_without_words_has_a_figure(pictures):
+    shown = np.asarray(Image.open(pictures / "p0.png"))
+    figure = program.figure_of(shown, captioner.Answer([captioner.Told("", -1.0)], []))
+    assert figure.get_suptitle() == "(no words)"
+
+
+def test_a_vit_sees_the_whole_picture(tokenizer, pictures, tmp_path):
+    """Resized to the encoder's size, not padded, and from a run's folder."""
+    vit = ViTConfig(image_size=(16, 24), patch_size=(8, 8), width=16, depth=1, num_heads=2, mlp_dim=16, num_classes=0)
+    config = caption.CaptionConfig(
+        encoder=vit, width=16, num_heads=2, mlp_dim=16, encoder_layers=0, decoder_layers=1, head_width=16,
+        vocab_size=tokenizer.vocab_size, max_positions=LENGTH,
+    )  # fmt: skip
+    caption.save(caption.CaptionTransformer(config, rngs=nnx.Rngs(0)), tmp_path / "run" / "best", tokenizer=tokenizer)
+    model, _ = captioner.open_captioner(str(tmp_path / "run"))
+    program_ = Captioner(model, tokenizer, Search(4), Look())
+    [answer] = program_([program_.ready(Image.open(pictures / "p2.png"))], 1)
+    assert all(heat.shape == (2, 3) for _, heat in answer.words)
+
+
+@pytest.fixture
+def published(monkeypatch, tmp_path, tokenizer, model):
+    """CATR's release, BERT's vocabulary and the notebook's pictures, all made, on a server on loopback."""
+    import torch
+
+    from tests.weights_convert.test_catr import small_arrays
+    from weights_convert import convert, vocabulary
+    from weights_convert.pretrained import RELEASES
+
+    arrays = small_arrays()
+    torch.save({"model": {name: torch.from_numpy(array) for name, array in arrays.items()}}, tmp_path / "catr.pth")
+    words = ["[PAD]", *(f"word{n}" for n in range(1, 100)), "[UNK]", "[CLS]", "[SEP]", *map(str, range(103, 130))]
+    files = {"/catr.pth": (tmp_path / "catr.pth").read_bytes(), "/vocab.txt": ("\n".join(words) + "\n").encode()}
+    for index, name in enumerate(caption_check.PRINTED):
+        stream = io.BytesIO()
+        Image.fromarray(scene(0, index).image).save(stream, "PNG")
+        files[f"/{name}.png"] = stream.getvalue()
+    server = Server(files)
+    monkeypatch.setitem(RELEASES, "catr_v1", replace(RELEASES["catr_v1"], address=f"{server.address}/catr.pth"))
+    made = replace(vocabulary.VOCABULARY, address=f"{server.address}/vocab.txt", sha256=None)
+    monkeypatch.setattr(vocabulary, "VOCABULARY", made)
+    config = convert(arrays, num_heads=2).config
+    monkeypatch.setitem(caption.CONFIGS, "catr", config)
+    monkeypatch.setattr(captioner, "BERT_SIZE", config.vocab_size)
+    monkeypatch.setattr(caption_check, "ADDRESS", server.address)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_released_captions_are_compared(published, tmp_path, monkeypatch, capsys):
+    command = ["--check-released", "--cache", str(tmp_path / "cache"), "--max-length", "6"]
+    assert program.main(command) == 1
+    table = capsys.readouterr().out.splitlines()
+    assert table[-1] == "0 of 5 captions agree"
+    found = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in table[2:7]}
+    assert list(found) == list(caption_check.PRINTED)
+    fetched = len(published.ranges)
+    assert fetched == 7
+    monkeypatch.setattr(caption_check, "PRINTED", found | {"cake": found["cake"] + "!"})
+    assert program.main(command) == 1
+    assert "| cake | NO |" in capsys.readouterr().out
+    monkeypatch.setattr(caption_check, "PRINTED", found)
+    assert program.main(command) == 0
+    assert "5 of 5 captions agree" in capsys.readouterr().out
+    assert len(published.ranges) == fetched
+    (tmp_path / "cache" / "catr_pictures" / "girl.png").unlink()
+    del published.files["/girl.png"]
+    assert program.main(command) == 2
+    assert "girl.png: 404" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["IMAGE"], "no --out"),
+        (["--out", "OUT"], "no image given"),
+        (["nowhere.jpg", "--out", "OUT"], "nowhere.jpg: no such file"),
+        (["IMAGE", "--out", "OUT", "--layer", "2"], "no layer 2: the decoder has 2"),
+        (["IMAGE", "--out", "OUT", "--head", "-3"], "no head -3: the decoder has 2"),
+        (["IMAGE", "--out", "OUT", "--method", "relevance", "--head", "0"], "are of the method attention"),
+        (["IMAGE", "--out", "OUT", "--method", "lime"], "invalid choice: 'lime'"),
+        (["IMAGE", "--out", "OUT", "--n-best", "2"], "--n-best 2: at most --beams, 1"),
+        (["IMAGE", "--out", "OUT", "--max-length", "10"], "--max-length 10: between 2 and the model's 9"),
+        (["IMAGE", "--out", "OUT", "--length-penalty", "-1"], "not a number of at least 0"),
+        (["IMAGE", "--out", "OUT", "--weights", "catr_v9"], "no released checkpoint 'catr_v9'"),
+        (["IMAGE", "--out", "OUT", "--weights", "B_16"], "B_16: an image model; captions need a captioner"),
+        (["IMAGE", "--out", "OUT", "--weights", "VIT"], "vit: an image model; captions need a captioner"),
+        (["IMAGE", "--out", "OUT", "--weights", "BARE"], "give --vocabulary"),
+        (["IMAGE", "--out", "OUT", "--vocabulary", "WORDS"], "has 5 WordPieces, and the model"),
+        (["IMAGE", "--check-released"], "--check-released has pictures of its own"),
+    ],
+)
+def test_what_it_refuses(saved, model, pictures, tmp_path, capsys, flags, message):
+    vit = ViTConfig(image_size=(8, 8), patch_size=(8, 8), width=8, depth=1, num_heads=1, mlp_dim=8, num_classes=2)
+    if "VIT" in flags:
+        save_vit(VisionTransformer(vit, rngs=nnx.Rngs(0)), tmp_path / "vit")
+    if "BARE" in flags:
+        caption.save(model, tmp_path / "bare")
+    (tmp_path / "words.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")
+    places = {"IMAGE": pictures / "p0.png", "OUT": tmp_path / "out", "VIT": tmp_path / "vit"}
+    places |= {"BARE": tmp_path / "bare", "WORDS": tmp_path / "words.txt"}
+    argv = ["--weights", saved, *(str(places.get(flag, flag)) for flag in flags)]
+    try:
+        code = program.main(argv)
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
