@@ -11,11 +11,19 @@ from vit_jax.plot import new_figure, save_figure
 BLUE, VERMILION = "#0072B2", "#D55E00"  # Okabe and Ito's colour-blind safe pair
 
 
-def plot_curves(records: Sequence[dict[str, Any]], path: Path, *, title: str) -> None:
-    """Training loss and validation accuracy by epoch, side by side, the best epoch marked."""
+def plot_curves(
+    records: Sequence[dict[str, Any]],
+    path: Path,
+    *,
+    title: str,
+    measure: str = "val_accuracy",
+    label: str = "validation accuracy",
+    lowest: bool = False,
+) -> None:
+    """Training loss and a measure of validation by epoch, side by side, the best epoch marked (lowest: the least)."""
     epochs = [record["epoch"] for record in records]
-    accuracy = [record["val_accuracy"] for record in records]
-    best = int(np.argmax(accuracy))
+    values = [record[measure] for record in records]
+    best = int(np.argmin(values) if lowest else np.argmax(values))
     figure = new_figure(8.0, 3.2)
     figure.suptitle(title, fontsize=10)
     left, right = figure.subplots(1, 2)
@@ -23,10 +31,10 @@ def plot_curves(records: Sequence[dict[str, Any]], path: Path, *, title: str) ->
     left.plot(epochs, [r["train_loss"] for r in records], color=BLUE, marker=marker, markersize=3)
     left.set(xlabel="epoch", ylabel="training loss (nats)")
     left.set_ylim(bottom=0)
-    right.plot(epochs, accuracy, color=BLUE, marker=marker, markersize=3)
-    right.plot([epochs[best]], [accuracy[best]], "o", color=VERMILION, markersize=6)
-    right.set(xlabel="epoch", ylabel="validation accuracy")
-    right.set_title(f"best {accuracy[best]:.4f} in epoch {epochs[best]}", fontsize=9, color=VERMILION)
+    right.plot(epochs, values, color=BLUE, marker=marker, markersize=3)
+    right.plot([epochs[best]], [values[best]], "o", color=VERMILION, markersize=6)
+    right.set(xlabel="epoch", ylabel=label)
+    right.set_title(f"best {values[best]:.4f} in epoch {epochs[best]}", fontsize=9, color=VERMILION)
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.locator_params(axis="x", integer=True)

@@ -342,6 +342,22 @@ def train_caption(folder: Path, config: CaptionRun, *, resume: bool, cache_gb: f
     finally:
         log.close()
         checkpoints.close()
+        _draw(folder, config)
+
+
+LABELS = {"loss": "validation loss (nats)", "cider": "validation CIDEr-D", "exact": "captions repeated exactly"}
+
+
+def _draw(folder: Path, config: CaptionRun) -> None:
+    from experiments.plots import plot_curves
+    from experiments.training.metrics import read_metrics
+
+    measure = config.recipe.best_by
+    epochs = [record for record in read_metrics(folder / "metrics.jsonl") if f"val_{measure}" in record]
+    if epochs:
+        title = f"{config.recipe.model or Path(config.weights or '').stem} on {Path(config.data).name}"
+        options: dict[str, Any] = dict(measure=f"val_{measure}", label=LABELS[measure], lowest=measure == "loss")
+        plot_curves(epochs, folder / "curves.png", title=title, **options)
 
 
 def _report(folder: Path, config: CaptionRun, outcome: Any, began: float) -> int:

@@ -81,6 +81,7 @@ def test_a_table_by_cider_from_its_own_words(table, tmp_path, capsys):
     record = next(r for r in read_metrics(out / "metrics.jsonl") if "val_cider" in r)
     assert np.isfinite(record["val_cider"])
     assert caption.load(out / "best").config.preprocess.longest == 40
+    assert (out / "curves.png").stat().st_size > 10_000
     again = ["--weights", str(out / "best"), "--vocabulary", str(out / "vocab.txt"), "--max-length", "14"]
     assert main(flags("--data", str(table), "--out", str(tmp_path / "more"), "--recipe", "small", *again)) == 0
 
