@@ -1,0 +1,118 @@
+"""What decides a captioner's run: its flags, and the settings that are kept in its folder."""
+
+import argparse
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from experiments import run
+from experiments.caption_recipe import MEASURES, RECIPES, SCHEDULES, CaptionRecipe, from_dict
+from vit_jax import InputError
+from vit_jax.cli import Parser, non_negative, positive_int, share
+
+KIND = "caption_run/1"
+SCENES = "scenes"
+BUILD = "build"
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "model": {"help": "a name of caption.CONFIGS"},
+    "longest": {"type": positive_int, "help": "the longer side of an image in pixels"},
+    "epochs": {"type": positive_int},
+    "batch_size": {"type": positive_int, "help": "captions per step, over all devices"},
+    "max_length": {"type": positive_int, "help": "tokens of a caption; longer ones are cut"},
+    "learning_rate": {"type": non_negative, "help": "the peak"},
+    "backbone_learning_rate": {"type": non_negative, "help": "that of the image encoder"},
+    "schedule": {"choices": SCHEDULES},
+    "step_epochs": {"type": positive_int, "help": "schedule step: a tenth after so many epochs"},
+    "warmup_epochs": {"type": non_negative},
+    "weight_decay": {"type": non_negative},
+    "max_norm": {"type": non_negative, "help": "gradients are scaled to this norm"},
+    "frozen_stages": {"type": int, "help": "stages of the ResNet that stay as they are"},
+    "train_norms": {"action": argparse.BooleanOptionalAction},
+    "dropout": {"type": share},
+    "ignore_padding": {"action": argparse.BooleanOptionalAction, "help": "leave padding out of the loss"},
+    "label_smoothing": {"type": share},
+    "padding": {"choices": ("alone", "reference")},
+    "best_by": {"choices": MEASURES, "help": "the measure of the best epoch"},
+    "seed": {"type": int},
+}
+
+
+@dataclass(frozen=True)
+class CaptionRun:
+    """All that decides a run.
+
+    data: "scenes", or where captions lie. vocabulary: a file, "build", or None for BERT's.
+    """
+
+    recipe: CaptionRecipe
+    data: str
+    images: str | None
+    val_fraction: float
+    captions_per_image: int | None
+    vocabulary: str | None
+    weights: str | None
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """What train_caption takes: a flag for each of a recipe's numbers, absent unless given."""
+    parser = Parser(prog="python -m experiments.train_caption", description="Train a captioner.")
+    parser.add_argument(
+        "--data", default=SCENES, help="a COCO folder, Karpathy's json, a folder or CSV of file,caption"
+    )
+    parser.add_argument("--images", help="where the pictures of a Karpathy json lie")
+    parser.add_argument("--val-fraction", type=share, default=0.2, help="held out of a table (default: 0.2)")
+    parser.add_argument("--captions-per-image", type=positive_int, help="the first so many (default: all)")
+    parser.add_argument(
+        "--vocabulary", help=f"a file, or {BUILD}: the words of the training captions (default: BERT's)"
+    )
+    parser.add_argument("--weights", help="a saved captioner, a CATR checkpoint or a release to start from")
+    parser.add_argument(
+        "--recipe", choices=sorted(RECIPES), help="default: scenes for scenes, catr with weights, else small"
+    )
+    parser.add_argument("--out", help="the run's folder (default: runs/DATA)")
+    parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help="go on with that run (or --out's)")
+    parser.add_argument("--cache-gb", type=non_negative, default=2.0, help="memory for decoded validation images")
+    parser.add_argument("--tensorboard", action="store_true", help="write event files too")
+    group = parser.add_argument_group("recipe overrides")
+    for name, options in OVERRIDES.items():
+        group.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, **options)
+    parser.add_argument("--no-augment", action="store_true", help="draw nothing on the training images")
+    return parser
+
+
+def new_run(args: argparse.Namespace) -> tuple[Path, CaptionRun]:
+    """The folder and the settings that flags ask for."""
+    default = SCENES if args.data == SCENES else "catr" if args.weights else "small"
+    recipe = RECIPES[args.recipe or default]
+    if args.weights:
+        recipe = replace(recipe, model=None)
+    given = {name: value for name, value in vars(args).items() if name in OVERRIDES}
+    if args.no_augment:
+        given["augment"] = RECIPES["small"].augment
+    config = CaptionRun(
+        recipe=replace(recipe, **given),
+        data=run.settled(args.data),
+        images=run.settled(args.images) if args.images else None,
+        val_fraction=args.val_fraction,
+        captions_per_image=args.captions_per_image,
+        vocabulary=run.settled(args.vocabulary) if args.vocabulary else None,
+        weights=run.settled(args.weights) if args.weights else None,
+    )
+    folder = Path(args.out) if args.out else run.default_folder(Path(args.data).stem)
+    return folder, config
+
+
+def old_run(args: argparse.Namespace) -> tuple[Path, CaptionRun]:
+    """The run to go on with. Raises InputError when it is none, or a flag would change it."""
+    if not (args.resume or args.out):
+        raise InputError("--resume needs the run's folder: --resume RUN")
+    folder = Path(args.resume or args.out)
+    names = [f.name for f in fields(CaptionRun) if f.name != "recipe"]
+    config = run.read_as(
+        folder, KIND, lambda stored: CaptionRun(from_dict(stored["recipe"]), **{n: stored[n] for n in names})
+    )
+    changed = [n for n, v in vars(args).items() if n in OVERRIDES and v != getattr(config.recipe, n)]
+    if changed:
+        flags = ", ".join("--" + name.replace("_", "-") for name in changed)
+        raise InputError(f"{folder}: a resumed run keeps its settings; leave out {flags}")
+    return folder, config
