@@ -157,7 +157,7 @@ def caption_all(captioner: Captioner, tasks: list[Task], records: Records, batch
                 done += 1
                 print(f"{done}/{len(tasks)} {opened.task.name}: {answer.captions[0].caption}", flush=True)
             records.save(now=False)
-            if (now := time.monotonic()) - shown > EVERY:
+            if (now := time.monotonic()) - shown > EVERY and done < len(tasks):
                 shown, rate = now, done / (now - began)
                 left = (len(tasks) - done) / rate
                 print(f"{done}/{len(tasks)} images, {rate:.2f}/s, {left:.0f} s left", file=sys.stderr, flush=True)
