@@ -85,9 +85,11 @@ def _starting_model(config: CaptionRun, tokenizer: Tokenizer) -> Any:
             f"captions of {recipe.max_length} tokens need {recipe.max_length - 1} positions, and the model has "
             f"{settings.max_positions}; lower --max-length"
         )
+    if not isinstance(settings.encoder, ResNetConfig):
+        raise InputError(
+            "captioners over a ViT are not trained here yet; take one over a ResNet, as catr, mini or scenes"
+        )
     if recipe.longest is not None:
-        if not isinstance(settings.encoder, ResNetConfig):
-            raise InputError("a captioner over a ViT keeps its image size; leave out --longest")
         settings = replace(settings, preprocess=replace(settings.preprocess, longest=recipe.longest))
     if recipe.dropout is not None:
         settings = replace(settings, dropout=recipe.dropout)

@@ -90,6 +90,7 @@ def test_a_table_by_cider_from_its_own_words(table, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--model", "huge"], "unknown captioner 'huge': one of catr"),
+        (["--model", "vit_b16"], "captioners over a ViT are not trained here yet"),
         (["--max-length", "40"], "captions of 40 tokens need 39 positions, and the model has 16"),
         (["--data", "nowhere"], "nowhere: no such file or folder"),
         (["--resume"], "--resume needs the run's folder"),
