@@ -96,7 +96,7 @@ RECIPES: dict[str, CaptionRecipe] = {
     # Expected: at least 95 % of held-out scenes captioned exactly, in under 4 minutes.
     "scenes": CaptionRecipe(
         model="scenes",
-        epochs=9,
+        epochs=11,
         max_length=14,
         learning_rate=2e-3,
         backbone_learning_rate=2e-3,

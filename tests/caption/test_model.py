@@ -27,7 +27,7 @@ from caption.backbone import ResNet, convolve, max_pool
 from caption.checkpoint import abstract_model
 from vit_jax import InputError, ViTConfig, count_parameters
 
-COUNTS = {"catr": 84_392_954, "vit_b16": 119_367_482, "mini": 9_133_738}
+COUNTS = {"catr": 84_392_954, "vit_b16": 119_367_482, "scenes": 353_872, "mini": 9_133_738}
 SMALL = CaptionConfig(
     encoder=ResNetConfig(stage_depths=(1, 2, 1, 2), stage_widths=(4, 4, 8, 8), stem_width=4),
     width=16, num_heads=4, mlp_dim=24, encoder_layers=2, decoder_layers=2, head_width=20, vocab_size=31,
