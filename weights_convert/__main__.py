@@ -170,7 +170,7 @@ def _export(args: argparse.Namespace) -> None:
         if out.suffix == ".safetensors":
             save_file(arrays, beside, metadata={"format": "pt"})
         else:
-            write_torch(beside, arrays)
+            write_torch(beside, arrays, wrapper=layout.wrapper)
     print(f"{out}: {len(arrays)} arrays in the layout {layout.name}")
 
 

@@ -129,6 +129,10 @@ def test_the_commands(file, arrays, tmp_path, capsys):
     assert caption.load_card(out).provenance == {"source": "weights.pth", "layout": "catr"}
     assert main(["export", str(out), "--layout", "catr", "--out", str(back)]) == 0
     assert set(convert(back, num_heads=2).config.encoder.stage_depths) == {2, 3, 4}
+    assert main(["export", str(out), "--layout", "catr", "--out", str(tmp_path / "back.pth")]) == 0
+    state = torch.load(tmp_path / "back.pth", weights_only=True)["model"]  # where the original looks
+    assert set(state) == set(arrays)
+    assert all(np.array_equal(state[name].numpy(), arrays[name]) for name in arrays)
     capsys.readouterr()
     assert main(["export", str(out), "--layout", "google", "--out", str(back)]) == 2
     assert "is one of image models" in capsys.readouterr().err

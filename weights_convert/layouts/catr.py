@@ -118,4 +118,5 @@ LAYOUT = Layout(
         "mlp.layers.2.weight",
     ),
     kind=CAPTION,
+    wrapper="model",
 )

@@ -27,6 +27,7 @@ class Layout:
     exported_as:  the table's name, config -> the name that the original library loads.
     also_exported: config -> arrays that the original library wants and that hold nothing.
     kind:         what its checkpoints become.
+    wrapper:      the key under which the original library's .pth files keep the arrays, if they have one.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Layout:
     exported_as: Callable[[str, Any], str] = lambda name, config: name
     also_exported: Callable[[Any], Mapping[str, np.ndarray]] = lambda config: {}
     kind: Kind = VIT
+    wrapper: str = ""
 
     @property
     def family(self) -> str:
