@@ -95,7 +95,8 @@ def new_run(args: argparse.Namespace) -> tuple[Path, CaptionRun]:
         images=run.settled(args.images) if args.images else None,
         val_fraction=args.val_fraction,
         captions_per_image=args.captions_per_image,
-        vocabulary=run.settled(args.vocabulary) if args.vocabulary else None,
+        # A folder called build, as pip leaves one, is no vocabulary.
+        vocabulary=args.vocabulary if args.vocabulary in (None, BUILD) else run.settled(args.vocabulary),
         weights=run.settled(args.weights) if args.weights else None,
     )
     folder = Path(args.out) if args.out else run.default_folder(Path(args.data).stem)

@@ -51,7 +51,7 @@ def test_ratios_are_taken_within_a_round():
         ([], "required: what"),
         (["explain", "--model", "B_17"], "unknown model 'B_17'"),
         (["explain", "--lengths", "4"], "unrecognized arguments"),
-        (["caption", "--model", "vit_b16"], "no captioner 'vit_b16' to measure: one of catr, mini"),
+        (["caption", "--model", "vit_b16"], "no captioner 'vit_b16' to measure: one of catr, scenes, mini"),
         ([*SMALL, "--lengths", "1"], "--lengths 1: between 2 and the model's 128 positions"),
         ([*SMALL, "--against", "jax"], "invalid choice"),
     ],
