@@ -224,8 +224,8 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     resume = args.resume is not None
     folder, config = _old_run(args) if resume else _new_run(args)
-    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: exists already; give --resume to go on with that run, or another --out")
+    if not resume:
+        run.refuse_taken(folder)
     runtime.configure()
     outcome = finetune(folder, config, resume=resume, cache_gb=args.cache_gb, tensorboard=args.tensorboard)
     return _report(folder, outcome, began)

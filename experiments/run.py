@@ -65,10 +65,15 @@ def default_folder(name: str) -> Path:
     return folder
 
 
-def create(folder: Path, config: Any, *, kind: str = FORMAT) -> None:
-    """Make a run's folder with its config.json, of a dataclass. Raises InputError when it exists and is not empty."""
+def refuse_taken(folder: Path) -> None:
+    """Raise InputError when a new run's folder exists and is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; give --resume to go on with that run, or another --out")
+
+
+def create(folder: Path, config: Any, *, kind: str = FORMAT) -> None:
+    """Make a run's folder with its config.json, of a dataclass. Raises InputError when it exists and is not empty."""
+    refuse_taken(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stored = {"format": kind, "command": sys.argv[1:], "versions": _versions()} | asdict(config)
     with written_file(folder / "config.json") as beside:

@@ -294,8 +294,8 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     resume = args.resume is not None
     folder, config = old_run(args) if resume else new_run(args)
-    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: exists already; give --resume to go on with that run, or another --out")
+    if not resume:
+        run.refuse_taken(folder)
     runtime.configure()
     outcome = train_caption(folder, config, resume=resume, cache_gb=args.cache_gb, tensorboard=args.tensorboard)
     return _report(folder, config, outcome, began)

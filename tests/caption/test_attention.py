@@ -1,4 +1,4 @@
-"""Maps of words: alignment, WordPieces, padding; relevance against torch-like autograd written out."""
+"""Maps of words: alignment, WordPieces, padding; relevance against the rule written out in numpy."""
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ def test_content_of_a_padded_image():
 
 
 def test_relevance_is_the_rule_of_the_paper(case, x64):  # noqa: F811
-    """Each word by plain numpy, with gradients by finite differences of nothing: jax.grad of one logit at a time."""
+    """Each word by plain numpy, with jax.grad of its own logit, over the tokens up to it only."""
     model, images, mask, _ = case
     image, content = images[1:2], mask[1:2]
     tokens = jnp.array([[5, 3, 7, 2, 6]], jnp.int32)
