@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from caption.preprocess import CaptionPreprocess
+from caption.preprocess import CaptionPreprocess, WholePreprocess
 from vit_jax import CONFIGS as VIT_CONFIGS
 from vit_jax import InputError, ViTConfig
 
@@ -87,6 +87,14 @@ class CaptionConfig:
             encoder.num_classes or encoder.representation or encoder.pooling == "map" or encoder.final_norm == "pooled"
         ):
             raise InputError("a ViT encoder ends at its patches: num_classes=0, representation=0, no pooling by 'map'")
+
+    @property
+    def pictures(self) -> CaptionPreprocess | WholePreprocess:
+        """How a picture becomes the model's input: a ViT's own way where the encoder is one, else `preprocess`."""
+        if isinstance(self.encoder, ResNetConfig):
+            return self.preprocess
+        assert self.encoder.preprocess is not None
+        return WholePreprocess(self.encoder.preprocess)
 
 
 CONFIGS: dict[str, CaptionConfig] = {

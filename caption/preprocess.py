@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 from vit_jax.errors import InputError
-from vit_jax.preprocess import as_picture
+from vit_jax.preprocess import Preprocess, as_picture
 
 
 class PaddedBatch(NamedTuple):
@@ -60,6 +60,10 @@ class CaptionPreprocess:
             )
         return across, down
 
+    def view(self, image: Image.Image) -> Image.Image:
+        """The part of a picture that the model sees: all of it."""
+        return image
+
     def resize(self, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
         """The picture with its longest side as it should be, its shape kept, as 8-bit RGB."""
         image = image if image.mode == "RGB" else image.convert("RGB")
@@ -67,9 +71,7 @@ class CaptionPreprocess:
 
     def normalize(self, pixels: UInt8[np.ndarray, "... 3"]) -> Float32[np.ndarray, "... 3"]:
         """8-bit RGB to (x / 255 - mean) / std, in float32 as torch does it."""
-        lead = (1,) * (pixels.ndim - 1)
-        mean, std = (np.array(value, np.float32).reshape(*lead, 3) for value in (self.mean, self.std))
-        return (pixels.astype(np.float32) / np.float32(255) - mean) / std
+        return normalized(pixels, self.mean, self.std)
 
     def __call__(self, image: Any) -> Float32[np.ndarray, "h w 3"]:
         """A PIL image, or uint8 array [height, width, 3], to the model's input.
@@ -77,6 +79,43 @@ class CaptionPreprocess:
         Raises InputError when it is neither, or too thin.
         """
         return self.normalize(self.resize(as_picture(image)))
+
+
+@dataclass(frozen=True)
+class WholePreprocess:
+    """A ViT's own preprocessing, for captions: every picture fills `of.size`, and nothing is padded."""
+
+    of: Preprocess
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of every picture."""
+        return self.of.size
+
+    def view(self, image: Image.Image) -> Image.Image:
+        """The part of a picture that the model sees, at the picture's own resolution."""
+        return self.of.view(image)
+
+    def resize(self, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture at the model's size, as 8-bit RGB."""
+        return self.of.resize(image)
+
+    def normalize(self, pixels: UInt8[np.ndarray, "... 3"]) -> Float32[np.ndarray, "... 3"]:
+        """8-bit RGB to the ViT's own range, in float32."""
+        return normalized(pixels, self.of.mean, self.of.std)
+
+    def __call__(self, image: Any) -> Float32[np.ndarray, "h w 3"]:
+        """A PIL image, or uint8 array, to the model's input. Raises InputError when it is neither."""
+        return self.normalize(self.resize(as_picture(image)))
+
+
+def normalized(
+    pixels: UInt8[np.ndarray, "... 3"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float32[np.ndarray, "... 3"]:
+    """8-bit RGB to (x / 255 - mean) / std, in float32 as torch does it."""
+    lead = (1,) * (pixels.ndim - 1)
+    centre, scale = (np.array(value, np.float32).reshape(*lead, 3) for value in (mean, std))
+    return (pixels.astype(np.float32) / np.float32(255) - centre) / scale
 
 
 def pad_batch(images: Sequence[Float32[np.ndarray, "_ _ 3"]], size: tuple[int, int] | None = None) -> PaddedBatch:

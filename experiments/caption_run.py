@@ -1,12 +1,12 @@
 """What decides a captioner's run: its flags, and the settings that are kept in its folder."""
 
 import argparse
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from experiments import run
-from experiments.caption_recipe import MEASURES, RECIPES, SCHEDULES, CaptionRecipe, from_dict
+from experiments.caption_recipe import MEASURES, PLAIN, RECIPES, SCHEDULES, CaptionRecipe, from_dict
 from vit_jax import InputError
 from vit_jax.cli import Parser, non_negative, positive_int, share
 
@@ -36,36 +36,40 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "seed": {"type": int},
 }
 
+SOURCES: dict[str, dict[str, Any]] = {
+    "data": {"help": f"a COCO folder, Karpathy's json, a folder or CSV of file,caption (default: {SCENES})"},
+    "images": {"help": "where the pictures of a Karpathy json lie"},
+    "val_fraction": {"type": share, "help": "held out of a table (default: 0.2)"},
+    "captions_per_image": {"type": positive_int, "help": "the first so many (default: all)"},
+    "vocabulary": {"help": f"a file, or {BUILD}: the words of the training captions (default: BERT's)"},
+    "weights": {"help": "a saved captioner, a run, a CATR checkpoint or a release to start from"},
+    "encoder": {"help": "a pretrained vision transformer for a new captioner to look through"},
+}
+
 
 @dataclass(frozen=True)
 class CaptionRun:
     """All that decides a run.
 
     data: "scenes", or where captions lie. vocabulary: a file, "build", or None for BERT's.
+    encoder: a vision transformer for a new captioner to look through.
     """
 
     recipe: CaptionRecipe
     data: str
-    images: str | None
-    val_fraction: float
-    captions_per_image: int | None
-    vocabulary: str | None
-    weights: str | None
+    images: str | None = None
+    val_fraction: float = 0.2
+    captions_per_image: int | None = None
+    vocabulary: str | None = None
+    weights: str | None = None
+    encoder: str | None = None
 
 
 def make_parser() -> argparse.ArgumentParser:
     """What train_caption takes: a flag for each of a recipe's numbers, absent unless given."""
     parser = Parser(prog="python -m experiments.train_caption", description="Train a captioner.")
-    parser.add_argument(
-        "--data", default=SCENES, help="a COCO folder, Karpathy's json, a folder or CSV of file,caption"
-    )
-    parser.add_argument("--images", help="where the pictures of a Karpathy json lie")
-    parser.add_argument("--val-fraction", type=share, default=0.2, help="held out of a table (default: 0.2)")
-    parser.add_argument("--captions-per-image", type=positive_int, help="the first so many (default: all)")
-    parser.add_argument(
-        "--vocabulary", help=f"a file, or {BUILD}: the words of the training captions (default: BERT's)"
-    )
-    parser.add_argument("--weights", help="a saved captioner, a CATR checkpoint or a release to start from")
+    for name, options in SOURCES.items():
+        parser.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, **options)
     parser.add_argument(
         "--recipe", choices=sorted(RECIPES), help="default: scenes for scenes, catr with weights, else small"
     )
@@ -82,25 +86,30 @@ def make_parser() -> argparse.ArgumentParser:
 
 def new_run(args: argparse.Namespace) -> tuple[Path, CaptionRun]:
     """The folder and the settings that flags ask for."""
-    default = SCENES if args.data == SCENES else "catr" if args.weights else "small"
-    recipe = RECIPES[args.recipe or default]
-    if args.weights:
+    source = _settled(vars(args))
+    data, weights, encoder = source.get("data", SCENES), source.get("weights"), source.get("encoder")
+    if weights and (encoder or "model" in vars(args)):
+        raise InputError("--weights brings its own model; leave out --model and --encoder")
+    recipe = RECIPES[args.recipe or (SCENES if data == SCENES else "catr" if weights else "small")]
+    if weights:
         recipe = replace(recipe, model=None)
-    given = {name: value for name, value in vars(args).items() if name in OVERRIDES}
+    if encoder:
+        recipe = replace(recipe, longest=None)  # what the encoder was trained at
+    recipe = replace(recipe, **{name: value for name, value in vars(args).items() if name in OVERRIDES})
     if args.no_augment:
-        given["augment"] = RECIPES["small"].augment
-    config = CaptionRun(
-        recipe=replace(recipe, **given),
-        data=run.settled(args.data),
-        images=run.settled(args.images) if args.images else None,
-        val_fraction=args.val_fraction,
-        captions_per_image=args.captions_per_image,
+        recipe = replace(recipe, augment=PLAIN)
+    folder = Path(args.out) if args.out else run.default_folder(Path(data).stem)
+    return folder, CaptionRun(recipe, **{"data": SCENES} | source)
+
+
+def _settled(given: dict[str, Any]) -> dict[str, Any]:
+    """Where a run's data and weights come from, as flags tell it, with absolute paths."""
+    source = {name: given[name] for name in SOURCES if name in given}
+    for name, value in source.items():
         # A folder called build, as pip leaves one, is no vocabulary.
-        vocabulary=args.vocabulary if args.vocabulary in (None, BUILD) else run.settled(args.vocabulary),
-        weights=run.settled(args.weights) if args.weights else None,
-    )
-    folder = Path(args.out) if args.out else run.default_folder(Path(args.data).stem)
-    return folder, config
+        if isinstance(value, str) and (name, value) != ("vocabulary", BUILD):
+            source[name] = run.settled(value)
+    return source
 
 
 def old_run(args: argparse.Namespace) -> tuple[Path, CaptionRun]:
@@ -108,11 +117,15 @@ def old_run(args: argparse.Namespace) -> tuple[Path, CaptionRun]:
     if not (args.resume or args.out):
         raise InputError("--resume needs the run's folder: --resume RUN")
     folder = Path(args.resume or args.out)
-    names = [f.name for f in fields(CaptionRun) if f.name != "recipe"]
-    config = run.read_as(
-        folder, KIND, lambda stored: CaptionRun(from_dict(stored["recipe"]), **{n: stored[n] for n in names})
-    )
+
+    def built(stored: dict[str, Any]) -> CaptionRun:
+        return CaptionRun(from_dict(stored["recipe"]), **{name: stored[name] for name in SOURCES if name in stored})
+
+    config = run.read_as(folder, KIND, built)
     changed = [n for n, v in vars(args).items() if n in OVERRIDES and v != getattr(config.recipe, n)]
+    changed += [name for name, value in _settled(vars(args)).items() if value != getattr(config, name)]
+    if args.no_augment and config.recipe.augment != PLAIN:
+        changed.append("no_augment")
     if changed:
         flags = ", ".join("--" + name.replace("_", "-") for name in changed)
         raise InputError(f"{folder}: a resumed run keeps its settings; leave out {flags}")

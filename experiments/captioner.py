@@ -21,7 +21,7 @@ from caption.plot import LARGEST
 from caption.preprocess import PaddedBatch, pad_batch
 from caption.tokenizer import FILE, Tokenizer, load_tokenizer
 from experiments.models import model_folder
-from vit_jax import InputError, ViTConfig
+from vit_jax import InputError
 from vit_jax.checkpoint import to_arrays
 from weights_convert import load_pretrained
 from weights_convert.kinds import CAPTION, kind_of_saved
@@ -120,18 +120,12 @@ class Captioner:
         ):
             if not -count <= value < count:
                 raise InputError(f"no {name} {value}: the decoder has {count}, counted from 0 or from the end (-1)")
-        encoder = config.encoder
-        self.size = encoder.image_size if isinstance(encoder, ViTConfig) else config.preprocess.size
+        self.size = config.pictures.size
 
     def ready(self, picture: Image.Image) -> Ready:
         """A picture at the model's scale: for a ResNet in its own shape, for a ViT resized and cut as that has it."""
-        encoder = self.model.config.encoder
-        if isinstance(encoder, ViTConfig):
-            assert encoder.preprocess is not None
-            pixels, shown = np.asarray(encoder.preprocess(picture), np.float32), encoder.preprocess.view(picture)
-        else:
-            pixels, shown = self.model.config.preprocess(picture), picture
-        shown = shown.copy()
+        preprocess = self.model.config.pictures
+        pixels, shown = preprocess(picture), preprocess.view(picture).copy()
         shown.thumbnail((LARGEST, LARGEST))
         return Ready(pixels, np.asarray(shown))
 

@@ -24,7 +24,7 @@ from experiments.data.caption_pipeline import Captioned, Examples, Made, caption
 from experiments.data.captions import CaptionSet, open_captions
 from experiments.data.pipeline import batches_per_epoch
 from experiments.models import BEST
-from vit_jax import InputError, count_parameters
+from vit_jax import count_parameters
 from vit_jax.errors import one_line_errors
 from vit_jax.files import written_file
 
@@ -58,58 +58,17 @@ def _tokenizer(config: CaptionRun, folder: Path, texts: Callable[[], Iterator[st
     return tokenizer
 
 
-def _starting_model(config: CaptionRun, tokenizer: Tokenizer) -> Any:
-    from flax import nnx
-
-    from caption import CONFIGS, CaptionTransformer, ResNetConfig
-    from vit_jax.checkpoint import to_arrays
-    from weights_convert import load_pretrained
-
-    recipe = config.recipe
-    if config.weights is not None:
-        model = load_pretrained(config.weights)
-        if not isinstance(model, CaptionTransformer):
-            raise InputError(f"{config.weights}: no captioner; give one's folder or checkpoint")
-        settings = model.config
-    elif recipe.model not in CONFIGS:
-        raise InputError(f"unknown captioner {recipe.model!r}: one of {', '.join(CONFIGS)}")
-    else:
-        assert recipe.model is not None
-        settings = replace(CONFIGS[recipe.model], vocab_size=tokenizer.vocab_size)
-    if tokenizer.vocab_size != settings.vocab_size:
-        raise InputError(
-            f"{tokenizer.vocab_size} WordPieces, and the model has {settings.vocab_size}: another vocabulary"
-        )
-    if recipe.max_length - 1 > settings.max_positions:
-        raise InputError(
-            f"captions of {recipe.max_length} tokens need {recipe.max_length - 1} positions, and the model has "
-            f"{settings.max_positions}; lower --max-length"
-        )
-    if not isinstance(settings.encoder, ResNetConfig):
-        raise InputError(
-            "captioners over a ViT are not trained here yet; take one over a ResNet, as catr, mini or scenes"
-        )
-    if recipe.longest is not None:
-        settings = replace(settings, preprocess=replace(settings.preprocess, longest=recipe.longest))
-    if recipe.dropout is not None:
-        settings = replace(settings, dropout=recipe.dropout)
-    fresh = CaptionTransformer(settings, rngs=nnx.Rngs(recipe.seed))
-    if config.weights is None:
-        return fresh
-    import jax
-
-    return jax.tree.unflatten(jax.tree.structure(fresh), list(to_arrays(model).values()))
-
-
 def _prepare(config: CaptionRun, folder: Path, *, resume: bool, cache_gb: float) -> Prepared:
+    from experiments.caption_start import starting_captioner
+
     recipe, length = config.recipe, config.recipe.max_length
     if config.data == SCENES:
         from experiments.data.scenes import captions as scene_captions
 
         _created(folder, config, resume)
         tokenizer = _tokenizer(config, folder, lambda: iter(scene_captions("train")))
-        model = _starting_model(config, tokenizer)
-        shared: dict[str, Any] = dict(tokenizer=tokenizer, preprocess=model.config.preprocess, length=length)
+        model = starting_captioner(config, tokenizer.vocab_size)
+        shared: dict[str, Any] = dict(tokenizer=tokenizer, preprocess=model.config.pictures, length=length)
         made = [
             Made(split=split, count=count, seed=recipe.seed, **shared)
             for split, count in (("train", SCENES_PER_EPOCH), ("val", SCENES_HELD_OUT))
@@ -123,9 +82,9 @@ def _prepare(config: CaptionRun, folder: Path, *, resume: bool, cache_gb: float)
     print(f"data: {len(train):,} training and {len(val):,} validation images, {len(train.pairs()):,} training captions")
     _created(folder, config, resume)
     tokenizer = _tokenizer(config, folder, lambda: (text for some in train.captions for text in some))
-    model = _starting_model(config, tokenizer)
+    model = starting_captioner(config, tokenizer.vocab_size)
     make = functools.partial(
-        Captioned, tokenizer=tokenizer, preprocess=model.config.preprocess, augment=recipe.augment, length=length,
+        Captioned, tokenizer=tokenizer, preprocess=model.config.pictures, augment=recipe.augment, length=length,
         seed=recipe.seed,
     )  # fmt: skip
     pictures = make(val, budget=int(cache_gb * 1e9))
@@ -146,7 +105,7 @@ def _captions(model: Any, tokenizer: Tokenizer, images: list[np.ndarray], recipe
     for start in range(0, len(images), recipe.batch_size):
         rows = images[start : start + recipe.batch_size]
         filled = rows + [rows[0]] * (recipe.batch_size - len(rows))
-        batch = pad_batch(filled, model.config.preprocess.size)
+        batch = pad_batch(filled, model.config.pictures.size)
         length = min(recipe.max_length, model.config.max_positions)
         ends: dict[str, Any] = dict(start=tokenizer.start, end=tokenizer.end)
         made = generate(model, batch.images, batch.mask, max_length=length, padding=recipe.padding, **ends)
@@ -192,7 +151,7 @@ def train_caption(folder: Path, config: CaptionRun, *, resume: bool, cache_gb: f
     recipe = config.recipe
     mesh = make_mesh(recipe.batch_size)
     ready = _prepare(config, folder, resume=resume, cache_gb=cache_gb)
-    model, size = ready.model, ready.model.config.preprocess.size
+    model, size = ready.model, ready.model.config.pictures.size
     print(f"model: {recipe.model or config.weights}, {count_parameters(model):,} parameters, {size[0]} pixels a side")
     steps = batches_per_epoch(len(ready.train), recipe.batch_size)
     tx = optimizer(

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image, ImageEnhance, ImageOps
 
-from caption.preprocess import CaptionPreprocess
+from caption.preprocess import CaptionPreprocess, WholePreprocess
 from vit_jax import InputError
 
 TURNS = {  # degrees counter-clockwise
@@ -76,7 +76,10 @@ def jitter(image: Image.Image, settings: CaptionAugment, rng: np.random.Generato
 
 
 def training_input(
-    image: Image.Image, preprocess: CaptionPreprocess, settings: CaptionAugment, rng: np.random.Generator
+    image: Image.Image,
+    preprocess: CaptionPreprocess | WholePreprocess,
+    settings: CaptionAugment,
+    rng: np.random.Generator,
 ) -> Float32[np.ndarray, "h w 3"]:
     """A picture as a captioner's input, augmented by draws from the generator: the same for the same state of it.
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import grain
 import numpy as np
 
-from caption.preprocess import CaptionPreprocess, pad_batch
+from caption.preprocess import CaptionPreprocess, WholePreprocess, pad_batch
 from caption.tokenizer import Tokenizer
 from experiments.data.caption_augment import CaptionAugment, training_input
 from experiments.data.captions import CaptionSet
@@ -56,7 +56,7 @@ class Made:
     count: int
     seed: int
     tokenizer: Tokenizer
-    preprocess: CaptionPreprocess
+    preprocess: CaptionPreprocess | WholePreprocess
     length: int
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class Made:
     def at(self, epoch: int, index: int) -> Example:
         """The scene of that number in the epoch's stretch of the endless row."""
         assert self.split in SPLITS
-        made = scene(self.seed, max(epoch, 0) * self.count + index, split=self.split, size=self.preprocess.longest)
+        made = scene(self.seed, max(epoch, 0) * self.count + index, split=self.split, size=self.preprocess.size[0])
         tokens = self.tokenizer.encode_batch([made.caption], self.length).tokens[0]
         return Example(self.preprocess.normalize(made.image), tokens)
 
@@ -77,7 +77,7 @@ class Captioned:
         self,
         captions: CaptionSet,
         tokenizer: Tokenizer,
-        preprocess: CaptionPreprocess,
+        preprocess: CaptionPreprocess | WholePreprocess,
         augment: CaptionAugment,
         *,
         length: int,

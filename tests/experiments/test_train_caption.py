@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 import caption
@@ -20,6 +21,7 @@ from experiments.data.scenes import scene
 from experiments.scene_report import pointing
 from experiments.train_caption import main
 from experiments.training.metrics import read_metrics
+from vit_jax import VisionTransformer, ViTConfig, save
 
 
 @pytest.fixture
@@ -95,7 +97,8 @@ def test_a_table_by_cider_from_its_own_words(table, tmp_path, capsys, monkeypatc
     ("arguments", "message"),
     [
         (["--model", "huge"], "unknown captioner 'huge': one of catr"),
-        (["--model", "vit_b16"], "captioners over a ViT are not trained here yet"),
+        (["--weights", "x", "--encoder", "y"], "--weights brings its own model"),
+        (["--encoder", "{tmp}/none"], "none"),
         (["--max-length", "40"], "captions of 40 tokens need 39 positions, and the model has 16"),
         (["--data", "nowhere"], "nowhere: no such file or folder"),
         (["--resume"], "--resume needs the run's folder"),
@@ -109,6 +112,35 @@ def test_wrong_input_is_one_line(arguments, message, few, tmp_path, capsys):
     told = capsys.readouterr().err
     assert message in told
     assert told.strip().count("\n") == 0
+
+
+def test_a_captioner_over_a_pretrained_vit(table, tmp_path, capsys):
+    config = ViTConfig(
+        image_size=(32, 32), patch_size=(8, 8), width=16, depth=2, num_heads=2, mlp_dim=32, num_classes=5
+    )
+    vit = VisionTransformer(config, rngs=nnx.Rngs(0))
+    save(vit, tmp_path / "vit")
+    run = tmp_path / "run"
+    small = ["--data", str(table), "--model", "scenes", "--max-length", "14", "--vocabulary", "build"]
+    frozen = ["--encoder", str(tmp_path / "vit"), "--backbone-learning-rate", "0", "--weight-decay", "0"]
+    assert main(flags(*small, *frozen, "--out", str(run))) == 0
+    model = caption.load(run / "best")
+    assert model.config.encoder.image_size == (32, 32)
+    jax.tree.map(np.testing.assert_array_equal, model.encoder.blocks, vit.blocks)
+    picture = Image.open(table / "3.png")
+    np.testing.assert_allclose(model.config.pictures(picture), config.preprocess(picture), atol=1e-6)
+    assert model.config.pictures.size == (32, 32)
+
+    # A run is weights for another one, and a resumed one keeps what it came from.
+    more = ["--data", str(table), "--weights", str(run), "--vocabulary", str(run / "vocab.txt"), "--max-length", "14"]
+    assert main(flags(*more, "--out", str(tmp_path / "more"))) == 0
+    assert main([*flags(*more), "--longest", "40", "--out", str(tmp_path / "other")]) == 2
+    assert "its encoder takes images of 32x32 pixels; give --longest 32" in capsys.readouterr().err
+    assert main(["--resume", str(tmp_path / "more"), "--data", str(table)]) == 0
+    assert main(["--resume", str(tmp_path / "more"), "--data", str(tmp_path), "--weights", str(run / "best")]) == 2
+    assert "leave out --data, --weights" in capsys.readouterr().err
+    assert main(flags(*small, "--encoder", str(run), "--out", str(tmp_path / "no"))) == 2
+    assert "no vision transformer; give one as the encoder" in capsys.readouterr().err
 
 
 def test_another_vocabulary_than_the_weights(table, few, tmp_path, capsys):
