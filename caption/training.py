@@ -36,6 +36,21 @@ def caption_loss(
     the padding token. ignore_token: positions that ask for this one do not count. label_smoothing: this share of the
     target is spread evenly over the vocabulary (torch's definition). weights: 0 for texts that only fill the batch.
     """
+    total, count = caption_losses(
+        logits, targets, ignore_token=ignore_token, label_smoothing=label_smoothing, weights=weights
+    )
+    return total / jnp.maximum(count, 1)
+
+
+def caption_losses(
+    logits: Float[Array, "b t v"],
+    targets: Int[Array | np.ndarray, "b t"],
+    *,
+    ignore_token: int | None = None,
+    label_smoothing: float = 0.0,
+    weights: Float[Array | np.ndarray, " b"] | None = None,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """caption_loss as the sum over positions that count, and their number."""
     log_probs = jax.nn.log_softmax(logits, axis=-1)
     losses = -jnp.take_along_axis(log_probs, jnp.asarray(targets)[..., None], axis=-1)[..., 0]
     if label_smoothing:
@@ -45,7 +60,7 @@ def caption_loss(
     )
     if ignore_token is not None:
         counts = counts * (jnp.asarray(targets) != ignore_token)
-    return (losses * counts).sum() / jnp.maximum(counts.sum(), 1)
+    return (losses * counts).sum(), counts.sum()
 
 
 def parameter_groups(model: CaptionTransformer, *, frozen_stages: int = 1, frozen_norms: bool = True) -> dict[str, str]:

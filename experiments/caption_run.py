@@ -7,6 +7,8 @@ from typing import Any
 
 from experiments import run
 from experiments.caption_recipe import MEASURES, PLAIN, RECIPES, SCHEDULES, CaptionRecipe, from_dict
+from experiments.training import distributed
+from experiments.training.options import add_flags
 from vit_jax import InputError
 from vit_jax.cli import Parser, non_negative, positive_int, share
 
@@ -76,11 +78,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", help="the run's folder (default: runs/DATA)")
     parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help="go on with that run (or --out's)")
     parser.add_argument("--cache-gb", type=non_negative, default=2.0, help="memory for decoded validation images")
-    parser.add_argument("--tensorboard", action="store_true", help="write event files too")
     group = parser.add_argument_group("recipe overrides")
     for name, options in OVERRIDES.items():
         group.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, **options)
     parser.add_argument("--no-augment", action="store_true", help="draw nothing on the training images")
+    add_flags(parser)
+    distributed.add_flags(parser)
     return parser
 
 

@@ -21,7 +21,10 @@ from experiments.flags import add_recipe_flags, differing, overridden
 from experiments.models import BEST, starting_model
 from experiments.recipe import RECIPES
 from experiments.run import RunConfig
+from experiments.training import distributed, options
+from experiments.training.options import Options
 from vit_jax import InputError, VisionTransformer, count_parameters, save
+from vit_jax.checkpoint import CONFIG
 from vit_jax.cli import Parser, non_negative, share
 from vit_jax.errors import one_line_errors
 
@@ -38,8 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", help="the run's folder (default: runs/DATA)")
     parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help="go on with that run (or --out's)")
     parser.add_argument("--cache-gb", type=non_negative, default=4.0, help="memory for decoded images (default: 4)")
-    parser.add_argument("--tensorboard", action="store_true", help="write event files too")
     add_recipe_flags(parser)
+    options.add_flags(parser)
+    distributed.add_flags(parser)
     return parser
 
 
@@ -127,67 +131,67 @@ def _start(folder: Path, config: RunConfig, resume: bool, cache_gb: float) -> tu
     height, width = model.config.image_size
     origin = f"from {config.weights}" if config.weights else f"{recipe.model} from scratch"
     print(f"model: {origin}, {height}x{width}, {count_parameters(model):,} parameters")
-    if not resume:
+    if not resume and distributed.first():
         run.create(folder, config)
+    distributed.wait_for_all("run folder")
     return model, images
 
 
-def finetune(folder: Path, config: RunConfig, *, resume: bool, cache_gb: float = 4.0, tensorboard: bool = False) -> Any:
+def finetune(folder: Path, config: RunConfig, how: Options, *, resume: bool, cache_gb: float = 4.0) -> Any:
     """Run or resume training in `folder`; answers the Outcome. Raises InputError for what the user can mend."""
     import jax
     import jax.numpy as jnp
 
-    from experiments.training.checkpoints import Checkpoints
-    from experiments.training.loop import Task, train
-    from experiments.training.metrics import MetricsLog
-    from experiments.training.sharding import divided, make_mesh, replicated
-    from experiments.training.state import Totals, TrainState, learning_rates, optimizer
-    from experiments.training.step import make_eval_step, make_train_step
+    from experiments.training.classify import loss_of, make_eval_step, make_prepare
+    from experiments.training.loop import Task
+    from experiments.training.rates import learning_rates, optimizer
+    from experiments.training.session import run_task
+    from experiments.training.sharding import divided, local, make_mesh, own_rows
+    from experiments.training.step import StepSettings
 
     recipe = config.recipe
-    mesh = make_mesh(recipe.batch_size)
+    mesh, rows = make_mesh(recipe.batch_size), own_rows(recipe.batch_size)
     model, images = _start(folder, config, resume, cache_gb)
     preprocess = model.config.preprocess
     steps = batches_per_epoch(len(images.train), recipe.batch_size)
-    tx = optimizer(recipe, learning_rates(recipe, steps))
-    state = replicated(mesh, TrainState(model, tx.init(model), jnp.zeros((), jnp.int32), Totals.zeros()))
-    checkpoints = Checkpoints(folder / "checkpoints")
-    best = None
-    if resume and checkpoints.latest() is not None:
-        state, progress = checkpoints.restore(state)
-        best = progress["best"]
-        print(f"resuming at step {int(state.step)} of {recipe.epochs * steps}")
-    log = MetricsLog(folder, step=int(state.step), tensorboard=tensorboard)
     eval_step = make_eval_step(preprocess)
 
     def batches(epoch: int, start: int) -> Iterator[Any]:
-        for batch in training_batches(images.train, recipe.batch_size, seed=recipe.seed, epoch=epoch, start=start):
+        options: dict[str, Any] = dict(seed=recipe.seed, epoch=epoch, start=start, rows=rows)
+        for batch in training_batches(images.train, recipe.batch_size, **options):
             yield divided(mesh, batch)
 
     def validate(model: VisionTransformer) -> dict[str, float]:
-        parts = (eval_step(model, divided(mesh, b))[0] for b in ordered_batches(images.val, recipe.batch_size))
+        ordered = ordered_batches(images.val, recipe.batch_size, rows=rows)
+        parts = (eval_step(model, divided(mesh, batch))[0] for batch in ordered)
         total = jax.device_get(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), parts))
         return {"val_loss": float(total.loss / total.images), "val_accuracy": float(total.correct / total.images)}
 
     def keep_best(model: VisionTransformer, record: dict[str, Any]) -> None:
         provenance = {"data": config.data, "weights": config.weights, "recipe": recipe.as_dict(), "record": record}
-        save(model, folder / BEST, class_names=images.data.class_names, provenance=provenance)
+        whole = local(mesh, model)
+        if distributed.first():
+            save(whole, folder / BEST, class_names=images.data.class_names, provenance=provenance)
 
     task = Task(
-        batches,
-        steps,
-        recipe.epochs,
-        make_train_step(tx, recipe.augment, preprocess, recipe.seed),
-        validate,
-        lambda record: record["val_accuracy"],
-        keep_best,
+        model=model,
+        tx=optimizer(recipe, learning_rates(recipe, steps)),
+        prepare=make_prepare(recipe.augment, preprocess),
+        loss_of=functools.partial(loss_of, layers=how.layers),
+        settings=StepSettings(seed=recipe.seed),
+        batches=batches,
+        batch_size=recipe.batch_size,
+        steps_per_epoch=steps,
+        epochs=recipe.epochs,
+        validate=validate,
+        score=lambda record: record["val_accuracy"],
+        keep_best=keep_best,
     )
     try:
-        return train(task, state, checkpoints, log, best=best)
+        return run_task(folder, task, mesh, how, resume=resume, best_kept=folder / BEST / CONFIG)
     finally:
-        log.close()
-        checkpoints.close()
-        _draw(folder, config)
+        if distributed.first():
+            _draw(folder, config)
 
 
 def _draw(folder: Path, config: RunConfig) -> None:
@@ -224,10 +228,11 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     resume = args.resume is not None
     folder, config = _old_run(args) if resume else _new_run(args)
-    if not resume:
+    if not resume and not args.process:  # of several processes the first one makes it
         run.refuse_taken(folder)
     runtime.configure()
-    outcome = finetune(folder, config, resume=resume, cache_gb=args.cache_gb, tensorboard=args.tensorboard)
+    distributed.start(args)
+    outcome = finetune(folder, config, options.options_of(args), resume=resume, cache_gb=args.cache_gb)
     return _report(folder, outcome, began)
 
 

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from experiments.data.pipeline import Pictures, ordered_batches
-from experiments.training.sharding import divided, make_mesh, replicated
-from experiments.training.step import make_eval_step
+from experiments.training.classify import make_eval_step
+from experiments.training.sharding import divided, make_mesh, spread
 from vit_jax import VisionTransformer
 
 
@@ -19,7 +19,7 @@ def logits_of(model: VisionTransformer, pictures: Pictures, batch_size: int) -> 
     mesh = make_mesh(batch_size)
     assert model.config.preprocess is not None
     step = make_eval_step(model.config.preprocess)
-    model = replicated(mesh, model)
+    model = spread(mesh, model, fsdp=False)
     parts: list[np.ndarray] = []
     began = shown = time.monotonic()
     done = 0

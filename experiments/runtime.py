@@ -15,11 +15,12 @@ NO_YNN_FUSION = "--xla_cpu_experimental_ynn_fusion_type="
 def configure() -> None:
     """Set XLA's flags, where the user set none (only before jax computes for the first time), and quiet asyncio.
 
-    asyncio logs the failed writes of orbax's threads when they are collected, long after the error was told, and
+    asyncio and absl log the failed writes of orbax's threads beside the error that is told, and
     tensorstore prints that it can no longer tell the loop of a transfer that ended after the first one had failed.
     """
     sys.unraisablehook = _print_unless_left_behind
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    for name in ("asyncio", "absl"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     if jaxlib.__version__ == "0.10.2":
         os.environ.setdefault("XLA_FLAGS", NO_YNN_FUSION)
 

@@ -24,7 +24,10 @@ from experiments.data.caption_pipeline import Captioned, Examples, Made, caption
 from experiments.data.captions import CaptionSet, open_captions
 from experiments.data.pipeline import batches_per_epoch
 from experiments.models import BEST
+from experiments.training import distributed, options
+from experiments.training.options import Options
 from vit_jax import count_parameters
+from vit_jax.checkpoint import CONFIG
 from vit_jax.errors import one_line_errors
 from vit_jax.files import written_file
 
@@ -92,8 +95,9 @@ def _prepare(config: CaptionRun, folder: Path, *, resume: bool, cache_gb: float)
 
 
 def _created(folder: Path, config: CaptionRun, resume: bool) -> None:
-    if not resume:
+    if not resume and distributed.first():
         run.create(folder, config, kind=KIND)
+    distributed.wait_for_all("run folder")
 
 
 def _captions(model: Any, tokenizer: Tokenizer, images: list[np.ndarray], recipe: CaptionRecipe) -> list[str]:
@@ -135,21 +139,20 @@ def _measures(model: Any, ready: Prepared, recipe: CaptionRecipe) -> dict[str, f
     return measures
 
 
-def train_caption(folder: Path, config: CaptionRun, *, resume: bool, cache_gb: float, tensorboard: bool) -> Any:
+def train_caption(folder: Path, config: CaptionRun, how: Options, *, resume: bool, cache_gb: float) -> Any:
     """Run or resume training in `folder`; answers the Outcome. Raises InputError for what the user can mend."""
     import jax
     import jax.numpy as jnp
 
     from caption import optimizer, save
-    from experiments.training.caption_step import make_eval_step, make_train_step
-    from experiments.training.checkpoints import Checkpoints
-    from experiments.training.loop import Task, train
-    from experiments.training.metrics import MetricsLog
-    from experiments.training.sharding import divided, make_mesh, replicated
-    from experiments.training.state import Totals, TrainState
+    from experiments.training.caption_step import loss_of, make_eval_step, prepare
+    from experiments.training.loop import Task
+    from experiments.training.session import run_task
+    from experiments.training.sharding import divided, local, make_mesh, own_rows
+    from experiments.training.step import StepSettings
 
     recipe = config.recipe
-    mesh = make_mesh(recipe.batch_size)
+    mesh, rows = make_mesh(recipe.batch_size), own_rows(recipe.batch_size)
     ready = _prepare(config, folder, resume=resume, cache_gb=cache_gb)
     model, size = ready.model, ready.model.config.pictures.size
     print(f"model: {recipe.model or config.weights}, {count_parameters(model):,} parameters, {size[0]} pixels a side")
@@ -164,42 +167,50 @@ def train_caption(folder: Path, config: CaptionRun, *, resume: bool, cache_gb: f
         frozen_stages=recipe.frozen_stages,
         frozen_norms=not recipe.train_norms,
     )
-    state = replicated(mesh, TrainState(model, tx.init(model), jnp.zeros((), jnp.int32), Totals.zeros()))
-    checkpoints = Checkpoints(folder / "checkpoints")
-    best = None
-    if resume and checkpoints.latest() is not None:
-        state, progress = checkpoints.restore(state)
-        best = progress["best"]
-        print(f"resuming at step {int(state.step)} of {recipe.epochs * steps}")
-    log = MetricsLog(folder, step=int(state.step), tensorboard=tensorboard)
     eval_step = make_eval_step(recipe)
 
     def batches(epoch: int, start: int) -> Iterator[Any]:
-        for batch in caption_batches(ready.train, recipe.batch_size, size, seed=recipe.seed, epoch=epoch, start=start):
+        options: dict[str, Any] = dict(seed=recipe.seed, epoch=epoch, start=start, rows=rows)
+        for batch in caption_batches(ready.train, recipe.batch_size, size, **options):
             yield divided(mesh, batch)
 
     def validate(model: Any) -> dict[str, float]:
-        parts = (eval_step(model, divided(mesh, b)) for b in caption_batches(ready.val, recipe.batch_size, size))
+        ordered = caption_batches(ready.val, recipe.batch_size, size, rows=rows)
+        parts = (eval_step(model, divided(mesh, batch)) for batch in ordered)
         total = jax.device_get(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), parts))
         record = {"val_loss": float(total.loss / total.images), "val_accuracy": float(total.correct / total.images)}
-        return record | _measures(model, ready, recipe)
+        return record | _measures(local(mesh, model), ready, recipe)
 
     def keep_best(model: Any, record: dict[str, Any]) -> None:
         provenance = {"data": config.data, "weights": config.weights, "recipe": recipe.as_dict(), "record": record}
-        save(model, folder / BEST, tokenizer=ready.tokenizer, provenance=provenance)
+        whole = local(mesh, model)
+        if distributed.first():
+            save(whole, folder / BEST, tokenizer=ready.tokenizer, provenance=provenance)
 
     score = {
         "loss": lambda record: -record["val_loss"],
         "cider": lambda record: record["val_cider"],
         "exact": lambda record: record["val_exact"],
     }[recipe.best_by]
-    task = Task(batches, steps, recipe.epochs, make_train_step(tx, recipe), validate, score, keep_best)
+    task = Task(
+        model=model,
+        tx=tx,
+        prepare=prepare,
+        loss_of=functools.partial(loss_of, recipe=recipe),
+        settings=StepSettings(seed=recipe.seed),
+        batches=batches,
+        batch_size=recipe.batch_size,
+        steps_per_epoch=steps,
+        epochs=recipe.epochs,
+        validate=validate,
+        score=score,
+        keep_best=keep_best,
+    )
     try:
-        return train(task, state, checkpoints, log, best=best)
+        return run_task(folder, task, mesh, how, resume=resume, best_kept=folder / BEST / CONFIG)
     finally:
-        log.close()
-        checkpoints.close()
-        _draw(folder, config)
+        if distributed.first():
+            _draw(folder, config)
 
 
 LABELS = {"loss": "validation loss (nats)", "cider": "validation CIDEr-D", "exact": "captions repeated exactly"}
@@ -253,10 +264,11 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     resume = args.resume is not None
     folder, config = old_run(args) if resume else new_run(args)
-    if not resume:
+    if not resume and not args.process:  # of several processes the first one makes it
         run.refuse_taken(folder)
     runtime.configure()
-    outcome = train_caption(folder, config, resume=resume, cache_gb=args.cache_gb, tensorboard=args.tensorboard)
+    distributed.start(args)
+    outcome = train_caption(folder, config, options.options_of(args), resume=resume, cache_gb=args.cache_gb)
     return _report(folder, config, outcome, began)
 
 

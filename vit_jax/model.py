@@ -21,6 +21,7 @@ from vit_jax.attention import Key
 from vit_jax.block import Block, Images, PatchEmbed, layer_norm, split_key
 from vit_jax.config import ViTConfig
 from vit_jax.errors import InputError
+from vit_jax.layers import PLAIN, Layers, run_blocks
 from vit_jax.pooling import AttentionPool
 from vit_jax.posemb import resize_position_embedding, similarity
 
@@ -70,22 +71,24 @@ class VisionTransformer(nnx.Module):
             if config.distillation_head:
                 self.distillation_head = nnx.Linear(size, config.num_classes, kernel_init=zeros, rngs=rngs)
 
-    def __call__(self, images: Images, *, key: Key | None = None) -> Float[Array, "b classes"]:
+    def __call__(self, images: Images, *, key: Key | None = None, layers: Layers = PLAIN) -> Float[Array, "b classes"]:
         """Logits [B, C] of normalised images [B, h, w, channels], or without a head the pooled features [B, D].
 
-        A key turns dropout on.
+        A key turns dropout on. layers: how the blocks are run, which changes no answer.
 
         Images may have any size that the patch divides: the position grid is resized to it.
         Raises InputError for another number of channels or a size that the patch does not divide.
         """
-        return self.classify(self.features(images, key=key))
+        return self.classify(self.features(images, key=key, layers=layers))
 
-    def features(self, images: Images, *, key: Key | None = None) -> Float[Array, "b n d"]:
+    def features(self, images: Images, *, key: Key | None = None, layers: Layers = PLAIN) -> Float[Array, "b n d"]:
         """Every token after the blocks and finish(). A key turns dropout on."""
-        x = self.embed(images)
-        for block, block_key in zip(self.blocks, split_key(key, len(self.blocks)), strict=True):
-            x, _ = block(x, key=block_key)
-        return self.finish(x)
+
+        def apply(block: Block, x: jax.Array, block_key: Key | None) -> jax.Array:
+            return block(x, key=block_key)[0]
+
+        keys = split_key(key, len(self.blocks))
+        return self.finish(run_blocks(apply, self.blocks, self.embed(images), keys, layers))
 
     def embed(self, images: Images) -> Float[Array, "b n d"]:
         """The token sequence that enters the first block: [class], [distillation], registers, patches.

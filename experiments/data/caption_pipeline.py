@@ -3,6 +3,7 @@
 Letters: B batch, H x W padded picture, T tokens.
 """
 
+import itertools
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from caption.preprocess import CaptionPreprocess, WholePreprocess, pad_batch
 from caption.tokenizer import Tokenizer
 from experiments.data.caption_augment import CaptionAugment, training_input
 from experiments.data.captions import CaptionSet
-from experiments.data.pipeline import THREADS
+from experiments.data.pipeline import THREADS, batches_per_epoch
+from experiments.data.rows import Chosen, Rows, whole
 from experiments.data.scenes import SPLITS, scene
 
 
@@ -129,29 +131,36 @@ class _Epoch:
 
 
 def caption_batches(
-    examples: Examples, batch_size: int, size: tuple[int, int], *, seed: int = 0, epoch: int = -1, start: int = 0
+    examples: Examples,
+    batch_size: int,
+    size: tuple[int, int],
+    *,
+    seed: int = 0,
+    epoch: int = -1,
+    start: int = 0,
+    rows: Rows | None = None,
 ) -> Iterator[CaptionBatch]:
     """The batches of an epoch from batch `start` on, shuffled by (seed, epoch); in order where the epoch is -1.
 
     Every example once; the last batch is filled up with rows of weight 0. size: (H, W) of every batch.
+    rows: those of every batch that this process reads, all of them where it is alone.
     """
+    rows = rows or whole(batch_size)
     order = grain.MapDataset.source(_Epoch(examples, epoch))
     if epoch >= 0:
         order = order.shuffle(seed=int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
-    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(2 * batch_size, THREADS))
-    rows: list[Example] = []
-    for (example,) in order[start * batch_size :].to_iter_dataset(options):
-        rows.append(example)
-        if len(rows) == batch_size:
-            yield _batch(rows, batch_size, size)
-            rows = []
-    if rows:
-        yield _batch(rows, batch_size, size)
+    source = grain.MapDataset.source(Chosen(order, batch_size, start, rows))
+    share = rows.end - rows.first
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(2 * share, THREADS))
+    found = iter(source.to_iter_dataset(options)) if len(source) else iter(())
+    for _ in range(start, batches_per_epoch(len(examples), batch_size)):
+        yield _batch([example for (example,) in itertools.islice(found, share)], examples, share, size)
 
 
-def _batch(rows: list[Example], batch_size: int, size: tuple[int, int]) -> CaptionBatch:
-    weights = np.zeros(batch_size, np.float32)
-    weights[: len(rows)] = 1
-    rows = rows + [rows[0]] * (batch_size - len(rows))
+def _batch(found: list[Example], examples: Examples, count: int, size: tuple[int, int]) -> CaptionBatch:
+    weights = np.zeros(count, np.float32)
+    weights[: len(found)] = 1
+    filling = [found[0] if found else examples.at(-1, 0)] * (count - len(found))
+    rows = found + filling
     images, mask = pad_batch([row.image for row in rows], size)
     return CaptionBatch(images, mask, np.stack([row.tokens for row in rows]), weights)

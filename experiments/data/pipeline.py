@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 
 from experiments.data.dataset import Split
 from experiments.data.images import CorruptImageError
+from experiments.data.rows import Chosen, Rows, whole
 from vit_jax import InputError, Preprocess
 
 THREADS = min(16, 2 * (os.cpu_count() or 1))  # Pillow decodes outside the interpreter's lock
@@ -90,30 +91,35 @@ class Pictures:
         return pictures, [text for text in problems if text]
 
 
-def _batched(dataset: grain.MapDataset, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(2 * batch_size, THREADS))
-    return iter(dataset.to_iter_dataset(options).batch(batch_size, drop_remainder=False))
-
-
-def training_batches(pictures: Pictures, batch_size: int, *, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+def training_batches(
+    pictures: Pictures, batch_size: int, *, seed: int, epoch: int, start: int = 0, rows: Rows | None = None
+) -> Iterator[Batch]:
     """The batches of one epoch from batch `start` on, shuffled by (seed, epoch); the last may be short, filled up.
 
-    Every picture comes once. Raises CorruptImageError naming a picture that can't be read.
+    Every picture comes once. rows: those of every batch that this process reads, all of them where it is alone.
+    Raises CorruptImageError naming a picture that can't be read.
     """
     order = grain.MapDataset.source(pictures).shuffle(
         seed=int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
     )
-    yield from _filled(_batched(order[start * batch_size :], batch_size), batch_size)
+    yield from _batches(order, pictures.preprocess.size, batch_size, start, rows or whole(batch_size))
 
 
-def ordered_batches(pictures: Pictures, batch_size: int) -> Iterator[Batch]:
+def ordered_batches(pictures: Pictures, batch_size: int, *, rows: Rows | None = None) -> Iterator[Batch]:
     """Every picture once, in order; the last batch is filled up with rows of weight 0."""
-    yield from _filled(_batched(grain.MapDataset.source(pictures), batch_size), batch_size)
+    yield from _batches(pictures, pictures.preprocess.size, batch_size, 0, rows or whole(batch_size))
 
 
-def _filled(batches: Iterator[tuple[np.ndarray, np.ndarray]], batch_size: int) -> Iterator[Batch]:
-    for images, labels in batches:
-        missing = batch_size - len(labels)
+def _batches(order: Any, size: tuple[int, int], batch_size: int, start: int, rows: Rows) -> Iterator[Batch]:
+    """As many batches as the order has, of these rows; what is missing of the last one is filled up."""
+    source = grain.MapDataset.source(Chosen(order, batch_size, start, rows))
+    share = rows.end - rows.first
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(2 * share, THREADS))
+    found = iter(source.to_iter_dataset(options).batch(share, drop_remainder=False)) if len(source) else iter(())
+    nothing = (np.zeros((0, *size, 3), np.uint8), np.zeros(0, np.int32))
+    for _ in range(start, batches_per_epoch(len(order), batch_size)):
+        images, labels = next(found, nothing)
+        missing = share - len(labels)
         weights = np.ones(len(labels), np.float32)
         if missing:
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])

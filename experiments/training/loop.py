@@ -3,6 +3,7 @@
 The task (which images, which loss) comes as functions, so that every task shares it.
 """
 
+import signal
 import sys
 import time
 from collections import deque
@@ -10,36 +11,64 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
+import optax
 
 from experiments.training.checkpoints import Checkpoints
+from experiments.training.distributed import any_of
 from experiments.training.interrupt import Interrupt
 from experiments.training.metrics import MetricsLog
+from experiments.training.profile import Profile
 from experiments.training.state import Totals, TrainState
+from experiments.training.step import LossOf, Prepare, StepSettings
 from vit_jax import InputError
 
 LOG_SECONDS = 10.0  # how often a line of progress is printed
 TERMINAL_SECONDS = 0.5
+AGREE_STEPS = 10  # how often several processes ask one another whether to stop or to save
 AHEAD = 2  # steps that may be dispatched and not done: the device never waits, and progress and signals stay true
 
 
 class Task(NamedTuple):
     """What is trained.
 
+    model, tx:   where training starts, and its optimiser.
+    prepare, loss_of, settings: see step.make_train_step.
     batches(epoch, start): the epoch's batches from that one on, on the devices.
-    train_step(state, batch): the next state, and an array that is ready when the step is done.
+    batch_size:  rows of a batch, over all devices.
     validate(model): {"val_loss": ..., "val_accuracy": ..., ...} over every validation image.
     score(record): of what validate answered; the epoch of the highest is the best.
     keep_best(model, record): called whenever an epoch is the best so far.
+    patience:    training ends after so many epochs in a row without a better one; 0 goes to the last.
     """
 
+    model: Any
+    tx: optax.GradientTransformation
+    prepare: Prepare
+    loss_of: LossOf
+    settings: StepSettings
     batches: Callable[[int, int], Iterator[Any]]
+    batch_size: int
     steps_per_epoch: int
     epochs: int
-    train_step: Callable[[TrainState, Any], tuple[TrainState, jax.Array]]
     validate: Callable[[Any], dict[str, float]]
     score: Callable[[dict[str, Any]], float]
     keep_best: Callable[[Any, dict[str, Any]], None]
+    patience: int = 0
+
+
+class Tools(NamedTuple):
+    """What the loop works with.
+
+    step(state, batch): the next state, and an array that is ready when the step is done.
+    save_seconds: between checkpoints within an epoch; 0 for none.
+    """
+
+    step: Callable[[TrainState, Any], tuple[TrainState, jax.Array]]
+    checkpoints: Checkpoints
+    log: MetricsLog
+    profile: Profile
+    save_seconds: float = 0.0
 
 
 class Outcome(NamedTuple):
@@ -96,9 +125,7 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def train(
-    task: Task, state: TrainState, checkpoints: Checkpoints, log: MetricsLog, *, best: dict[str, Any] | None
-) -> Outcome:
+def train(task: Task, state: TrainState, tools: Tools, *, best: dict[str, Any] | None) -> Outcome:
     """Train to the last epoch, or until a signal: then save and answer so.
 
     Raises InputError when the loss stops being a finite number: the last checkpoint is kept.
@@ -107,34 +134,61 @@ def train(
     progress = _Progress(task, first)
     with Interrupt() as interrupt:
         for epoch in range(first // task.steps_per_epoch, task.epochs):
+            if _patience_over(task, best, epoch):
+                progress.line(f"no better epoch for {task.patience}: stopped early")
+                break
             began = time.monotonic()
-            state, step = _train_epoch(task, state, epoch, progress, interrupt, log)
+            state, step, stopped = _train_epoch(task, state, epoch, progress, interrupt, tools, best)
+            _check_failed(state, tools)
             if step % task.steps_per_epoch:  # stopped on the way
-                checkpoints.save(state, {"best": best}, step=step, score=None)
-                return Outcome(state, best, interrupt.signal)
+                tools.checkpoints.save(state, {"best": best}, step=step, score=None)
+                return Outcome(state, best, stopped)
             record = {"step": step, "epoch": epoch + 1} | _epoch_record(task, state)
             record["seconds"] = time.monotonic() - began
-            log.write(record)
+            tools.log.write(record)
             progress.line(_epoch_line(task, record))
-            state = state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals))
+            state = state._replace(totals=jax.tree.map(_zeroed, state.totals))
             if best is None or task.score(record) > task.score(best):
                 best = record
-                task.keep_best(state.model, record)
-            checkpoints.save(state, {"best": best}, step=step, score=task.score(record))
-            if interrupt.signal is not None and epoch + 1 < task.epochs:
-                return Outcome(state, best, interrupt.signal)
+                task.keep_best(state.judged, record)
+            tools.checkpoints.save(state, {"best": best}, step=step, score=task.score(record))
+            stopped = _signal_of_any(interrupt)
+            if stopped is not None and epoch + 1 < task.epochs:
+                return Outcome(state, best, stopped)
     return Outcome(state, best, None)
 
 
+def _patience_over(task: Task, best: dict[str, Any] | None, epoch: int) -> bool:
+    return bool(task.patience) and best is not None and epoch - best["epoch"] >= task.patience
+
+
+def _zeroed(x: jax.Array) -> jax.Array:
+    return jax.device_put(np.zeros(x.shape, x.dtype), x.sharding)
+
+
+def _signal_of_any(interrupt: Interrupt) -> int | None:
+    """The signal that any process has got; SIGTERM's number stands for another one's."""
+    return (interrupt.signal or signal.SIGTERM) if any_of(interrupt.signal is not None) else None
+
+
 def _train_epoch(
-    task: Task, state: TrainState, epoch: int, progress: _Progress, interrupt: Interrupt, log: MetricsLog
-) -> tuple[TrainState, int]:
-    """The rest of one epoch, or its steps up to a signal; answers the state and its step."""
+    task: Task,
+    state: TrainState,
+    epoch: int,
+    progress: _Progress,
+    interrupt: Interrupt,
+    tools: Tools,
+    best: dict[str, Any] | None,
+) -> tuple[TrainState, int, int | None]:
+    """The rest of one epoch, or its steps up to a signal; answers the state, its step and the signal."""
     step = int(state.step)
     progress.resume(float(state.totals.images))
+    saved = time.monotonic()
     ahead: deque[jax.Array] = deque()
+    alone = jax.process_count() == 1
     for batch in task.batches(epoch, step % task.steps_per_epoch):
-        state, done = task.train_step(state, batch)
+        tools.profile.before(step)
+        state, done = tools.step(state, batch)
         step += 1
         ahead.append(done)
         if len(ahead) > AHEAD:
@@ -143,20 +197,33 @@ def _train_epoch(
             jax.block_until_ready(done)
             progress.compiled()
         elif progress.due():
-            log.write({"step": step, "epoch": epoch + 1} | progress.show(step, state.totals))
-        if interrupt.signal is not None:
-            break
-    return state, step
+            tools.log.write({"step": step, "epoch": epoch + 1} | progress.show(step, state.totals))
+            _check_failed(state, tools)
+        if alone or step % AGREE_STEPS == 0:
+            if (stopped := _signal_of_any(interrupt)) is not None:
+                return state, step, stopped
+            old = tools.save_seconds > 0 and time.monotonic() - saved >= tools.save_seconds
+            if any_of(old) and step % task.steps_per_epoch:
+                _check_failed(state, tools)
+                tools.checkpoints.save(state, {"best": best}, step=step, score=None)
+                saved = time.monotonic()
+    return state, step, None
+
+
+def _check_failed(state: TrainState, tools: Tools) -> None:
+    failed = int(state.failed)
+    if failed:
+        kept = tools.checkpoints.latest()
+        last = "no step was saved before" if kept is None else f"the last good state, of step {kept}, is kept"
+        raise InputError(
+            f"the loss of step {failed} is no finite number; {last}: lower --learning-rate (or --clip-norm 1) and "
+            "start anew"
+        )
 
 
 def _epoch_record(task: Task, state: TrainState) -> dict[str, Any]:
     loss, correct, count = (float(value) for value in jax.device_get(state.totals))
-    if not loss - loss == 0.0:  # NaN or infinite
-        raise InputError(
-            f"the loss became {loss} by step {int(state.step)}; the last checkpoint is kept: "
-            "lower --learning-rate and start anew"
-        )
-    return {"train_loss": loss / count, "train_accuracy": correct / count} | task.validate(state.model)
+    return {"train_loss": loss / count, "train_accuracy": correct / count} | task.validate(state.judged)
 
 
 def _epoch_line(task: Task, record: dict[str, Any]) -> str:

@@ -1,17 +1,23 @@
-"""Placing a run on the devices there are: batches divided along one mesh axis, everything else replicated."""
+"""Placing a run on the devices there are: batches divided along one mesh axis; the state replicated, or divided too.
+
+Divided (FSDP, https://arxiv.org/abs/1910.02054 stage 3), every large parameter and the optimiser's numbers for it lie
+in equal parts on the devices; a parameter is gathered where the forward and the backward pass need it.
+"""
 
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from experiments.data.rows import Rows
 from vit_jax import InputError
 
 AXIS = "data"
+SMALL = 1024  # arrays of fewer entries are replicated all the same
 
 
 def make_mesh(batch_size: int) -> Mesh:
-    """All devices in one axis. Raises InputError when they can't share the batch evenly."""
+    """All devices of all processes in one axis. Raises InputError when they can't share the batch evenly."""
     count = jax.device_count()
     if batch_size % count:
         near = max(count, batch_size // count * count)
@@ -19,11 +25,56 @@ def make_mesh(batch_size: int) -> Mesh:
     return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,))
 
 
+def own_rows(batch_size: int) -> Rows:
+    """The rows of every batch that this process reads: those of its devices."""
+    share = batch_size // jax.process_count()
+    return Rows(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
 def divided(mesh: Mesh, batch: Any) -> Any:
-    """A batch of host arrays on the devices, divided along the first axis."""
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
+    """This process's rows of a batch of host arrays, as one array on all devices, divided along the first axis."""
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
 
 
-def replicated(mesh: Mesh, tree: Any) -> Any:
-    """A pytree on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+def spread(mesh: Mesh, tree: Any, *, fsdp: bool) -> Any:
+    """A pytree of arrays on the devices: replicated, or each large one divided along its longest even axis."""
+    leaves, structure = jax.tree.flatten(tree)
+    shardings = [NamedSharding(mesh, spec_of(leaf.shape, mesh.size) if fsdp else PartitionSpec()) for leaf in leaves]
+    return jax.tree.unflatten(structure, jax.device_put(leaves, shardings))
+
+
+def spec_of(shape: tuple[int, ...], count: int) -> PartitionSpec:
+    """How an array is divided among `count` devices: along the longest axis that they divide evenly, if any."""
+    size = 1
+    for length in shape:
+        size *= length
+    even = [axis for axis, length in enumerate(shape) if length % count == 0]
+    if size < SMALL or not even or count == 1:
+        return PartitionSpec()
+    longest = max(even, key=lambda axis: shape[axis])
+    return PartitionSpec(*(AXIS if axis == longest else None for axis in range(len(shape))))
+
+
+def kept_in_place(tree: Any, like: Any) -> Any:
+    """Inside jit: the arrays of `tree` where those of `like` (placed, outside of jit) are."""
+    leaves, structure = jax.tree.flatten(tree)
+    shardings = [leaf.sharding for leaf in jax.tree.leaves(like)]
+    placed = [jax.lax.with_sharding_constraint(leaf, s) for leaf, s in zip(leaves, shardings, strict=True)]
+    return jax.tree.unflatten(structure, placed)
+
+
+def gathered(mesh: Mesh, tree: Any) -> Any:
+    """Inside jit: every array whole on every device."""
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, whole), tree)
+
+
+def local(mesh: Mesh, tree: Any) -> Any:
+    """A pytree whole on this process's first device, for work that every process does by itself."""
+    if jax.process_count() == 1:
+        return tree
+    whole = jax.jit(lambda t: t, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree)
+    return jax.tree.map(lambda x: x.addressable_data(0), whole)

@@ -1,12 +1,10 @@
-"""What a training run carries from step to step, and the optimiser."""
+"""What a training run carries from step to step."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-
-from experiments.recipe import Recipe
 
 
 class Totals(NamedTuple):
@@ -23,27 +21,31 @@ class Totals(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """A pytree: the model, the optimiser's state, the number of steps taken, and the epoch's sums."""
+    """A pytree that a checkpoint holds whole.
+
+    model:      the parameters, or whatever else the task learns.
+    opt_state:  the optimiser's.
+    step:       int32, the steps taken.
+    totals:     the sums of the epoch so far.
+    failed:     int32, the first step whose loss was no finite number, 0 while there is none.
+    average:    the moving average of the parameters (EMA), or None.
+    """
 
     model: Any
     opt_state: Any
     step: jax.Array
     totals: Totals
+    failed: jax.Array
+    average: Any = None
+
+    @property
+    def judged(self) -> Any:
+        """What is validated and kept: the average where there is one."""
+        return self.model if self.average is None else self.average
 
 
-def learning_rates(recipe: Recipe, steps_per_epoch: int) -> optax.Schedule:
-    """The learning rate at each step: linear warm-up from 0, then constant, or cosine to 0 at the last step."""
-    total = recipe.epochs * steps_per_epoch
-    warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total)
-    if recipe.schedule == "cosine":
-        after = optax.cosine_decay_schedule(recipe.learning_rate, max(1, total - warmup))
-    else:
-        after = optax.constant_schedule(recipe.learning_rate)
-    if warmup == 0:
-        return after
-    return optax.join_schedules([optax.linear_schedule(0.0, recipe.learning_rate, warmup), after], [warmup])
-
-
-def optimizer(recipe: Recipe, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """AdamW with every number named: optax's default weight decay is not torch's."""
-    return optax.adamw(schedule, b1=recipe.beta1, b2=recipe.beta2, eps=recipe.eps, weight_decay=recipe.weight_decay)
+def first_state(model: Any, tx: optax.GradientTransformation, *, averaged: bool = False) -> TrainState:
+    """The state before the first step."""
+    average = jax.tree.map(jnp.copy, model) if averaged else None
+    nothing = jnp.zeros((), jnp.int32)
+    return TrainState(model, tx.init(model), nothing, Totals.zeros(), jnp.copy(nothing), average)

@@ -1,75 +1,145 @@
-"""One compiled training step and one compiled evaluation step."""
+"""One compiled training step for every task: forward, backward, update; in one piece or accumulated over several.
+
+Every draw is a function of (seed, step), so a resumed run draws the same, on any number of devices.
+"""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
-from experiments.data.augment import Augment, augment
-from experiments.data.pipeline import Batch
+from experiments.training.sharding import gathered, kept_in_place
 from experiments.training.state import Totals, TrainState
-from vit_jax import Preprocess
 from vit_jax.attention import Key
 
-
-def cross_entropy(
-    logits: Float[Array, "b c"], labels: Int[Array, " b"], weights: Float[Array, " b"]
-) -> tuple[Float[Array, ""], Totals]:
-    """The mean cross-entropy over rows of weight 1, in nats, and the sums of loss, hits and rows."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    hits = (logits.argmax(axis=-1) == labels).astype(weights.dtype)
-    count = weights.sum()
-    total = (losses * weights).sum()
-    return total / count, Totals(total, (hits * weights).sum(), count)
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
-def update(
-    state: TrainState,
-    images: Float[Array, "b h w c"],
-    labels: Int[Array, " b"],
-    weights: Float[Array, " b"],
-    key: Key | None,
-    tx: optax.GradientTransformation,
-) -> TrainState:
-    """One optimiser step on normalised images; a key turns dropout on. Pure: jit it."""
+class Loss(NamedTuple):
+    """What a task answers of some rows: their losses' sum, what it is divided by for the mean, and their totals."""
 
-    def loss_of(model: Any) -> tuple[jax.Array, Totals]:
-        return cross_entropy(model(images, key=key), labels, weights)
+    total: Float[Array, ""]
+    divisor: Float[Array, ""]
+    totals: Totals
 
-    (_, sums), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.model)
+
+Prepare = Callable[[Any, Key], Any]
+LossOf = Callable[[Any, Any, Key | None], Loss]
+
+
+class StepSettings(NamedTuple):
+    """What a step does beside its loss.
+
+    seed:        of every draw.
+    accumulate:  the batch goes through in so many parts, which the memory for activations is divided by; the answer is
+                 that of the whole batch, but for dropout, which is drawn for each part.
+    dtype:       float32, or bfloat16 to compute in: parameters, gradients and optimiser stay as they are.
+    ema:         the decay of the moving average, 0 for none; smaller in the first steps, (1 + t) / (10 + t), as
+                 TensorFlow's ExponentialMovingAverage has it.
+    """
+
+    seed: int = 0
+    accumulate: int = 1
+    dtype: str = "float32"
+    ema: float = 0.0
+
+
+def cast(tree: Any, dtype: str) -> Any:
+    """The floating-point arrays of a pytree in the type to compute in; as they are for float32."""
+    wanted = DTYPES[dtype]
+    if wanted is None:
+        return tree
+    return jax.tree.map(lambda x: x.astype(wanted) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+def in_parts(tree: Any, count: int) -> Any:
+    """[B, ...] to [count, B / count, ...]: every part has rows of every device."""
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), tree)
+
+
+def gradient_of(
+    loss_of: LossOf, model: Any, inputs: Any, key: Key | None, settings: StepSettings
+) -> tuple[Any, Totals, jax.Array]:
+    """The gradient of the mean loss over all rows, their totals, and the mean loss."""
+
+    def mean(model: Any) -> tuple[jax.Array, Loss]:
+        found = loss_of(cast(model, settings.dtype), inputs, key)
+        return found.total / found.divisor, found
+
+    if settings.accumulate == 1:
+        (value, found), gradient = jax.value_and_grad(mean, has_aux=True)(model)
+        return gradient, found.totals, value
+
+    def part(carry: Any, rows_and_key: Any) -> tuple[Any, None]:
+        rows, part_key = rows_and_key
+
+        def total(model: Any) -> tuple[jax.Array, Loss]:
+            found = loss_of(cast(model, settings.dtype), rows, part_key if key is not None else None)
+            return found.total, found
+
+        (_, found), gradient = jax.value_and_grad(total, has_aux=True)(model)
+        return jax.tree.map(jnp.add, carry, (gradient, found)), None
+
+    keys = jax.random.split(jax.random.key(0) if key is None else key, settings.accumulate)
+    parts = in_parts(inputs, settings.accumulate)
+    shapes = jax.eval_shape(lambda: loss_of(cast(model, settings.dtype), jax.tree.map(lambda x: x[0], parts), None))
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (model, shapes))
+    (gradient, found), _ = jax.lax.scan(part, nothing, (parts, keys))
+    return (
+        jax.tree.map(lambda g: g / found.divisor.astype(g.dtype), gradient),
+        found.totals,
+        found.total / found.divisor,
+    )
+
+
+def updated(
+    state: TrainState, inputs: Any, key: Key | None, loss_of: LossOf, tx: optax.GradientTransformation,
+    settings: StepSettings,
+) -> TrainState:  # fmt: skip
+    """The state after one optimiser step on prepared inputs. Pure: jit it."""
+    gradient, sums, loss = gradient_of(loss_of, state.model, inputs, key, settings)
     updates, opt_state = tx.update(gradient, state.opt_state, state.model)
+    model = optax.apply_updates(state.model, updates)
+    step = state.step + 1
+    average = state.average
+    if settings.ema:
+        decay = jnp.minimum(settings.ema, (1.0 + state.step) / (10.0 + state.step))
+        average = jax.tree.map(lambda a, m: a * decay.astype(a.dtype) + m * (1 - decay).astype(a.dtype), average, model)
     totals = Totals(*(old + new for old, new in zip(state.totals, sums, strict=True)))
-    return TrainState(optax.apply_updates(state.model, updates), opt_state, state.step + 1, totals)
+    failed = jnp.where((state.failed == 0) & ~jnp.isfinite(loss), step, state.failed)
+    return TrainState(model, opt_state, step, totals, failed, average)
 
 
 def make_train_step(
-    tx: optax.GradientTransformation, settings: Augment, preprocess: Preprocess, seed: int
-) -> Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]:
-    """(state, batch of 8-bit images) -> (state, its step): augment, normalise, forward, backward, update at once.
+    prepare: Prepare,
+    loss_of: LossOf,
+    tx: optax.GradientTransformation,
+    settings: StepSettings,
+    *,
+    mesh: Mesh | None = None,
+    like: TrainState | None = None,
+) -> Callable[[TrainState, Any], tuple[TrainState, jax.Array]]:
+    """(state, batch) -> (state, its step), compiled. The old state's memory is reused; the step is a buffer to wait on.
 
-    Every draw is a function of (seed, step), so a resumed run draws the same. The old state's memory is reused; the
-    step beside the state is a buffer of its own, to wait on.
+    prepare(batch, key): the model's inputs, rows first, drawn on. loss_of(model, inputs, key): see Loss.
+    like: a state as it is placed on the mesh; the new one stays there, and parameters are gathered for use.
     """
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        augment_key, dropout_key = jax.random.split(key)
-        images = preprocess.normalize(augment(augment_key, jnp.asarray(batch.images), settings))
-        state = update(state, images, jnp.asarray(batch.labels), jnp.asarray(batch.weights), dropout_key, tx)
+    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, jax.Array]:
+        key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
+        prepare_key, loss_key = jax.random.split(key)
+        inputs = prepare(batch, prepare_key)
+
+        def whole_loss(model: Any, inputs: Any, key: Key | None) -> Loss:
+            return loss_of(model if mesh is None else gathered(mesh, model), inputs, key)
+
+        state = updated(state, inputs, loss_key, whole_loss, tx, settings)
+        if like is not None:
+            state = kept_in_place(state, like)
         return state, state.step
 
     return jax.jit(train_step, donate_argnums=0)
-
-
-def make_eval_step(preprocess: Preprocess) -> Callable[[Any, Batch], tuple[Totals, jax.Array]]:
-    """(model, batch of 8-bit images) -> (sums over the rows of weight 1, logits [B, C])."""
-
-    def eval_step(model: Any, batch: Batch) -> tuple[Totals, jax.Array]:
-        logits = model(preprocess.normalize(jnp.asarray(batch.images).astype(jnp.float32) / 255))
-        _, sums = cross_entropy(logits, jnp.asarray(batch.labels), jnp.asarray(batch.weights))
-        return sums, logits
-
-    return jax.jit(eval_step)

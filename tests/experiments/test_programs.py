@@ -296,10 +296,10 @@ def test_a_finished_run_resumed_changes_nothing(run, capsys):
 def test_a_loss_that_is_no_number_stops_the_run(shapes, tmp_path, capsys):
     command = ["--data", str(shapes), "--out", str(tmp_path / "r"), *SMALL, "--learning-rate", "1e30"]
     assert finetune.main(command) == 2
-    assert "the loss became" in capsys.readouterr().err
+    assert "is no finite number" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("limit", "best"), [(100, False), (900, True)])
+@pytest.mark.parametrize(("limit", "best"), [(100, False), (860, True)])
 def test_a_full_disk_ends_in_one_line(limit, best, shapes, tmp_path):
     """Files may not grow past so many KiB, less than best/'s weights or than a checkpoint: nothing is half-written."""
     limited = ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "bash"]

@@ -13,9 +13,12 @@ import pytest
 import tests.reference as reference
 from experiments.recipe import RECIPES, Recipe, from_dict
 from experiments.training.checkpoints import Checkpoints
-from experiments.training.metrics import MetricsLog, read_metrics
-from experiments.training.state import Totals, TrainState, learning_rates, optimizer
-from experiments.training.step import cross_entropy, update
+from experiments.training.classify import Inputs, cross_entropy, loss_of
+from experiments.training.metrics import MetricsLog, read_metrics, sinks
+from experiments.training.options import Options
+from experiments.training.rates import learning_rates, optimizer
+from experiments.training.state import first_state
+from experiments.training.step import StepSettings, updated
 from vit_jax import InputError
 from vit_jax.checkpoint import to_arrays
 from weights_convert import convert, export
@@ -29,10 +32,11 @@ def test_five_adamw_steps_end_in_torchs_parameters(x64):
     model = convert(reference.state_arrays(theirs), num_heads=3)
     recipe = Recipe(model="tiny", epochs=1, learning_rate=1e-3, weight_decay=0.01)
     tx = optimizer(recipe, learning_rates(recipe, 5))
-    state = TrainState(model, tx.init(model), jnp.zeros((), jnp.int32), Totals.zeros())
+    state = first_state(model, tx)
     adamw = torch.optim.AdamW(theirs.parameters(), lr=1e-3)
     assert adamw.defaults["weight_decay"] == 0.01
-    step = jax.jit(lambda state, images, labels, weights: update(state, images, labels, weights, None, tx))
+    settings = StepSettings()
+    step = jax.jit(lambda state, *rows: updated(state, Inputs(*rows), None, loss_of, tx, settings))
     theirs.eval()  # dropout off, as no key is given here
     total = 0.0
     for i in range(5):
@@ -57,7 +61,8 @@ def test_five_adamw_steps_end_in_torchs_parameters(x64):
 
 def test_rows_of_weight_zero_count_for_nothing():
     logits, labels = jnp.array([[2.0, 0.0], [0.0, 1.0], [9.0, 9.0]]), jnp.array([0, 0, 1])
-    mean, totals = cross_entropy(logits, labels, jnp.array([1.0, 1.0, 0.0]))
+    total, count, totals = cross_entropy(logits, labels, jnp.array([1.0, 1.0, 0.0]))
+    mean = total / count
     expected = [-np.log(np.exp(2) / (np.exp(2) + 1)), -np.log(1 / (1 + np.e))]
     np.testing.assert_allclose(mean, np.mean(expected), rtol=1e-6)
     np.testing.assert_allclose(totals.loss, np.sum(expected), rtol=1e-6)
@@ -91,9 +96,11 @@ from flax import nnx
 from experiments.data.augment import Augment
 from experiments.data.pipeline import Batch
 from experiments.recipe import Recipe
-from experiments.training.sharding import divided, make_mesh, replicated
+from experiments.training.classify import loss_of, make_prepare
+from experiments.training.rates import *
+from experiments.training.sharding import divided, make_mesh, spread
 from experiments.training.state import *
-from experiments.training.step import make_train_step
+from experiments.training.step import StepSettings, make_train_step
 from vit_jax import *
 config = ViTConfig(image_size=(16, 16), patch_size=(8, 8), width=16, depth=2, num_heads=2, mlp_dim=24, num_classes=3,
                    dropout=0.1, attention_dropout=0.1)
@@ -101,8 +108,9 @@ recipe = Recipe(model="x", epochs=1, learning_rate=1e-2)
 tx = optimizer(recipe, learning_rates(recipe, 4))
 model = jax.tree.map(lambda x: x.astype(jnp.float64), VisionTransformer(config, rngs=nnx.Rngs(0)))
 mesh = make_mesh(16)
-state = replicated(mesh, TrainState(model, tx.init(model), jnp.zeros((), jnp.int32), Totals.zeros()))
-step = make_train_step(tx, Augment(crop_scale=(0.3, 1.0), flip=0.5), config.preprocess, 0)
+state = spread(mesh, first_state(model, tx), fsdp=False)
+prepare = make_prepare(Augment(crop_scale=(0.3, 1.0), flip=0.5), config.preprocess)
+step = make_train_step(prepare, loss_of, tx, StepSettings(), mesh=mesh, like=state)
 rng = np.random.RandomState(0)
 for _ in range(4):
     batch = Batch(rng.randint(0, 256, (16, 16, 16, 3)).astype(np.uint8), rng.randint(0, 3, 16).astype(np.int32),
@@ -138,7 +146,7 @@ def test_a_batch_that_the_devices_cannot_share(monkeypatch):
 def tiny_state():
     tx = optax.adam(1e-3)
     params = {"w": jnp.arange(4.0), "b": jnp.zeros(2)}
-    return TrainState(params, tx.init(params), jnp.asarray(3, jnp.int32), Totals.zeros())
+    return first_state(params, tx)._replace(step=jnp.asarray(3, jnp.int32))
 
 
 def test_checkpoints_keep_the_latest_and_the_best(tmp_path):
@@ -153,7 +161,8 @@ def test_checkpoints_keep_the_latest_and_the_best(tmp_path):
     again = Checkpoints(tmp_path / "c")  # another process remembers which was best
     again.save(state._replace(step=jnp.asarray(4)), {"best": None}, step=4, score=0.5)
     again.save(state._replace(step=jnp.asarray(5)), {"best": None}, step=5, score=None)
-    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["2", "5"]
+    again.wait()
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["2", "4", "5"]
     restored, progress = again.restore(tiny_state())
     assert int(restored.step) == 5
     assert progress == {"best": None}
@@ -168,14 +177,14 @@ def test_checkpoints_keep_the_latest_and_the_best(tmp_path):
 
 
 def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path):
-    log = MetricsLog(tmp_path, step=0, tensorboard=False)
+    log = MetricsLog(tmp_path, step=0)
     for step in (1, 2, 3):
         log.write({"step": step, "loss": 0.5})
     log.close()
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 4, "lo')  # broken off by a kill
     assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
-    log = MetricsLog(tmp_path, step=2, tensorboard=True)
+    log = MetricsLog(tmp_path, step=2, sinks=sinks(tmp_path, Options(tensorboard=True), step=2))
     log.write({"step": 3, "loss": 0.25})
     log.close()
     assert [r["loss"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [0.5, 0.5, 0.25]

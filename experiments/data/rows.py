@@ -1,0 +1,30 @@
+"""Which rows of every batch a process reads, so that each picture is read by one process alone."""
+
+from typing import Any, NamedTuple
+
+
+class Rows(NamedTuple):
+    """The rows from `first` up to, not with, `end` of every batch."""
+
+    first: int
+    end: int
+
+
+class Chosen:
+    """What of a source, anything with a length and an index, falls into these rows of the batches from `start` on."""
+
+    def __init__(self, source: Any, batch_size: int, start: int, rows: Rows):
+        self.source = source
+        whole = range(start * batch_size, len(source))
+        self.places = [place for place in whole if rows.first <= place % batch_size < rows.end]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.source[self.places[index]]
+
+
+def whole(batch_size: int) -> Rows:
+    """Every row."""
+    return Rows(0, batch_size)

@@ -1,0 +1,88 @@
+"""A few float64 steps of the engine on a made data set, for tests that start processes of their own.
+
+python -m tests.experiments.engine_run OUT CASE... [--process I --port P]; a case is devices, fsdp, accumulate, dropout,
+scan, remat. With --process it is one of two processes, and all devices of both are taken.
+"""
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType
+from PIL import Image
+
+from experiments.data.dataset import Split
+from experiments.data.pipeline import Pictures, training_batches
+from experiments.recipe import Recipe
+from experiments.training import distributed
+from experiments.training.classify import Inputs, loss_of
+from experiments.training.rates import learning_rates, optimizer
+from experiments.training.sharding import AXIS, divided, local, own_rows, spread
+from experiments.training.state import first_state
+from experiments.training.step import StepSettings, make_train_step
+from vit_jax import Preprocess, VisionTransformer, ViTConfig
+from vit_jax.layers import Layers
+
+COUNT, BATCH, EPOCHS = 27, 16, 3
+read: list[int] = []
+
+
+def picture(index: int) -> Image.Image:
+    read.append(index)
+    return Image.fromarray(np.random.RandomState(index).randint(0, 256, (16, 16, 3)).astype(np.uint8))
+
+
+def prepare(batch, key):
+    """Mirrored by each image's own draw; all in float64."""
+    images = jnp.asarray(batch.images).astype(jnp.float64) / 127.5 - 1
+    flip = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
+    return Inputs(jnp.where(flip, images[:, :, ::-1], images), jnp.asarray(batch.labels), jnp.asarray(batch.weights))
+
+
+def run(devices: int, fsdp: bool, accumulate: int, dropout: float, scan: bool, remat: str):
+    """The state after the epochs, as arrays by number; the loss of every step among them."""
+    config = ViTConfig(image_size=(16, 16), patch_size=(4, 4), width=32, depth=3, num_heads=2, mlp_dim=64, num_classes=3,
+                       dropout=dropout, attention_dropout=dropout)  # fmt: skip
+    model = jax.tree.map(lambda x: x.astype(jnp.float64), VisionTransformer(config, rngs=nnx.Rngs(0)))
+    tx = optimizer(Recipe(model="x", epochs=1, learning_rate=1e-2), learning_rates(Recipe(model="x", epochs=1), 4))
+    mesh = jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    state = spread(mesh, first_state(model, tx, averaged=True), fsdp=fsdp)
+    how = Layers(scan=scan, remat=remat)
+    settings = StepSettings(accumulate=accumulate, ema=0.9)
+    step = make_train_step(prepare, lambda m, i, k: loss_of(m, i, k, layers=how), tx, settings, mesh=mesh, like=state)
+    split = Split([str(i) for i in range(COUNT)], (np.arange(COUNT) % 3).astype(np.int32), picture)
+    pictures = Pictures(split, Preprocess((16, 16)), budget=0)
+    losses = []
+    for epoch in range(EPOCHS):
+        for batch in training_batches(pictures, BATCH, seed=1, epoch=epoch, rows=own_rows(BATCH)):
+            state, _ = step(state, divided(mesh, batch))
+            losses.append(float(state.totals.loss))
+    divided_parts = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+    assert (divided_parts > 20) == (fsdp and devices > 1), divided_parts
+    whole = local(mesh, state)
+    return [np.asarray(x) for x in jax.tree.leaves(whole)] + [np.array(losses)]
+
+
+def main() -> None:
+    jax.config.update("jax_enable_x64", True)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out")
+    parser.add_argument("cases", nargs="+")
+    parser.add_argument("--process", type=int)
+    parser.add_argument("--port")
+    args = parser.parse_args()
+    if args.process is not None:
+        flags = argparse.Namespace(coordinator=f"127.0.0.1:{args.port}", processes=2, process=args.process)
+        distributed.start(flags)
+    kept = {}
+    for case in args.cases:
+        devices, fsdp, accumulate, dropout, scan, remat = case.split(",")
+        found = run(int(devices), fsdp == "fsdp", int(accumulate), float(dropout), scan == "scan", remat)
+        kept |= {f"{case}/{i}": x for i, x in enumerate(found)}
+    np.savez(args.out, read=np.array(read), **kept)
+
+
+if __name__ == "__main__":
+    main()

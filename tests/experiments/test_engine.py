@@ -1,0 +1,77 @@
+"""The engine on many devices and processes: any split, accumulation, layers and remat give the same numbers."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ALONE = "1,whole,1,0.1,plain,none"
+STILL = "1,whole,1,0,plain,none"
+SAME_DRAWS = [
+    "8,whole,1,0.1,plain,none",
+    "8,fsdp,1,0.1,plain,none",
+    "2,fsdp,1,0.1,plain,full",
+    "4,fsdp,1,0.1,scan,dots",
+]
+ACCUMULATED = ["1,whole,4,0,plain,none", "8,fsdp,2,0,scan,full"]
+PROCESSES = ["8,whole,1,0.1,plain,none", "8,fsdp,1,0.1,plain,none"]
+
+
+def start(out, cases, *, devices, more=()):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-m", "tests.experiments.engine_run", str(out), *cases, *more]
+    return subprocess.Popen(command, env=os.environ | {"XLA_FLAGS": flags}, stderr=subprocess.PIPE, text=True)
+
+
+def finished(*children):
+    for child in children:
+        errors = child.communicate(timeout=300)[1]
+        assert child.returncode == 0, errors
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    out = tmp_path_factory.mktemp("engine") / "one.npz"
+    finished(start(out, [ALONE, STILL, *SAME_DRAWS, *ACCUMULATED], devices=8))
+    return np.load(out)
+
+
+def arrays(found, case):
+    return [found[f"{case}/{i}"] for i in range(sum(name.startswith(f"{case}/") for name in found.files))]
+
+
+def assert_alike(ours, theirs):
+    assert len(ours) == len(theirs) > 100
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("case", "like"), [(c, ALONE) for c in SAME_DRAWS] + [(c, STILL) for c in ACCUMULATED])
+def test_devices_layers_and_accumulation_give_one_devices_numbers(case, like, one_process):
+    assert_alike(arrays(one_process, case), arrays(one_process, like))
+
+
+def test_dropout_does_something(one_process):
+    moved = max(abs(a - b).max() for a, b in zip(arrays(one_process, ALONE), arrays(one_process, STILL), strict=True))
+    assert moved > 1e-3
+
+
+def test_two_processes_read_each_image_once_and_give_one_devices_numbers(one_process, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    outs = [tmp_path / f"{i}.npz" for i in range(2)]
+    finished(
+        *(start(out, PROCESSES, devices=4, more=["--process", str(i), "--port", port]) for i, out in enumerate(outs))
+    )
+    both = [np.load(out) for out in outs]
+    for case in PROCESSES:
+        for found in both:
+            assert_alike(arrays(found, case), arrays(one_process, ALONE))
+    read = np.concatenate([found["read"] for found in both])
+    times = np.bincount(read, minlength=27)
+    assert (times == 3 * len(PROCESSES)).all()  # every image once an epoch, whichever process has it
+    assert 0 not in [len(found["read"]) for found in both]

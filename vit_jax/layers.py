@@ -1,0 +1,53 @@
+"""Running a model's blocks: one after another or in a loop, keeping or working out again what the backward pass needs.
+
+The answers are the same; time to compile, memory and speed are not.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vit_jax.errors import InputError
+
+# What is kept of a block's forward pass: all of it, the products with weights, or the block's input alone.
+POLICIES: dict[str, Callable[..., bool] | None] = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@dataclass(frozen=True)
+class Layers:
+    """How blocks are run.
+
+    scan:  one block is compiled and looped over: large models compile faster; the blocks' parameters are stacked anew
+           in every call, so they take twice their memory while it runs.
+    remat: a name of POLICIES. Raises InputError for another.
+    """
+
+    scan: bool = False
+    remat: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.remat not in POLICIES:
+            raise InputError(f"unknown remat {self.remat!r}: one of {', '.join(POLICIES)}")
+
+
+PLAIN = Layers()
+
+
+def run_blocks(apply: Callable[..., Any], blocks: Sequence[Any], x: Any, arguments: Sequence[Any], how: Layers) -> Any:
+    """x through apply(block, x, argument) for each block and its argument, a pytree of arrays or Nones of one shape."""
+    if how.remat != "none":
+        apply = jax.checkpoint(apply, policy=POLICIES[how.remat], prevent_cse=not how.scan)
+    if not how.scan:
+        for block, argument in zip(blocks, arguments, strict=True):
+            x = apply(block, x, argument)
+        return x
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
+    rows = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arguments)
+    return jax.lax.scan(lambda x, row: (apply(row[0], x, row[1]), None), x, (stacked, rows))[0]
