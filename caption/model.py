@@ -33,6 +33,7 @@ from caption.transformer import (
 from vit_jax import InputError, VisionTransformer
 from vit_jax.attention import Key
 from vit_jax.block import Images, split_key
+from vit_jax.layers import PLAIN, Layers, run_blocks
 
 PADDING = ("alone", "reference")
 ImageMask = Bool[Array | np.ndarray, "b h w"]
@@ -115,25 +116,41 @@ class CaptionTransformer(nnx.Module):
         *,
         padding: str = "alone",
         key: Key | None = None,
+        layers: Layers = PLAIN,
     ) -> Float[Array, "b t v"]:
         """Logits [B, T, V] of the token after each, in one pass. A key turns dropout on.
+
+        layers: how the layers are run, which changes no answer.
 
         images: [B, h, w, 3], normalised. padding: "alone" answers each image of a batch as it is alone, at its own
         size; "reference" lets convolutions reach over the padding's edge, as the reference does with padded images.
         Raises InputError for a text that is too long, shapes that do not fit, and another padding.
         """
         image_key, text_key = split_key(key, 2)
-        memory = self.encode(images, image_mask, padding=padding, key=image_key)
-        return decode(self, memory, tokens, token_mask, key=text_key)
+        memory = self.encode(images, image_mask, padding=padding, key=image_key, layers=layers)
+        return decode(self, memory, tokens, token_mask, key=text_key, layers=layers)
 
     def encode(
-        self, images: Images, image_mask: ImageMask, *, padding: str = "alone", key: Key | None = None
+        self,
+        images: Images,
+        image_mask: ImageMask,
+        *,
+        padding: str = "alone",
+        key: Key | None = None,
+        layers: Layers = PLAIN,
     ) -> Memory:
         """The images, as the decoder looks at them. See __call__ for the padding."""
-        return encode_with_attention(self, images, image_mask, padding=padding, return_weights=False, key=key)[0]
+        options: dict[str, Any] = dict(padding=padding, key=key, layers=layers)
+        return encode_with_attention(self, images, image_mask, return_weights=False, **options)[0]
 
     def features(
-        self, images: Images, image_mask: ImageMask, *, padding: str = "alone", key: Key | None = None
+        self,
+        images: Images,
+        image_mask: ImageMask,
+        *,
+        padding: str = "alone",
+        key: Key | None = None,
+        layers: Layers = PLAIN,
     ) -> tuple[MapsOut, Bool[Array, "b gh gw"]]:
         """The image encoder's answer [B, gh, gw, C], and the mask at that size."""
         images, mask = jnp.asarray(images), jnp.asarray(image_mask)
@@ -149,7 +166,7 @@ class CaptionTransformer(nnx.Module):
             return maps, nearest(mask, maps.shape[1:3]) if after is None else after
         rows, columns = self.encoder.config.grid_for(images.shape[1:3])
         ph, pw = self.encoder.config.patch_size
-        patches = self.encoder.features(images, key=key)[:, self.encoder.config.num_prefix :]
+        patches = self.encoder.features(images, key=key, layers=layers)[:, self.encoder.config.num_prefix :]
         return patches.reshape(-1, rows, columns, patches.shape[-1]), mask[:, ::ph, ::pw]
 
 
@@ -176,29 +193,38 @@ def encode_with_attention(
     return_weights: bool = True,
     perturbations: Float[Array, "l b heads s s"] | None = None,
     key: Key | None = None,
+    layers: Layers = PLAIN,
 ) -> tuple[Memory, Float[Array, "layers b heads s s"]]:
     """The images' memory, and the attention weights of the layers over their grid; none of them unless asked for.
 
     perturbations are added to the weights: see vit_jax.attention.attend.
     """
     encoder_key, *layer_keys = split_key(key, 1 + len(model.encoder_layers))
-    maps, grid_mask = model.features(images, image_mask, padding=padding, key=encoder_key)
+    maps, grid_mask = model.features(images, image_mask, padding=padding, key=encoder_key, layers=layers)
     b, gh, gw, _ = maps.shape
     d = model.config.width
     positions = sine_positions(grid_mask, d).astype(maps.dtype).reshape(b, gh * gw, d)
     mask = grid_mask.reshape(b, gh * gw)
     x = model.project(maps).reshape(b, gh * gw, d)
     kept: list[Any] = []
-    for index, layer in enumerate(model.encoder_layers):
-        x, weights = layer(
-            x,
-            positions,
-            mask[:, None, None, :],
-            return_weights=return_weights,
-            perturbation=at_layer(perturbations, index),
-            key=layer_keys[index],
-        )
-        kept.append(weights)
+    if layers != PLAIN and not return_weights and perturbations is None:
+        seen = mask[:, None, None, :]
+
+        def apply(layer: EncoderLayer, x: Tokens, layer_key: Key | None) -> Tokens:
+            return layer(x, positions, seen, key=layer_key)[0]
+
+        x = run_blocks(apply, model.encoder_layers, x, layer_keys, layers)
+    else:
+        for index, layer in enumerate(model.encoder_layers):
+            x, weights = layer(
+                x,
+                positions,
+                mask[:, None, None, :],
+                return_weights=return_weights,
+                perturbation=at_layer(perturbations, index),
+                key=layer_keys[index],
+            )
+            kept.append(weights)
     if model.config.encoder_layers:
         x = model.encoder_norm(x)
     none = jnp.zeros((0, b, model.config.num_heads, gh * gw, gh * gw), x.dtype)
@@ -222,6 +248,7 @@ def decode_with_attention(
     return_weights: bool = True,
     perturbations: tuple[Float[Array, "l b h t t"], Float[Array, "l b h t s"]] | None = None,
     key: Key | None = None,
+    layers: Layers = PLAIN,
 ) -> Decoded:
     """Logits of the token after each, each word seeing itself and those before it; with the weights used.
 
@@ -239,6 +266,15 @@ def decode_with_attention(
     x = model.embedding(tokens, positions, key=embedding_key)
     self_mask = (jnp.tri(length, dtype=bool)[None] & token_mask[:, None, :])[:, None]  # [B, 1, T, T]
     of_self, of_cross = perturbations if perturbations is not None else (None, None)
+    if layers != PLAIN and not return_weights and perturbations is None:
+        image_mask = memory.mask[:, None, None, :]
+
+        def apply(layer: DecoderLayer, x: Tokens, layer_key: Key | None) -> Tokens:
+            met = layer.meet(memory.tokens, memory.positions)
+            return layer(x, positions, self_mask, met, image_mask, key=layer_key).text
+
+        x = run_blocks(apply, model.decoder_layers, x, layer_keys, layers)
+        return Decoded(model.head(model.decoder_norm(x)), None, None)
     kept: list[tuple[Any, ...]] = []
     for index, layer in enumerate(model.decoder_layers):
         added = None if perturbations is None else (at_layer(of_self, index), at_layer(of_cross, index))
@@ -260,10 +296,17 @@ def decode_with_attention(
 
 
 def decode(
-    model: CaptionTransformer, memory: Memory, tokens: Text, token_mask: TextMask, *, key: Key | None = None
+    model: CaptionTransformer,
+    memory: Memory,
+    tokens: Text,
+    token_mask: TextMask,
+    *,
+    key: Key | None = None,
+    layers: Layers = PLAIN,
 ) -> Float[Array, "b t v"]:
     """Logits [B, T, V] of the token after each, over an encoded image. A key turns dropout on."""
-    return decode_with_attention(model, memory, tokens, token_mask, return_weights=False, key=key).logits
+    options: dict[str, Any] = dict(return_weights=False, key=key, layers=layers)
+    return decode_with_attention(model, memory, tokens, token_mask, **options).logits
 
 
 def forward_with_attention(

@@ -196,7 +196,7 @@ def train_caption(folder: Path, config: CaptionRun, how: Options, *, resume: boo
         model=model,
         tx=tx,
         prepare=prepare,
-        loss_of=functools.partial(loss_of, recipe=recipe),
+        loss_of=functools.partial(loss_of, recipe=recipe, layers=how.layers),
         settings=StepSettings(seed=recipe.seed),
         batches=batches,
         batch_size=recipe.batch_size,

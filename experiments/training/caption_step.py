@@ -13,6 +13,7 @@ from experiments.data.caption_pipeline import CaptionBatch
 from experiments.training.state import Totals
 from experiments.training.step import Loss
 from vit_jax.attention import Key
+from vit_jax.layers import PLAIN, Layers
 
 
 def prepare(batch: CaptionBatch, key: Key | None) -> CaptionBatch:
@@ -20,7 +21,14 @@ def prepare(batch: CaptionBatch, key: Key | None) -> CaptionBatch:
     return jax.tree.map(jnp.asarray, batch)
 
 
-def loss_of(model: CaptionTransformer, batch: CaptionBatch, key: Key | None, *, recipe: CaptionRecipe) -> Loss:
+def loss_of(
+    model: CaptionTransformer,
+    batch: CaptionBatch,
+    key: Key | None,
+    *,
+    recipe: CaptionRecipe,
+    layers: Layers = PLAIN,
+) -> Loss:
     """The losses of a batch in nats; its totals count captions, and of each the share of tokens foreseen.
 
     A key turns dropout and label smoothing on.
@@ -28,7 +36,7 @@ def loss_of(model: CaptionTransformer, batch: CaptionBatch, key: Key | None, *, 
     pad = model.config.pad_token
     given, wanted = batch.tokens[:, :-1], batch.tokens[:, 1:]
     images = batch.images.astype(jax.tree.leaves(model)[0].dtype)
-    logits = model(images, batch.mask, given, given != pad, padding=recipe.padding, key=key)
+    logits = model(images, batch.mask, given, given != pad, padding=recipe.padding, key=key, layers=layers)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     ignored = pad if recipe.ignore_padding else None
     smoothing = recipe.label_smoothing if key is not None else 0.0

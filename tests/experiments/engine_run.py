@@ -1,10 +1,13 @@
 """A few float64 steps of the engine on a made data set, for tests that start processes of their own.
 
 python -m tests.experiments.engine_run OUT CASE... [--process I --port P]; a case is devices, fsdp, accumulate, dropout,
-scan, remat. With --process it is one of two processes, and all devices of both are taken.
+scan, remat; devices 8>2 are 8 for the first epoch, then 2 that restore its checkpoint. With --process it is one of two processes, and all devices of both are taken.
 """
 
 import argparse
+import functools
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,7 @@ from experiments.data.dataset import Split
 from experiments.data.pipeline import Pictures, training_batches
 from experiments.recipe import Recipe
 from experiments.training import distributed
+from experiments.training.checkpoints import Checkpoints
 from experiments.training.classify import Inputs, loss_of
 from experiments.training.rates import learning_rates, optimizer
 from experiments.training.sharding import AXIS, divided, local, own_rows, spread
@@ -41,26 +45,41 @@ def prepare(batch, key):
     return Inputs(jnp.where(flip, images[:, :, ::-1], images), jnp.asarray(batch.labels), jnp.asarray(batch.weights))
 
 
-def run(devices: int, fsdp: bool, accumulate: int, dropout: float, scan: bool, remat: str):
+def run(devices: int, then: int, fsdp: bool, accumulate: int, dropout: float, scan: bool, remat: str):
     """The state after the epochs, as arrays by number; the loss of every step among them."""
     config = ViTConfig(image_size=(16, 16), patch_size=(4, 4), width=32, depth=3, num_heads=2, mlp_dim=64, num_classes=3,
                        dropout=dropout, attention_dropout=dropout)  # fmt: skip
-    model = jax.tree.map(lambda x: x.astype(jnp.float64), VisionTransformer(config, rngs=nnx.Rngs(0)))
     tx = optimizer(Recipe(model="x", epochs=1, learning_rate=1e-2), learning_rates(Recipe(model="x", epochs=1), 4))
-    mesh = jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
-    state = spread(mesh, first_state(model, tx, averaged=True), fsdp=fsdp)
-    how = Layers(scan=scan, remat=remat)
-    settings = StepSettings(accumulate=accumulate, ema=0.9)
-    step = make_train_step(prepare, lambda m, i, k: loss_of(m, i, k, layers=how), tx, settings, mesh=mesh, like=state)
+
+    def placed(count: int):
+        model = jax.tree.map(lambda x: x.astype(jnp.float64), VisionTransformer(config, rngs=nnx.Rngs(0)))
+        mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+        state = spread(mesh, first_state(model, tx, averaged=True), fsdp=fsdp)
+        how = Layers(scan=scan, remat=remat)
+        settings = StepSettings(accumulate=accumulate, ema=0.9)
+        loss = functools.partial(loss_of, layers=how)
+        return mesh, state, make_train_step(prepare, loss, tx, settings, mesh=mesh, like=state)
+
+    mesh, state, step = placed(devices)
     split = Split([str(i) for i in range(COUNT)], (np.arange(COUNT) % 3).astype(np.int32), picture)
     pictures = Pictures(split, Preprocess((16, 16)), budget=0)
-    losses = []
+    losses, last = [], None
     for epoch in range(EPOCHS):
+        if epoch == 1 and then != devices:
+            with tempfile.TemporaryDirectory() as folder:
+                checkpoints = Checkpoints(Path(folder))
+                checkpoints.save(state, {}, step=int(state.step), score=None)
+                step(state, divided(mesh, last))  # goes on at once, in the memory of what is being written
+                checkpoints.wait()
+                mesh, like, step = placed(then)
+                state, _ = checkpoints.restore(like)
+                checkpoints.close()
         for batch in training_batches(pictures, BATCH, seed=1, epoch=epoch, rows=own_rows(BATCH)):
+            last = batch
             state, _ = step(state, divided(mesh, batch))
             losses.append(float(state.totals.loss))
     divided_parts = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
-    assert (divided_parts > 20) == (fsdp and devices > 1), divided_parts
+    assert (divided_parts > 20) == (fsdp and then > 1), divided_parts
     whole = local(mesh, state)
     return [np.asarray(x) for x in jax.tree.leaves(whole)] + [np.array(losses)]
 
@@ -79,7 +98,10 @@ def main() -> None:
     kept = {}
     for case in args.cases:
         devices, fsdp, accumulate, dropout, scan, remat = case.split(",")
-        found = run(int(devices), fsdp == "fsdp", int(accumulate), float(dropout), scan == "scan", remat)
+        first, _, then = devices.partition(">")
+        found = run(
+            int(first), int(then or first), fsdp == "fsdp", int(accumulate), float(dropout), scan == "scan", remat
+        )
         kept |= {f"{case}/{i}": x for i, x in enumerate(found)}
     np.savez(args.out, read=np.array(read), **kept)
 

@@ -15,6 +15,8 @@ SAME_DRAWS = [
     "8,fsdp,1,0.1,plain,none",
     "2,fsdp,1,0.1,plain,full",
     "4,fsdp,1,0.1,scan,dots",
+    "8>2,fsdp,1,0.1,plain,none",
+    "2>1,whole,1,0.1,plain,none",
 ]
 ACCUMULATED = ["1,whole,4,0,plain,none", "8,fsdp,2,0,scan,full"]
 PROCESSES = ["8,whole,1,0.1,plain,none", "8,fsdp,1,0.1,plain,none"]

@@ -1,0 +1,337 @@
+"""The step's parts against plain formulas, and the loop on a task so small that it compiles at once."""
+
+import sys
+import types
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import caption
+from experiments.caption_recipe import RECIPES as CAPTION_RECIPES
+from experiments.data.caption_pipeline import CaptionBatch
+from experiments.training import caption_step, classify, memory, session
+from experiments.training.loop import Task
+from experiments.training.metrics import read_metrics
+from experiments.training.options import Options
+from experiments.training.session import run_task
+from experiments.training.sharding import make_mesh, spec_of
+from experiments.training.state import Totals, first_state
+from experiments.training.step import Loss, StepSettings, cast, gradient_of, make_train_step, updated
+from vit_jax import InputError, VisionTransformer, ViTConfig
+from vit_jax.checkpoint import from_arrays, to_arrays
+from vit_jax.layers import Layers
+
+CONFIG = ViTConfig(image_size=(8, 8), patch_size=(4, 4), width=16, depth=3, num_heads=2, mlp_dim=32, num_classes=3,
+                   dropout=0.1, attention_dropout=0.1)  # fmt: skip
+
+
+def vit():
+    """A head of zeros would let no gradient through to what is below it."""
+    model = VisionTransformer(CONFIG, rngs=nnx.Rngs(0))
+    arrays = to_arrays(model)
+    kernel = jax.random.normal(jax.random.key(1), arrays["head.kernel"].shape, jnp.float32)
+    return from_arrays(CONFIG, arrays | {"head.kernel": kernel})
+
+
+def inputs(count=8):
+    rng = np.random.default_rng(0)
+    weights = np.ones(count, np.float32)
+    weights[-3:] = 0
+    images, labels = rng.normal(size=(count, 8, 8, 3)), rng.integers(0, 3, count)
+    return classify.Inputs(jnp.asarray(images), jnp.asarray(labels, jnp.int32), jnp.asarray(weights))
+
+
+def largest_difference(a, b):
+    return max(float(jnp.abs(x - y).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def doubled(model):
+    return jax.tree.map(lambda x: x.astype(jnp.float64), model)
+
+
+WAYS = [Layers(scan=scan, remat=remat) for scan in (False, True) for remat in ("none", "dots", "full")]
+
+
+def test_layers_run_alike_however_they_are_run(x64):
+    model, rows = doubled(vit()), inputs()
+    wanted = jax.jit(lambda m, r: gradient_of(classify.loss_of, m, r, jax.random.key(3), StepSettings()))(model, rows)
+    for how in WAYS[1:]:
+
+        def loss(model, rows, key, how=how):
+            return classify.loss_of(model, rows, key, layers=how)
+
+        found = jax.jit(lambda m, r, loss=loss: gradient_of(loss, m, r, jax.random.key(3), StepSettings()))(model, rows)
+        assert largest_difference(found, wanted) < 1e-12, how
+
+
+def captions(count=6):
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(4, 32, (count, 10)).astype(np.int32)
+    for row in range(count):
+        tokens[row, 3 + row :] = 0
+    mask = np.ones((count, 64, 64), bool)
+    mask[:, 50:] = False
+    images = rng.normal(size=(count, 64, 64, 3)) * mask[..., None]
+    return CaptionBatch(images, mask, tokens, np.array([1.0] * (count - 1) + [0.0]))
+
+
+@pytest.fixture
+def captioner(x64):
+    return doubled(caption.CaptionTransformer(caption.CONFIGS["scenes"], rngs=nnx.Rngs(0)))
+
+
+def test_captioners_layers_run_alike_however_they_are_run(captioner):
+    batch = jax.tree.map(jnp.asarray, captions(2))
+
+    def gradient(how):
+        def loss(model, batch):
+            found = caption_step.loss_of(model, batch, None, recipe=CAPTION_RECIPES["scenes"], layers=how)
+            return found.total / found.divisor
+
+        return jax.jit(jax.grad(loss))(captioner, batch)
+
+    wanted = gradient(Layers())
+    for how in (Layers(scan=True), Layers(remat="full"), Layers(scan=True, remat="dots")):
+        assert largest_difference(gradient(how), wanted) < 1e-12, how
+
+
+def test_accumulated_captions_count_tokens_not_parts(captioner):
+    """The parts have different numbers of tokens: the mean over all of them is not the mean of the parts' means."""
+
+    def loss(model, batch, key):
+        return caption_step.loss_of(model, batch, None, recipe=CAPTION_RECIPES["scenes"])
+
+    batch = jax.tree.map(jnp.asarray, captions())
+    found = [
+        jax.jit(lambda m, b, n=n: gradient_of(loss, m, b, None, StepSettings(accumulate=n)))(captioner, batch)
+        for n in (1, 3)
+    ]
+    assert largest_difference(found[0][::2], found[1][::2]) < 1e-12
+
+
+def test_bfloat16_computes_in_it_and_keeps_float32():
+    model, rows = vit(), jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, inputs())
+    tx = optax.adamw(1e-3)
+    after = {}
+    for dtype in ("float32", "bfloat16"):
+        step = jax.jit(lambda s, r, d=dtype: updated(s, r, None, classify.loss_of, tx, StepSettings(dtype=d)))
+        after[dtype] = step(first_state(model, tx), rows)
+    assert {leaf.dtype for leaf in jax.tree.leaves(after["bfloat16"].model)} == {jnp.dtype("float32")}
+    a, b = (float(after[dtype].totals.loss) for dtype in ("float32", "bfloat16"))
+    assert 0 < abs(a - b) < 0.02 * a
+    jaxpr = str(jax.make_jaxpr(lambda m: classify.loss_of(cast(m, "bfloat16"), rows, None).total)(model))
+    products = [line for line in jaxpr.splitlines() if "dot_general" in line]
+    # All but the scores of the attention, which are summed in float32.
+    assert sum(":bf16[" in line.split("=")[0] for line in products) >= 4 * CONFIG.depth + 2
+
+
+def test_the_average_follows_its_formula(x64):
+    tx = optax.sgd(0.5)
+    state = first_state({"w": jnp.array([1.0, 2.0])}, tx, averaged=True)
+
+    def loss_of(model, inputs, key):
+        total = (model["w"] * inputs["x"]).sum()
+        return Loss(total, jnp.asarray(1.0), Totals(total, total, jnp.asarray(1.0)))
+
+    weights, average = np.array([1.0, 2.0]), np.array([1.0, 2.0])
+    for t in range(30):
+        x = np.array([0.1 * t, -0.2])
+        state = updated(state, {"x": jnp.asarray(x)}, None, loss_of, tx, StepSettings(ema=0.6))
+        weights = weights - 0.5 * x
+        decay = min(0.6, (1 + t) / (10 + t))
+        average = decay * average + (1 - decay) * weights
+    np.testing.assert_allclose(state.average["w"], average, rtol=1e-12)
+    np.testing.assert_allclose(state.judged["w"], average, rtol=1e-12)
+
+
+def test_how_arrays_are_divided():
+    assert [tuple(spec_of(shape, 8)) for shape in [(64, 128), (63, 64), (1, 8), (2048,), (63, 33), (16, 2, 64)]] == [
+        (None, "data"), (None, "data"), (), ("data",), (), (None, None, "data"),
+    ]  # fmt: skip
+    assert tuple(spec_of((64, 128), 1)) == ()
+
+
+class Tiny:
+    """Learns w towards the mean of ten numbers, by single steps."""
+
+    def __init__(self, rate=0.1, epochs=3, bad_step=None, **settings):
+        self.kept, self.settings = [], StepSettings(**settings)
+        self.rate, self.epochs, self.bad_step = rate, epochs, bad_step
+
+    def batches(self, epoch, start):
+        for index in range(start, 10):
+            bad = epoch * 10 + index + 1 == self.bad_step
+            yield {"x": jnp.full((4, 1), np.nan if bad else float(index))}
+
+    def loss_of(self, model, inputs, key):
+        total = ((model["w"] - inputs["x"]) ** 2).sum()
+        count = jnp.asarray(float(inputs["x"].shape[0]))
+        return Loss(total, count, Totals(total, count, count))
+
+    def task(self, **more):
+        return Task(
+            model={"w": jnp.zeros(())}, tx=optax.sgd(self.rate), prepare=lambda batch, key: batch, loss_of=self.loss_of,
+            settings=self.settings, batches=self.batches, batch_size=4, steps_per_epoch=10, epochs=self.epochs,
+            validate=lambda model: {"val_loss": float(abs(model["w"] - 4.5)), "val_accuracy": 0.0},
+            score=lambda record: -record["val_loss"], keep_best=lambda model, record: self.kept.append(record["epoch"]),
+            **more,
+        )  # fmt: skip
+
+    def run(self, folder: Path, *, resume=False, options=None, **more):
+        folder.mkdir(exist_ok=True)
+        (folder / "best").write_text("")
+        options = options or Options(memory_check=False)
+        return run_task(folder, self.task(**more), make_mesh(4), options, resume=resume, best_kept=folder / "best")
+
+
+def test_training_ends_early_without_a_better_epoch(tmp_path, capsys):
+    tiny = Tiny(rate=0.0, epochs=9)
+    assert int(tiny.run(tmp_path / "r", patience=2).state.step) == 30
+    assert "no better epoch for 2: stopped early" in capsys.readouterr().out
+    assert tiny.kept == [1]
+    assert int(Tiny(rate=0.0, epochs=9).run(tmp_path / "r", patience=2, resume=True).state.step) == 30
+
+
+def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_last_good_state(tmp_path):
+    message = "the loss of step 17 is no finite number; the last good state, of step 10, is kept"
+    with pytest.raises(InputError, match=message):
+        Tiny(bad_step=17).run(tmp_path / "r")
+    outcome = Tiny().run(tmp_path / "r", resume=True)  # with good data it goes on from there
+    left_alone = Tiny().run(tmp_path / "alone")
+    assert float(outcome.state.model["w"]) == float(left_alone.state.model["w"])
+    assert [r["val_loss"] for r in read_metrics(tmp_path / "r" / "metrics.jsonl")] == [
+        r["val_loss"] for r in read_metrics(tmp_path / "alone" / "metrics.jsonl")
+    ]
+
+
+def biggest(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def test_a_torn_checkpoint_is_passed_over_with_a_word(tmp_path, capsys):
+    whole = Tiny(epochs=4).run(tmp_path / "r")
+    checkpoints = tmp_path / "r" / "checkpoints"
+    assert sorted(int(p.name) for p in checkpoints.iterdir()) == [10, 30, 40]  # the best and the two last
+    for file in [p for p in (checkpoints / "40" / "state").rglob("*") if p.is_file() and "ocdbt" in str(p)]:
+        file.write_bytes(file.read_bytes()[:5])
+    again = Tiny(epochs=4).run(tmp_path / "r", resume=True)
+    assert "passed over: " in (told := capsys.readouterr()).err
+    assert "checkpoint 40 can't be read" in told.err
+    assert "resuming at step 30" in told.out
+    assert float(again.state.model["w"]) == float(whole.state.model["w"])
+
+
+def test_the_best_is_written_anew_where_a_kill_lost_it(tmp_path):
+    Tiny(epochs=2).run(tmp_path / "r")
+    (tmp_path / "r" / "best").unlink()
+    tiny = Tiny(epochs=2)
+    task, options = tiny.task(), Options(memory_check=False)
+    run_task(tmp_path / "r", task, make_mesh(4), options, resume=True, best_kept=tmp_path / "r" / "best")
+    best = max(read_metrics(tmp_path / "r" / "metrics.jsonl"), key=lambda record: -record["val_loss"])
+    assert tiny.kept == [best["epoch"]] == [1]
+
+
+def test_checkpoints_within_an_epoch(tmp_path, monkeypatch):
+    saved = []
+    original = session.Checkpoints.save
+
+    def save(self, state, progress, *, step, score):
+        saved.append((step, score is None))
+        original(self, state, progress, step=step, score=score)
+
+    monkeypatch.setattr(session.Checkpoints, "save", save)
+    Tiny(epochs=1).run(tmp_path / "r", options=Options(save_minutes=1e-9))
+    assert saved == [*((step, True) for step in range(1, 10)), (10, False)]
+
+
+def test_what_a_step_needs_is_told_and_what_fits_is_named(tmp_path, capsys, monkeypatch):
+    rows = 64
+
+    class Wide(Tiny):
+        def batches(self, epoch, start):
+            for index in range(start, 10):
+                yield {"x": jnp.full((rows, 1000), float(index))}
+
+        def loss_of(self, model, inputs, key):
+            wide = jnp.tanh(inputs["x"][:, :, None] * model["w"] * jnp.arange(64.0).reshape(1, 1, 64))
+            total = (wide @ wide.swapaxes(1, 2)).sum()
+            count = jnp.asarray(float(inputs["x"].shape[0]))
+            return Loss(total, count, Totals(total, count, count))
+
+        def task(self, **more):
+            return super().task(**more)._replace(batch_size=rows)
+
+    def step_of(count):
+        task = Wide(accumulate=count).task()
+        step = make_train_step(task.prepare, task.loss_of, task.tx, task.settings)
+        state = first_state(task.model, task.tx)
+        return memory.need_of(step.lower(state, next(task.batches(0, 0))).compile())
+
+    one, four = step_of(1), step_of(4)
+    assert one.state >= rows * 1000 * 4
+    assert one.total > rows * 1000 * 1000 * 4  # the largest product
+    assert one.total > 3 * four.total
+    monkeypatch.setattr(session, "room", lambda: four.total + 10**6)
+    with pytest.raises(InputError, match=r"a step needs .* GB a device .*: --accumulate 4 fits .*--batch-size 16"):
+        Wide().run(tmp_path / "r", options=Options())
+    assert "memory: a step needs about" in capsys.readouterr().out
+    monkeypatch.setattr(session, "room", lambda: 1000)
+    with pytest.raises(InputError, match="no accumulation fits; give --remat full"):
+        Wide().run(tmp_path / "s", options=Options())
+    assert memory.room() > 10**8
+
+
+def test_memory_that_runs_out_is_told_as_that(tmp_path, monkeypatch):
+    class Full(session._Compiled):
+        def __call__(self, state, batch):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(session, "_Compiled", Full)
+    with pytest.raises(InputError, match="out of memory with batches of 4: give --accumulate 2"):
+        Tiny().run(tmp_path / "r")
+
+
+def test_accumulation_that_does_not_divide_the_batch(tmp_path):
+    with pytest.raises(InputError, match="--accumulate 3 does not divide the 4 rows"):
+        Tiny(accumulate=3).run(tmp_path / "r")
+
+
+def test_a_profile_is_traced(tmp_path, capsys):
+    Tiny(epochs=1).run(tmp_path / "r", options=Options(profile=2))
+    assert biggest(tmp_path / "r" / "profile").stat().st_size > 1000
+    assert "profile: 2 steps traced into" in capsys.readouterr().out
+
+
+def test_weights_and_biases_get_every_record_and_one_run(tmp_path, monkeypatch):
+    calls = []
+
+    class Run:
+        def log(self, values, step):
+            calls.append((step, values["epoch"]))
+
+        def finish(self):
+            calls.append("finished")
+
+    def init(**options):
+        calls.append((options["project"], options["id"], options["resume"]))
+        return Run()
+
+    fake = types.SimpleNamespace(init=init, util=types.SimpleNamespace(generate_id=lambda: "abc"))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    folder = tmp_path / "r"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    options = Options(wandb="pets", memory_check=False)
+    Tiny(epochs=2).run(folder, options=options)
+    fake.util.generate_id = None  # a resumed run keeps its own
+    Tiny(epochs=3).run(folder, options=options, resume=True)
+    begun = ("pets", "abc", "allow")
+    assert calls == [begun, (10, 1), (20, 2), "finished", begun, (30, 3), "finished"]
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InputError, match="--wandb needs wandb; pip install wandb"):
+        Tiny().run(folder, options=options)
