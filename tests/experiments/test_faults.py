@@ -1,0 +1,105 @@
+"""Runs that are killed at random moments, or lose a picture on the way: they end bitwise as one that was left alone."""
+
+import csv
+import random
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from experiments.data.scenes import scene
+from experiments.training.metrics import read_metrics
+
+FINETUNE = ["finetune", "--model", "Nano_6", "--batch-size", "8", "--learning-rate", "1e-3", "--schedule", "constant",
+            "--flip", "0.5", "--dropout", "0.1", "--epochs", "500", "--save-minutes", "0.001"]  # fmt: skip
+CAPTION = ["train_caption", "--recipe", "scenes", "--vocabulary", "build", "--batch-size", "4", "--epochs", "60",
+           "--dropout", "0.1", "--save-minutes", "0.001"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Made scenes as class folders, and as a table of captions."""
+    root = tmp_path_factory.mktemp("scenes")
+    rows = []
+    for index in range(24):
+        made = scene(0, index)
+        name = f"{'ab'[index % 2]}/{index}.png"
+        (root / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(made.image).resize((40, 40)).save(root / name)
+        rows.append([name, made.caption])
+    with open(root / "captions.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["file", "caption"], *rows])
+    return root
+
+
+def launched(program, *arguments):
+    command = [sys.executable, "-m", f"experiments.{program}", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def left_alone(out, command):
+    child = launched(*command, "--out", out)
+    told = child.communicate(timeout=900)[0]
+    assert child.returncode == 0, told
+
+
+def assert_same_end(ours, theirs):
+    assert (ours / "best/model.safetensors").read_bytes() == (theirs / "best/model.safetensors").read_bytes()
+    rows = [
+        [{k: v for k, v in r.items() if k != "seconds"} for r in read_metrics(f / "metrics.jsonl") if "val_loss" in r]
+        for f in (ours, theirs)
+    ]
+    assert len(rows[0]) > 1
+    assert rows[0] == rows[1]
+    assert not list(ours.glob("*tmp*")) + list(ours.glob(".best*")) + list((ours / "checkpoints").glob("*tmp*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "rounds"), [(FINETUNE, 50), (CAPTION, 12)], ids=["finetune", "train_caption"])
+def test_kills_at_random_moments(command, rounds, scenes, tmp_path):
+    command = [*command, "--data", scenes]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    left_alone(whole, command)
+    draw = random.Random(0)
+    kills = steps = 0
+    while kills < rounds:
+        begun = (killed / "config.json").is_file()
+        child = launched(command[0], "--resume", killed) if begun else launched(*command, "--out", killed)
+        try:
+            told = child.communicate(timeout=draw.uniform(0.5, 9))[0]
+            assert child.returncode == 0, told
+            break  # it came to its end
+        except subprocess.TimeoutExpired:
+            child.kill()
+            told = child.communicate()[0]
+            kills += 1
+            steps += "epoch" in told
+    print(f"{kills} kills, {steps} of them after an epoch")
+    assert kills >= rounds // 2
+    child = launched(command[0], "--resume", killed)
+    told = child.communicate(timeout=900)[0]
+    assert child.returncode == 0, told
+    assert_same_end(killed, whole)
+
+
+@pytest.mark.slow
+def test_a_picture_lost_on_the_way_stops_the_run_which_goes_on_when_it_is_back(scenes, tmp_path):
+    command = ["finetune", *FINETUNE[1:-4], "--epochs", "12", "--cache-gb", "0", "--data", scenes]
+    whole, broken, lost = tmp_path / "whole", tmp_path / "broken", scenes / "a" / "4.png"
+    left_alone(whole, command)
+    child = launched(*command, "--out", broken)
+    for line in child.stdout:
+        if line.startswith("epoch 3/"):
+            break
+    content = lost.read_bytes()
+    lost.unlink()
+    told = child.communicate(timeout=120)[0]
+    lost.write_bytes(content)
+    assert child.returncode == 2
+    assert told.splitlines()[-1].startswith("error: ")
+    assert "4.png" in told.splitlines()[-1]
+    again = launched("finetune", "--resume", broken)
+    assert again.communicate(timeout=300)[0]
+    assert again.returncode == 0
+    assert_same_end(broken, whole)
