@@ -125,6 +125,7 @@ def _start(folder: Path, config: RunConfig, resume: bool, cache_gb: float) -> tu
         num_classes=len(data.class_names),
         image_size=recipe.image_size,
         dropout=recipe.dropout,
+        drop_path=recipe.drop_path,
         seed=recipe.seed,
     )
     images = _open_images(data, model, skip_corrupt=config.skip_corrupt, cache_gb=cache_gb)
@@ -142,12 +143,14 @@ def finetune(folder: Path, config: RunConfig, how: Options, *, resume: bool, cac
     import jax
     import jax.numpy as jnp
 
+    from experiments.data.mix import Mixing
     from experiments.training.classify import loss_of, make_eval_step, make_prepare
     from experiments.training.loop import Task
+    from experiments.training.lora import Adapted, adapted, merged
     from experiments.training.rates import learning_rates, optimizer
     from experiments.training.session import run_task
     from experiments.training.sharding import divided, local, make_mesh, own_rows
-    from experiments.training.step import StepSettings
+    from experiments.training.step import Loss, StepSettings
 
     recipe = config.recipe
     mesh, rows = make_mesh(recipe.batch_size), own_rows(recipe.batch_size)
@@ -161,24 +164,33 @@ def finetune(folder: Path, config: RunConfig, how: Options, *, resume: bool, cac
         for batch in training_batches(images.train, recipe.batch_size, **options):
             yield divided(mesh, batch)
 
-    def validate(model: VisionTransformer) -> dict[str, float]:
+    def whole(learnt: Any) -> VisionTransformer:
+        return merged(learnt, recipe.lora_alpha) if isinstance(learnt, Adapted) else learnt
+
+    def loss(learnt: Any, *arguments: Any) -> Loss:
+        return loss_of(whole(learnt), *arguments, layers=how.layers, label_smoothing=recipe.label_smoothing)
+
+    def validate(learnt: Any) -> dict[str, float]:
+        model = jax.jit(whole)(learnt) if recipe.train == "lora" else learnt
         ordered = ordered_batches(images.val, recipe.batch_size, rows=rows)
         parts = (eval_step(model, divided(mesh, batch))[0] for batch in ordered)
         total = jax.device_get(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), parts))
         return {"val_loss": float(total.loss / total.images), "val_accuracy": float(total.correct / total.images)}
 
-    def keep_best(model: VisionTransformer, record: dict[str, Any]) -> None:
+    def keep_best(learnt: Any, record: dict[str, Any]) -> None:
         provenance = {"data": config.data, "weights": config.weights, "recipe": recipe.as_dict(), "record": record}
-        whole = local(mesh, model)
+        model = whole(local(mesh, learnt))
         if distributed.first():
-            save(whole, folder / BEST, class_names=images.data.class_names, provenance=provenance)
+            save(model, folder / BEST, class_names=images.data.class_names, provenance=provenance)
 
+    mixing = Mixing(recipe.mixup, recipe.cutmix, len(images.data.class_names) if recipe.mixup or recipe.cutmix else 0)
+    learnt = adapted(model, recipe.lora_rank, jax.random.key(recipe.seed)) if recipe.train == "lora" else model
     task = Task(
-        model=model,
-        tx=optimizer(recipe, learning_rates(recipe, steps)),
-        prepare=make_prepare(recipe.augment, preprocess),
-        loss_of=functools.partial(loss_of, layers=how.layers),
-        settings=StepSettings(seed=recipe.seed),
+        model=learnt,
+        tx=optimizer(recipe, learning_rates(recipe, steps), learnt),
+        prepare=make_prepare(recipe.augment, preprocess, mixing),
+        loss_of=loss,
+        settings=StepSettings(recipe.seed, recipe.accumulate, recipe.dtype, recipe.ema),
         batches=batches,
         batch_size=recipe.batch_size,
         steps_per_epoch=steps,
@@ -186,6 +198,7 @@ def finetune(folder: Path, config: RunConfig, how: Options, *, resume: bool, cac
         validate=validate,
         score=lambda record: record["val_accuracy"],
         keep_best=keep_best,
+        patience=recipe.patience,
     )
     try:
         return run_task(folder, task, mesh, how, resume=resume, best_kept=folder / BEST / CONFIG)

@@ -5,7 +5,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from experiments.data.augment import Augment
-from experiments.recipe import SCHEDULES, Recipe
+from experiments.recipe import DTYPES, SCHEDULES, TRAIN, Recipe
 from vit_jax.checkpoint import with_tuples
 from vit_jax.cli import image_size, non_negative, positive_int, share
 
@@ -24,6 +24,21 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "dropout": {"type": share, "help": "on branches and attention weights"},
     "seed": {"type": int},
 }
+MORE_OVERRIDES: dict[str, dict[str, Any]] = {
+    "drop_path": {"type": share, "help": "share of images that pass the last block by"},
+    "label_smoothing": {"type": share},
+    "mixup": {"type": non_negative, "help": "alpha; 0.8 is common, 0 for none"},
+    "cutmix": {"type": non_negative, "help": "alpha; 1 is common, 0 for none"},
+    "train": {"choices": TRAIN, "help": "what learns: all, the head alone, or low-rank additions and the head"},
+    "lora_rank": {"type": positive_int},
+    "lora_alpha": {"type": non_negative},
+    "layer_decay": {"type": float, "help": "factor of the learning rate from layer to layer, 1 for none"},
+    "clip_norm": {"type": non_negative, "help": "gradients are scaled to this norm at most, 0 for none"},
+    "ema": {"type": share, "help": "decay of the parameters' moving average, which is then kept"},
+    "accumulate": {"type": positive_int, "help": "parts that a batch goes through in, to save memory"},
+    "dtype": {"choices": DTYPES, "help": "to compute in; parameters stay float32"},
+    "patience": {"type": int, "help": "stop after so many epochs without a better one, 0 for never"},
+}
 AUGMENT_OVERRIDES: dict[str, dict[str, Any]] = {
     "crop_scale": {"type": float, "nargs": 2, "metavar": ("LEAST", "MOST"), "help": "share of the area"},
     "crop_ratio": {"type": float, "nargs": 2, "metavar": ("LEAST", "MOST"), "help": "width / height"},
@@ -41,6 +56,9 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recipe overrides")
     for name, options in OVERRIDES.items():
         group.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, **options)
+    group = parser.add_argument_group("beyond the plain recipe")
+    for name, options in MORE_OVERRIDES.items():
+        group.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, **options)
     group = parser.add_argument_group("augmentation overrides")
     group.add_argument("--no-augment", action="store_true", help="start from none at all")
     for name, options in AUGMENT_OVERRIDES.items():
@@ -52,7 +70,8 @@ def overridden(recipe: Recipe, args: argparse.Namespace) -> Recipe:
     given = with_tuples(vars(args))
     augment = Augment() if args.no_augment else recipe.augment
     augment = replace(augment, **{name: given[name] for name in AUGMENT_OVERRIDES if name in given})
-    return replace(recipe, augment=augment, **{name: given[name] for name in OVERRIDES if name in given})
+    names = [*OVERRIDES, *MORE_OVERRIDES]
+    return replace(recipe, augment=augment, **{name: given[name] for name in names if name in given})
 
 
 def differing(recipe: Recipe, args: argparse.Namespace) -> list[str]:

@@ -41,6 +41,7 @@ def starting_model(
     num_classes: int,
     image_size: tuple[int, int] | None,
     dropout: float | None,
+    drop_path: float | None = None,
     seed: int,
 ) -> VisionTransformer:
     """The model that training starts from: weights (a folder or a foreign file), or the named one from scratch.
@@ -55,9 +56,9 @@ def starting_model(
         assert name is not None
         config = replace(CONFIGS[name], num_classes=num_classes)
         model = VisionTransformer(config.resized(image_size or config.image_size), rngs=nnx.Rngs(seed))
-    if dropout is None:
-        return model
-    return from_arrays(replace(model.config, dropout=dropout, attention_dropout=dropout), to_arrays(model))
+    changed: dict[str, Any] = {} if dropout is None else dict(dropout=dropout, attention_dropout=dropout)
+    changed |= {} if drop_path is None else dict(drop_path=drop_path)
+    return from_arrays(replace(model.config, **changed), to_arrays(model)) if changed else model
 
 
 def _weighted(name: str | None, weights: str, num_classes: int, image_size: Any) -> VisionTransformer:

@@ -9,6 +9,8 @@ from vit_jax.checkpoint import with_tuples
 from vit_jax.config import pair
 
 SCHEDULES = ("constant", "cosine")
+TRAIN = ("all", "head", "lora")
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,20 @@ class Recipe:
     dropout:        on branches and attention weights; None keeps the model's own.
     augment:        see Augment.
     seed:           of the initial weights, the order of images, the augmentations and dropout.
+
+    Beyond the plain recipe, each off by default:
+    drop_path:      the last block's share of images that pass it by, growing evenly from 0 at the first; None keeps the
+                    model's own.
+    label_smoothing: this share of a label is spread over all classes.
+    mixup, cutmix:  alpha of the Beta distribution that a batch's share of the other image is drawn from; 0 for none.
+    train:          all, head (the backbone stays as it is) or lora (low-rank additions to the attention, and the head).
+    lora_rank, lora_alpha: see training/lora.py.
+    layer_decay:    each layer learns by this factor of the one above it, the head by the whole rate; 1 for none.
+    clip_norm:      gradients are scaled to this global norm at most; 0 for none.
+    ema:            decay of the moving average of the parameters that is validated and kept; 0 for none.
+    accumulate:     a batch goes through in so many parts: the same answer in less memory.
+    dtype:          float32, or bfloat16 to compute in; parameters stay float32.
+    patience:       training ends after so many epochs in a row without a better one; 0 goes to the last.
     """
 
     model: str | None
@@ -40,6 +56,19 @@ class Recipe:
     dropout: float | None = None
     augment: Augment = field(default_factory=Augment)
     seed: int = 0
+    drop_path: float | None = None
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    train: str = "all"
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
+    layer_decay: float = 1.0
+    clip_norm: float = 0.0
+    ema: float = 0.0
+    accumulate: int = 1
+    dtype: str = "float32"
+    patience: int = 0
 
     def __post_init__(self) -> None:
         if self.image_size is not None:
@@ -50,6 +79,18 @@ class Recipe:
             raise InputError("epochs and batch size are at least 1, warm-up and learning rate at least 0")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps > 0 and self.weight_decay >= 0):
             raise InputError("beta1 and beta2 are in [0, 1), eps above 0, weight decay at least 0")
+        for name in ("drop_path", "label_smoothing", "ema"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise InputError(f"{name} is in [0, 1), not {value}")
+        if self.train not in TRAIN or self.dtype not in DTYPES:
+            raise InputError(f"train is one of {', '.join(TRAIN)}; dtype one of {', '.join(DTYPES)}")
+        if min(self.mixup, self.cutmix, self.clip_norm, self.patience) < 0 or not 0 < self.layer_decay <= 1:
+            raise InputError("mixup, cutmix, clip_norm and patience are at least 0, layer_decay in (0, 1]")
+        if self.layer_decay < 1 and self.train != "all":
+            raise InputError("layer_decay is for training all layers; leave it out, or give --train all")
+        if self.lora_rank < 1 or self.lora_alpha <= 0 or self.accumulate < 1:
+            raise InputError("lora_rank and accumulate are at least 1, lora_alpha above 0")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` reads it back."""

@@ -77,6 +77,18 @@ class Mlp(nnx.Module):
         return self.down(ACTIVATIONS[self.activation](self.up(x)))
 
 
+def passed_by(branch: Float[Array, "b n d"], rate: Float[Array, ""] | None, key: Key | None) -> Float[Array, "b n d"]:
+    """Stochastic depth (https://arxiv.org/abs/1603.09382): a branch is 0 for a share of images, scaled for the rest.
+
+    As timm's drop_path has it: per image, scaled by 1 / (1 - rate). No rate or no key changes nothing.
+    """
+    if rate is None or key is None:
+        return branch
+    keep = 1 - rate.astype(branch.dtype)
+    stays = jax.random.bernoulli(jax.random.fold_in(key, 1), keep, (branch.shape[0], 1, 1))
+    return jnp.where(stays, branch / keep, jnp.zeros((), branch.dtype))
+
+
 class Block(nnx.Module):
     """x + scale1 * attention(norm(x)), then x + scale2 * mlp(norm(x)); the scales, [D], only with layer_scale."""
 
@@ -107,16 +119,20 @@ class Block(nnx.Module):
         return_weights: bool = False,
         perturbation: Float[Array, "b h n n"] | None = None,
         key: Key | None = None,
+        drop_path: Float[Array, ""] | None = None,
     ) -> tuple[Float[Array, "b n d"], Float[Array, "b h n n"] | None]:
-        """The block's output, and its attention weights when asked for; see attend() for the perturbation."""
+        """The block's output, and its attention weights when asked for; see attend() for the perturbation.
+
+        drop_path: each image passes either branch by with this probability, where there is a key.
+        """
         attn_key, out_key, mlp_key = split_key(key, 3)
         mixed, weights = self.attn(
             self.norm1(x), return_weights=return_weights, perturbation=perturbation, key=attn_key
         )
         if self.layer_scale:
             mixed = mixed * self.scale1[...].reshape(1, 1, -1)
-        x = x + dropout(mixed, self.dropout_rate, out_key)
+        x = x + passed_by(dropout(mixed, self.dropout_rate, out_key), drop_path, out_key)
         changed = self.mlp(self.norm2(x))
         if self.layer_scale:
             changed = changed * self.scale2[...].reshape(1, 1, -1)
-        return x + dropout(changed, self.dropout_rate, mlp_key), weights
+        return x + passed_by(dropout(changed, self.dropout_rate, mlp_key), drop_path, mlp_key), weights

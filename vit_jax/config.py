@@ -31,7 +31,8 @@ class ViTConfig:
 
     preprocess is the input convention the weights were trained with; its size always is image_size.
     dropout falls on each branch's output, attention_dropout on the attention weights; both only where a call
-    gives a key. PyTorch-Pretrained-ViT uses 0.1 for both (its attention_dropout_rate = 0 is never read).
+    gives a key. PyTorch-Pretrained-ViT uses 0.1 for both (its attention_dropout_rate = 0 is never read). drop_path is
+    the last block's share of images that pass its branches by (stochastic depth), growing evenly from 0 at the first.
 
     Raises InputError when the numbers do not fit one another.
     """
@@ -47,6 +48,7 @@ class ViTConfig:
     in_channels: int = 3
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    drop_path: float = 0.0
     class_token: bool = True
     class_position: bool = True  # whether the position table has an entry for [class]
     distillation_token: bool = False  # a second such token (DeiT)
@@ -88,7 +90,7 @@ class ViTConfig:
         if self.heads_width % self.num_heads:
             name = "attention_width" if self.attention_width else "width"
             raise InputError(f"{name} {self.heads_width} is not divisible by num_heads {self.num_heads}")
-        for name in ("dropout", "attention_dropout"):
+        for name in ("dropout", "attention_dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is in [0, 1), not {getattr(self, name)}")
         for name, choices in CHOICES.items():

@@ -84,11 +84,11 @@ class VisionTransformer(nnx.Module):
     def features(self, images: Images, *, key: Key | None = None, layers: Layers = PLAIN) -> Float[Array, "b n d"]:
         """Every token after the blocks and finish(). A key turns dropout on."""
 
-        def apply(block: Block, x: jax.Array, block_key: Key | None) -> jax.Array:
-            return block(x, key=block_key)[0]
+        def apply(block: Block, x: jax.Array, drawn: tuple[Key | None, jax.Array | None]) -> jax.Array:
+            return block(x, key=drawn[0], drop_path=drawn[1])[0]
 
-        keys = split_key(key, len(self.blocks))
-        return self.finish(run_blocks(apply, self.blocks, self.embed(images), keys, layers))
+        drawn = list(zip(split_key(key, len(self.blocks)), drop_path_rates(self.config), strict=True))
+        return self.finish(run_blocks(apply, self.blocks, self.embed(images), drawn, layers))
 
     def embed(self, images: Images) -> Float[Array, "b n d"]:
         """The token sequence that enters the first block: [class], [distillation], registers, patches.
@@ -147,6 +147,13 @@ class VisionTransformer(nnx.Module):
         if config.distillation_head:
             return (self.head(pooled) + self.distillation_head(features[:, 1])) / 2
         return self.head(pooled)
+
+
+def drop_path_rates(config: ViTConfig) -> list[jax.Array | None]:
+    """Each block's rate, growing evenly from 0 at the first to config.drop_path at the last; Nones where that is 0."""
+    if not config.drop_path:
+        return [None] * config.depth
+    return [jnp.asarray(config.drop_path * i / max(1, config.depth - 1), jnp.float32) for i in range(config.depth)]
 
 
 def chosen_layers(layers: Sequence[int] | None, depth: int) -> list[int]:

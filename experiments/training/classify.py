@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from experiments.data.augment import Augment, augment
+from experiments.data.mix import NO_MIXING, Mixing, mixed
 from experiments.data.pipeline import Batch
 from experiments.training.state import Totals
 from experiments.training.step import Loss
@@ -18,37 +19,67 @@ from vit_jax.layers import PLAIN, Layers
 
 
 class Inputs(NamedTuple):
-    """Normalised images [B, h, w, 3], labels [B], and weights [B], 0 for rows that only fill the batch."""
+    """Normalised images [B, h, w, 3], labels [B], weights [B], 0 for rows that only fill the batch; and where images
+    were mixed, each class's share [B, C].
+    """
 
     images: jax.Array
     labels: jax.Array
     weights: jax.Array
+    shares: jax.Array | None = None
 
 
-def cross_entropy(logits: Float[Array, "b c"], labels: Int[Array, " b"], weights: Float[Array, " b"]) -> Loss:
-    """The cross-entropy over rows of weight 1, in nats."""
+def cross_entropy(
+    logits: Float[Array, "b c"],
+    labels: Int[Array, " b"],
+    weights: Float[Array, " b"],
+    *,
+    shares: Float[Array, "b c"] | None = None,
+    label_smoothing: float = 0.0,
+) -> Loss:
+    """The cross-entropy over rows of weight 1, in nats; answers count as correct by the labels.
+
+    shares: of each class in a row, in place of the label. label_smoothing: this part of a row's target is spread evenly
+    over the classes (torch's definition).
+    """
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if shares is None and not label_smoothing:
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    else:
+        classes = logits.shape[-1]
+        target = jax.nn.one_hot(labels, classes, dtype=logits.dtype) if shares is None else shares
+        losses = optax.softmax_cross_entropy(logits, target * (1 - label_smoothing) + label_smoothing / classes)
     hits = (logits.argmax(axis=-1) == labels).astype(weights.dtype)
     count = weights.sum()
     total = (losses * weights).sum()
     return Loss(total, count, Totals(total, (hits * weights).sum(), count))
 
 
-def make_prepare(settings: Augment, preprocess: Preprocess) -> Callable[[Batch, Key], Inputs]:
-    """(batch of 8-bit images, key) -> inputs, augmented."""
+def make_prepare(
+    settings: Augment, preprocess: Preprocess, mixing: Mixing = NO_MIXING
+) -> Callable[[Batch, Key], Inputs]:
+    """(batch of 8-bit images, key) -> inputs, augmented and mixed."""
 
     def prepare(batch: Batch, key: Key) -> Inputs:
         images = preprocess.normalize(augment(key, jnp.asarray(batch.images), settings))
-        return Inputs(images, jnp.asarray(batch.labels), jnp.asarray(batch.weights))
+        labels, weights = jnp.asarray(batch.labels), jnp.asarray(batch.weights)
+        if mixing == NO_MIXING:
+            return Inputs(images, labels, weights)
+        shares = jax.nn.one_hot(labels, mixing.classes, dtype=images.dtype)
+        images, shares = mixed(jax.random.fold_in(key, 1), images, shares, weights, mixing)
+        return Inputs(images, labels, weights, shares)
 
     return prepare
 
 
-def loss_of(model: Any, inputs: Inputs, key: Key | None, *, layers: Layers = PLAIN) -> Loss:
+def loss_of(
+    model: Any, inputs: Inputs, key: Key | None, *, layers: Layers = PLAIN, label_smoothing: float = 0.0
+) -> Loss:
     """The loss of a classifier; a key turns dropout on."""
     images = inputs.images.astype(jax.tree.leaves(model)[0].dtype)
-    return cross_entropy(model(images, key=key, layers=layers), inputs.labels, inputs.weights)
+    logits = model(images, key=key, layers=layers)
+    options: dict[str, Any] = dict(shares=inputs.shares, label_smoothing=label_smoothing)
+    return cross_entropy(logits, inputs.labels, inputs.weights, **options)
 
 
 def make_eval_step(preprocess: Preprocess) -> Callable[[Any, Batch], tuple[Totals, jax.Array]]:

@@ -1,8 +1,17 @@
-"""The learning rate at each step."""
+"""The learning rate at each step, and the optimiser."""
 
+from typing import Any
+
+import jax
 import optax
 
+from caption.training import clip_by_norm
 from experiments.recipe import Recipe
+from experiments.training.lora import Adapted
+from vit_jax.checkpoint import parameter_name
+
+FROZEN = "frozen"
+HEADS = ("head.", "distillation_head.")
 
 
 def learning_rates(recipe: Recipe, steps_per_epoch: int) -> optax.Schedule:
@@ -18,6 +27,54 @@ def learning_rates(recipe: Recipe, steps_per_epoch: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, recipe.learning_rate, warmup), after], [warmup])
 
 
-def optimizer(recipe: Recipe, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """AdamW with every number named: optax's default weight decay is not torch's."""
-    return optax.adamw(schedule, b1=recipe.beta1, b2=recipe.beta2, eps=recipe.eps, weight_decay=recipe.weight_decay)
+def optimizer(recipe: Recipe, schedule: optax.Schedule, model: Any) -> optax.GradientTransformation:
+    """AdamW with every number named (optax's default weight decay is not torch's), and what the recipe has beside it.
+
+    Frozen parameters take no part in the norm that is clipped, and cost the optimiser no memory. model: what learns, or
+    its shapes.
+    """
+    numbers: dict[str, Any] = dict(b1=recipe.beta1, b2=recipe.beta2, eps=recipe.eps, weight_decay=recipe.weight_decay)
+    clip = [clip_by_norm(recipe.clip_norm)] if recipe.clip_norm else []
+    if recipe.train == "all" and recipe.layer_decay == 1:
+        plain = optax.adamw(schedule, **numbers)
+        return optax.chain(*clip, plain) if clip else plain
+    groups = parameter_groups(recipe, model)
+    frozen = jax.tree.map(lambda group: group == FROZEN, groups)
+    rules: dict[Any, Any] = {FROZEN: optax.set_to_zero()}
+    for factor in set(jax.tree.leaves(groups)) - {FROZEN}:
+        rules[factor] = optax.adamw(_scaled(schedule, float(factor)), **numbers)
+    return optax.chain(  # the trees are models, which optax would take for functions and call
+        optax.masked(optax.set_to_zero(), lambda params: frozen),
+        *clip,
+        optax.multi_transform(rules, lambda params: groups),
+    )
+
+
+def _scaled(schedule: optax.Schedule, factor: float) -> optax.Schedule:
+    return lambda count: schedule(count) * factor
+
+
+def parameter_groups(recipe: Recipe, model: Any) -> Any:
+    """In the model's own tree: the factor of each parameter's learning rate, as text, or "frozen".
+
+    layer_decay ** (depth + 1 - layer), with the embedding as layer 0, the blocks from 1 to depth, and all after them
+    depth + 1 (BEiT's and MAE's convention, https://arxiv.org/abs/2106.08254).
+    """
+    base = model.base if isinstance(model, Adapted) else model
+    depth = len(base.blocks)
+
+    def group(path: tuple[Any, ...], _: Any) -> str:
+        name = parameter_name(path)
+        if isinstance(model, Adapted) and name.startswith("adapters."):
+            return repr(1.0)
+        name = name.removeprefix("base.")
+        if recipe.train != "all":
+            return repr(1.0) if name.startswith(HEADS) else FROZEN
+        if name.startswith("blocks."):
+            layer = int(name.split(".")[1]) + 1
+        else:
+            above = (*HEADS, "norm.", "pool.", "representation.")
+            layer = depth + 1 if name.startswith(above) else 0
+        return repr(recipe.layer_decay ** (depth + 1 - layer))
+
+    return jax.tree_util.tree_map_with_path(group, model)

@@ -49,7 +49,9 @@ def run(devices: int, then: int, fsdp: bool, accumulate: int, dropout: float, sc
     """The state after the epochs, as arrays by number; the loss of every step among them."""
     config = ViTConfig(image_size=(16, 16), patch_size=(4, 4), width=32, depth=3, num_heads=2, mlp_dim=64, num_classes=3,
                        dropout=dropout, attention_dropout=dropout)  # fmt: skip
-    tx = optimizer(Recipe(model="x", epochs=1, learning_rate=1e-2), learning_rates(Recipe(model="x", epochs=1), 4))
+    tx = optimizer(
+        Recipe(model="x", epochs=1, learning_rate=1e-2), learning_rates(Recipe(model="x", epochs=1), 4), None
+    )
 
     def placed(count: int):
         model = jax.tree.map(lambda x: x.astype(jnp.float64), VisionTransformer(config, rngs=nnx.Rngs(0)))

@@ -31,7 +31,7 @@ def test_five_adamw_steps_end_in_torchs_parameters(x64):
     theirs = reference.tiny_torch(num_classes=7)
     model = convert(reference.state_arrays(theirs), num_heads=3)
     recipe = Recipe(model="tiny", epochs=1, learning_rate=1e-3, weight_decay=0.01)
-    tx = optimizer(recipe, learning_rates(recipe, 5))
+    tx = optimizer(recipe, learning_rates(recipe, 5), model)
     state = first_state(model, tx)
     adamw = torch.optim.AdamW(theirs.parameters(), lr=1e-3)
     assert adamw.defaults["weight_decay"] == 0.01
@@ -105,8 +105,8 @@ from vit_jax import *
 config = ViTConfig(image_size=(16, 16), patch_size=(8, 8), width=16, depth=2, num_heads=2, mlp_dim=24, num_classes=3,
                    dropout=0.1, attention_dropout=0.1)
 recipe = Recipe(model="x", epochs=1, learning_rate=1e-2)
-tx = optimizer(recipe, learning_rates(recipe, 4))
 model = jax.tree.map(lambda x: x.astype(jnp.float64), VisionTransformer(config, rngs=nnx.Rngs(0)))
+tx = optimizer(recipe, learning_rates(recipe, 4), model)
 mesh = make_mesh(16)
 state = spread(mesh, first_state(model, tx), fsdp=False)
 prepare = make_prepare(Augment(crop_scale=(0.3, 1.0), flip=0.5), config.preprocess)

@@ -1,0 +1,60 @@
+"""LoRA (https://arxiv.org/abs/2106.09685): a trained model stays as it is, and small additions to its attention learn.
+
+kernel + alpha / rank * down @ up, with `up` zero at first: training starts at the model's own answer.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vit_jax import VisionTransformer
+from vit_jax.attention import Key
+from vit_jax.checkpoint import parameter_name, to_arrays
+
+TARGETS = ("attn.qkv.kernel", "attn.out.kernel")
+
+
+class Addition(NamedTuple):
+    """down: [in, rank], drawn; up: [rank, out], zero at first."""
+
+    down: Float[Array, "i r"]
+    up: Float[Array, "r o"]
+
+
+class Adapted(NamedTuple):
+    """A pytree: a model, of which the head alone learns, and the additions to its kernels by their dotted names."""
+
+    base: Any
+    adapters: dict[str, Addition]
+
+
+def adapted(model: VisionTransformer, rank: int, key: Key) -> Adapted:
+    """The model with additions of that rank to every block's attention kernels.
+
+    down: uniform in +-1 / sqrt(in), as the authors' code draws it (Kaiming-uniform with a = sqrt(5)).
+    """
+    kernels = {name: array for name, array in to_arrays(model).items() if name.endswith(TARGETS)}
+    adapters = {}
+    for (name, kernel), drawn in zip(kernels.items(), jax.random.split(key, len(kernels)), strict=True):
+        reach = kernel.shape[0] ** -0.5
+        down = jax.random.uniform(drawn, (kernel.shape[0], rank), kernel.dtype, -reach, reach)
+        adapters[name] = Addition(down, jnp.zeros((rank, kernel.shape[1]), kernel.dtype))
+    return Adapted(model, adapters)
+
+
+def merged(learnt: Adapted, alpha: float) -> VisionTransformer:
+    """An ordinary model: each kernel with its addition. No gradient reaches what is frozen."""
+
+    def leaf(path: tuple[Any, ...], value: jax.Array) -> jax.Array:
+        name = parameter_name(path)
+        if name.startswith(("head.", "distillation_head.")):
+            return value
+        value = jax.lax.stop_gradient(value)
+        addition = learnt.adapters.get(name)
+        if addition is None:
+            return value
+        return value + alpha / addition.down.shape[1] * (addition.down @ addition.up)
+
+    return jax.tree_util.tree_map_with_path(leaf, learnt.base)

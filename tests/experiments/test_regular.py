@@ -1,0 +1,269 @@
+"""What goes beyond the plain recipe, against torch and plain formulas; and by command, all of it at once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import tests.reference as reference
+from experiments import finetune
+from experiments.data.mix import Mixing, cutmix, mixed, mixup, partner_rows
+from experiments.recipe import Recipe, from_dict
+from experiments.training.classify import Inputs, cross_entropy, loss_of
+from experiments.training.lora import adapted, merged
+from experiments.training.rates import learning_rates, optimizer
+from experiments.training.state import first_state
+from experiments.training.step import StepSettings, updated
+from vit_jax import InputError, VisionTransformer, ViTConfig, load
+from vit_jax.block import passed_by
+from vit_jax.checkpoint import to_arrays
+from vit_jax.layers import Layers
+from weights_convert import convert, export
+
+STEPS = 4
+
+
+def batches():
+    for i in range(STEPS):
+        x = reference.images(10 + i, 4, 32, 32)
+        yield x, np.random.RandomState(i).randint(0, 7, 4).astype(np.int32)
+
+
+def trained(recipe, learnt, loss=loss_of):
+    """What learns after a few float64 steps."""
+    tx = optimizer(recipe, learning_rates(recipe, STEPS), learnt)
+    state = first_state(learnt, tx)
+    step = jax.jit(lambda state, *rows: updated(state, Inputs(*rows), None, loss, tx, StepSettings()))
+    for x, labels in batches():
+        state = step(state, jnp.asarray(x), jnp.asarray(labels), jnp.ones(4))
+    return state
+
+
+def torch_trained(theirs, parameters, clip=0.0, forward=None):
+    rule = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.01)
+    theirs.eval()
+    for x, labels in batches():
+        rule.zero_grad()
+        images = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+        logits = theirs(images) if forward is None else forward(images)
+        torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels).long()).backward()
+        if clip:
+            learning = [p for group in rule.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(learning, clip)
+        rule.step()
+
+
+def recipe_of(**more):
+    return Recipe(model="tiny", epochs=1, learning_rate=1e-2, **more)
+
+
+@pytest.fixture
+def theirs(x64):
+    made = reference.tiny_torch(num_classes=7)
+    torch.nn.init.normal_(made.fc.weight, generator=torch.Generator().manual_seed(0))
+    return made
+
+
+def test_layer_decay_is_torchs_parameter_groups(theirs):
+    model = convert(reference.state_arrays(theirs), num_heads=3)
+    depth, decay = len(model.blocks), 0.5
+
+    def layer(name):
+        if name.startswith("transformer.blocks."):
+            return int(name.split(".")[2]) + 1
+        return depth + 1 if name.startswith(("fc.", "norm.")) else 0
+
+    groups = [{"params": [p], "lr": 1e-2 * decay ** (depth + 1 - layer(n))} for n, p in theirs.named_parameters()]
+    state = trained(recipe_of(layer_decay=decay), model)
+    torch_trained(theirs, groups)
+    ours = export(state.model, layout="lukemelas")
+    for name, array in reference.state_arrays(theirs).items():
+        assert np.abs(ours[name] - array).max() < 1e-8, name
+
+
+def test_clipping_is_torchs(theirs):
+    model = convert(reference.state_arrays(theirs), num_heads=3)
+    plain, clipped = (trained(recipe_of(eps=1e-3, clip_norm=c), model).model for c in (0.0, 0.05))
+    rule = torch.optim.AdamW
+    torch.optim.AdamW = lambda p, **options: rule(p, eps=1e-3, **options)
+    try:
+        torch_trained(theirs, theirs.parameters(), clip=0.05)
+    finally:
+        torch.optim.AdamW = rule
+    ours, other = export(clipped, layout="lukemelas"), export(plain, layout="lukemelas")
+    for name, array in reference.state_arrays(theirs).items():
+        assert np.abs(ours[name] - array).max() < 1e-8, name
+    assert max(np.abs(ours[name] - other[name]).max() for name in ours) > 1e-4
+
+
+def test_the_head_alone(theirs):
+    model = convert(reference.state_arrays(theirs), num_heads=3)
+    before = {name: np.asarray(array) for name, array in to_arrays(model).items()}
+    state = trained(recipe_of(train="head"), model)
+    torch_trained(theirs, theirs.fc.parameters())
+    after = to_arrays(state.model)
+    for name in before:
+        if not name.startswith("head."):
+            np.testing.assert_array_equal(after[name], before[name])
+    np.testing.assert_allclose(after["head.kernel"], theirs.fc.weight.detach().numpy().T, atol=1e-9)
+    assert np.abs(after["head.kernel"] - before["head.kernel"]).max() > 1e-3
+    sizes = [leaf.size for leaf in jax.tree.leaves(state.opt_state)]
+    assert max(sizes) == before["head.kernel"].size  # nothing is held for what is frozen
+    assert sum(sizes) < 3 * (before["head.kernel"].size + before["head.bias"].size)
+
+
+def test_lora_against_torch(theirs):
+    rank, alpha = 2, 3.0
+    model = convert(reference.state_arrays(theirs), num_heads=3)
+    start = adapted(model, rank, jax.random.key(0))
+    for old, new in zip(jax.tree.leaves(model), jax.tree.leaves(merged(start, alpha)), strict=True):
+        np.testing.assert_array_equal(old, new)
+    additions = {
+        name: [torch.tensor(np.asarray(x), requires_grad=True) for x in pair] for name, pair in start.adapters.items()
+    }
+    width = model.config.width
+
+    def forward(images):
+        changed = dict(theirs.named_parameters())
+        for index in range(len(model.blocks)):
+            of = {part: additions[f"blocks.{index}.attn.{part}.kernel"] for part in ("qkv", "out")}
+            delta = {part: (alpha / rank * down @ up).T for part, (down, up) in of.items()}
+            block = f"transformer.blocks.{index}"
+            for place, part in enumerate(("proj_q", "proj_k", "proj_v")):
+                rows = delta["qkv"][place * width : (place + 1) * width]
+                changed[f"{block}.attn.{part}.weight"] = changed[f"{block}.attn.{part}.weight"].detach() + rows
+            changed[f"{block}.proj.weight"] = changed[f"{block}.proj.weight"].detach() + delta["out"]
+        return torch.func.functional_call(theirs, changed, (images,))
+
+    def loss(learnt, inputs, key):
+        return loss_of(merged(learnt, alpha), inputs, key)
+
+    learnt = trained(recipe_of(train="lora", lora_rank=rank), start, loss).model
+    learning = [x for pair in additions.values() for x in pair] + list(theirs.fc.parameters())
+    torch_trained(theirs, learning, forward=forward)
+    for name, pair in additions.items():
+        for ours, x in zip(learnt.adapters[name], pair, strict=True):
+            np.testing.assert_allclose(ours, x.detach().numpy(), atol=1e-8)
+        assert np.abs(learnt.adapters[name].up).max() > 1e-3
+    np.testing.assert_allclose(learnt.base.head.kernel[...], theirs.fc.weight.detach().numpy().T, atol=1e-8)
+    jax.tree.map(np.testing.assert_array_equal, learnt.base.blocks, model.blocks)
+
+
+def test_label_smoothing_is_torchs(x64):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(5, 4)), rng.integers(0, 4, 5).astype(np.int32)
+    ours = cross_entropy(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(5), label_smoothing=0.1)
+    theirs = torch.nn.CrossEntropyLoss(label_smoothing=0.1)(torch.tensor(logits), torch.tensor(labels).long())
+    np.testing.assert_allclose(ours.total / ours.divisor, theirs, rtol=1e-12)
+    shares = rng.dirichlet(np.ones(4), 5)
+    soft = cross_entropy(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(5), shares=jnp.asarray(shares))
+    np.testing.assert_allclose(
+        soft.total / 5, torch.nn.CrossEntropyLoss()(torch.tensor(logits), torch.tensor(shares)), rtol=1e-12
+    )
+    assert float(soft.totals.correct) == (logits.argmax(1) == labels).sum()
+
+
+def images_and_shares(count=6, classes=3):
+    rng = np.random.default_rng(1)
+    images = rng.normal(size=(count, 10, 12, 3)).astype(np.float32)
+    return jnp.asarray(images), jax.nn.one_hot(jnp.arange(count) % classes, classes)
+
+
+def test_mixup_and_cutmix_follow_their_formulas():
+    images, shares = images_and_shares()
+    weights = jnp.array([1.0, 1, 1, 1, 0, 0])
+    partners = partner_rows(weights)
+    assert partners.tolist() == [3, 0, 1, 2, 4, 5]
+    x, y = np.asarray(images), np.asarray(shares)
+    found, target = mixup(images, shares, partners, jnp.asarray(0.3))
+    np.testing.assert_allclose(found[1], 0.3 * x[1] + 0.7 * x[0], rtol=1e-5)
+    np.testing.assert_allclose(target[1], 0.3 * y[1] + 0.7 * y[0], rtol=1e-6)
+    np.testing.assert_allclose(found[4:], x[4:], rtol=1e-5)
+    # A share of 0.75 leaves a box of half the sides, here cut at the right edge: rows 2 to 6, columns 7 to 12.
+    found, target = cutmix(images, shares, partners, jnp.asarray(0.75), (jnp.asarray(4), jnp.asarray(10)))
+    wanted = x.copy()
+    wanted[:, 2:6, 7:12] = x[np.asarray(partners), 2:6, 7:12]
+    np.testing.assert_array_equal(found, wanted)
+    kept = 1 - 4 * 5 / 120
+    np.testing.assert_allclose(target, kept * y + (1 - kept) * y[np.asarray(partners)], rtol=1e-6)
+
+
+def test_what_is_drawn_for_mixing():
+    images, shares = images_and_shares()
+    weights = jnp.ones(6)
+
+    @jax.jit
+    def kept(key, mixup, cutmix):  # the first image's share of itself; its partner is of another class
+        return mixed(key, images, shares, weights, Mixing(mixup, cutmix, 3))[1][0, 0]
+
+    draw = jax.vmap(kept, in_axes=(0, None, None))
+    keys = jax.random.split(jax.random.key(0), 4000)
+    uniform = np.sort(
+        np.asarray(jax.vmap(lambda k: mixed(k, images, shares, weights, Mixing(1.0, 0, 3))[1][0, 0])(keys))
+    )
+    np.testing.assert_allclose(uniform, (np.arange(4000) + 0.5) / 4000, atol=0.03)  # Beta(1, 1)
+    boxes = jax.vmap(lambda k: mixed(k, images, shares, weights, Mixing(0, 1.0, 3))[1][0, 0])(keys)
+    assert 0.5 < float(boxes.mean()) < 0.75  # boxes cut at the edges leave more than half
+    both = jax.vmap(lambda k: mixed(k, images, shares, weights, Mixing(0.1, 1.0, 3))[0])(keys[:400])
+    pasted = (both[:, :, 0, 0, 0] == images[None, :, 0, 0, 0]).all(axis=1).mean()  # a box seldom has the corner
+    assert 0.35 < float(pasted) < 0.6
+    del draw
+
+
+def test_drop_path_passes_whole_images_by(x64):
+    branch = jnp.ones((4000, 2, 3))
+    found = np.asarray(passed_by(branch, jnp.asarray(0.25), jax.random.key(0)))
+    assert set(np.unique(found)) == {0.0, 1 / 0.75}
+    assert (found.reshape(4000, -1).std(axis=1) == 0).all()
+    assert abs((found[:, 0, 0] == 0).mean() - 0.25) < 0.02
+    assert passed_by(branch, None, jax.random.key(0)) is branch
+    assert passed_by(branch, jnp.asarray(0.25), None) is branch
+
+    config = ViTConfig(image_size=(8, 8), patch_size=(4, 4), width=16, depth=3, num_heads=2, mlp_dim=32, num_classes=3,
+                       drop_path=0.5)  # fmt: skip
+    model = jax.tree.map(lambda x: x.astype(jnp.float64), VisionTransformer(config, rngs=nnx.Rngs(0)))
+    x, key = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8, 8, 3))), jax.random.key(1)
+    plain, scanned = (
+        jax.jit(lambda m, how=how: m.features(x, key=key, layers=how))(model) for how in (Layers(), Layers(scan=True))
+    )
+    np.testing.assert_allclose(plain, scanned, atol=1e-12)
+    assert np.abs(plain - jax.jit(lambda m: m.features(x))(model)).max() > 1e-3
+
+
+def test_settings_out_of_range_and_back_from_a_file():
+    for wrong in [{"label_smoothing": 1.0}, {"train": "some"}, {"dtype": "float16"}, {"mixup": -1.0}, {"accumulate": 0},
+                  {"layer_decay": 0.0}, {"layer_decay": 0.5, "train": "head"}, {"ema": 1.0}, {"lora_rank": 0}]:  # fmt: skip
+        with pytest.raises(InputError):
+            recipe_of(**wrong)
+    recipe = recipe_of(label_smoothing=0.1, mixup=0.8, train="lora", ema=0.99, accumulate=2, patience=3, drop_path=0.1)
+    assert from_dict(recipe.as_dict()) == recipe
+    old = {name: value for name, value in recipe_of().as_dict().items() if name in ("model", "epochs", "augment")}
+    assert from_dict(old).train == "all"
+
+
+SMALL = ["--data", "digits", "--model", "Nano_6", "--batch-size", "512", "--epochs", "2", "--warmup-epochs", "0"]
+ALL = ["--drop-path", "0.1", "--label-smoothing", "0.1", "--mixup", "0.8", "--cutmix", "1", "--layer-decay", "0.9",
+       "--clip-norm", "1", "--ema", "0.9", "--accumulate", "2", "--dtype", "bfloat16", "--remat", "full",
+       "--scan-layers"]  # fmt: skip
+
+
+def test_everything_at_once_by_command(tmp_path, capsys):
+    out = tmp_path / "all"
+    assert finetune.main([*SMALL, *ALL, "--out", str(out)]) == 0
+    assert finetune.main(["--resume", str(out), "--mixup", "0.7"]) == 2
+    assert "leave out --mixup" in capsys.readouterr().err
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(load(out / "best")))
+
+    lora, head = tmp_path / "lora", tmp_path / "head"
+    for folder, kind in ((lora, "lora"), (head, "head")):
+        options = ["--weights", str(out), "--train", kind, "--recipe", "digits", "--batch-size", "512"]
+        assert finetune.main([*SMALL[:2], *options, "--epochs", "2", "--lora-rank", "4", "--out", str(folder)]) == 0
+    first, added, same = (to_arrays(load(folder / "best")) for folder in (out, lora, head))
+    assert set(first) == set(added)
+    name = "blocks.1.attn.qkv.kernel"
+    assert np.linalg.matrix_rank(np.asarray(added[name] - first[name]), tol=1e-6) == 4
+    np.testing.assert_array_equal(same[name], first[name])
+    np.testing.assert_array_equal(added["blocks.1.mlp.up.kernel"], first["blocks.1.mlp.up.kernel"])
+    assert np.abs(same["head.kernel"] - first["head.kernel"]).max() > 0
