@@ -42,6 +42,11 @@ def plot_curves(
 
 
 def plot_confusion(counts: np.ndarray, class_names: Sequence[str], path: Path, *, title: str) -> None:
+    """Write confusion_figure's PNG."""
+    save_figure(confusion_figure(counts, class_names, title=title), path)
+
+
+def confusion_figure(counts: np.ndarray, class_names: Sequence[str], *, title: str) -> Any:
     """Confusion matrix, counts [C, C]: rows are the true classes (shown as shares), columns the predicted ones."""
     size = len(class_names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -60,4 +65,4 @@ def plot_confusion(counts: np.ndarray, class_names: Sequence[str], path: Path, *
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.set_title(title, fontsize=9)
-    save_figure(figure, path)
+    return figure

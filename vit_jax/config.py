@@ -203,5 +203,11 @@ CONFIGS: dict[str, ViTConfig] = {
     "S_32": _small(224, 32, width=384, depth=12, num_heads=6, num_classes=1000),
     "Ti_16": _small(224, 16, width=192, depth=12, num_heads=3, num_classes=1000),
     "Mini_16": _small(128, 16, width=128, depth=6, num_heads=4, num_classes=10),
+    "Mini_32": _small(128, 32, width=128, depth=6, num_heads=4, num_classes=10),
+    "Nano_4": _small(24, 4, width=64, depth=4, num_heads=4, num_classes=10),
     "Nano_6": _small(24, 6, width=64, depth=4, num_heads=4, num_classes=10),
+    "Nano_8": _small(24, 8, width=64, depth=4, num_heads=4, num_classes=10),
+    "Pico_4": _small(24, 4, width=32, depth=2, num_heads=2, num_classes=10),
+    "Pico_6": _small(24, 6, width=32, depth=2, num_heads=2, num_classes=10),
+    "Pico_8": _small(24, 8, width=32, depth=2, num_heads=2, num_classes=10),
 }

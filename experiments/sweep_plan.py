@@ -1,0 +1,129 @@
+"""What a sweep is made of: its runs, each a call of experiments.finetune, kept in sweep.json."""
+
+import itertools
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.run import settled
+from experiments.study import PUBLISHED, QUICK_DIGITS, QUICK_FLAGS, QUICK_PICTURES, STUDY_DATA
+from vit_jax import CONFIGS, InputError
+from vit_jax.files import written_file
+from weights_convert.pretrained import RELEASES
+
+PLAN, FORMAT = "sweep.json", "vit_jax_sweep/1"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a sweep. name: of its folder in the sweep's. flags: what experiments.finetune is given beside --out."""
+
+    name: str
+    model: str
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a sweep runs."""
+
+    data: str
+    runs: tuple[PlannedRun, ...]
+
+
+def settings_grid(given: list[str]) -> list[dict[str, str]]:
+    """Every combination of settings given as NAME=VALUE,VALUE. Raises InputError for what is none."""
+    names, values = [], []
+    for text in given:
+        name, equals, listed = text.partition("=")
+        if not equals or not re.fullmatch(r"[a-z][a-z0-9_-]*", name) or not all(listed.split(",")):
+            raise InputError(f"--set {text}: not a setting; give NAME=VALUE or NAME=VALUE,VALUE, as learning_rate=1e-5")
+        names.append(name)
+        values.append(listed.split(","))
+    return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+
+def weights_of(model: str, weights_dir: str | None, *, scratch: bool) -> list[str]:
+    """The flag for a model's weights: a file or folder of its name, its release, or none where it has none.
+
+    Raises InputError when the folder of weights has none for it.
+    """
+    if scratch:
+        return []
+    if weights_dir is not None:
+        for name in (f"{model}.pth", f"{model}.safetensors", model):
+            if (Path(weights_dir) / name).exists():
+                return ["--weights", settled(str(Path(weights_dir) / name))]
+        raise InputError(f"{weights_dir}: no weights of {model} ({model}.pth); leave --weights-dir out to fetch them")
+    return ["--weights", model] if model in RELEASES else []
+
+
+def make_plan(
+    *,
+    data: str | None,
+    models: list[str] | None,
+    seeds: list[int],
+    settings: list[str],
+    flags: list[str],
+    weights_dir: str | None = None,
+    scratch: bool = False,
+    quick: bool = False,
+) -> Plan:
+    """The runs that flags ask for: every model with every seed and every combination of settings.
+
+    Raises InputError for an unknown model, a setting that is none, and two runs of one name.
+    """
+    place = settled(data or ("digits" if quick else STUDY_DATA))
+    more: list[str] = []
+    if quick:
+        kind = "digits" if place == "digits" else "pictures"
+        models = models or list(QUICK_DIGITS if kind == "digits" else QUICK_PICTURES)
+        more, scratch = QUICK_FLAGS[kind], scratch or weights_dir is None
+    models = models or list(PUBLISHED)
+    unknown = next((model for model in models if model not in CONFIGS), None)
+    if unknown is not None:
+        raise InputError(f"unknown model {unknown!r}: one of {', '.join(CONFIGS)}")
+    runs = []
+    for model, seed, chosen in itertools.product(models, seeds, settings_grid(settings)):
+        parts = [model, *(f"{name}-{value}" for name, value in chosen.items())]
+        parts += [f"seed-{seed}"] if len(seeds) > 1 else []
+        own = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
+        given = ["--data", place, "--model", model, *weights_of(model, weights_dir, scratch=scratch)]
+        name = re.sub(r"[^A-Za-z0-9_.=+-]", "_", "_".join(parts))
+        runs.append(PlannedRun(name, model, (*given, *more, "--seed", str(seed), *own, *flags)))
+    names = [run.name for run in runs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"two runs would be called {twice}; give each model, seed and setting once")
+    return Plan(place, tuple(runs))
+
+
+def keep_plan(folder: Path, plan: Plan) -> None:
+    """Write the plan of a new sweep, or see that it is the one there. Raises InputError where it is another."""
+    path = folder / PLAN
+    if path.is_file():
+        if read_plan(folder) != plan:
+            raise InputError(f"{folder}: holds another sweep; go on with that one by --resume {folder}, or give --out")
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists already and is no sweep; give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    with written_file(path) as beside:
+        beside.write_text(json.dumps({"format": FORMAT} | asdict(plan), indent=1) + "\n")
+
+
+def read_plan(folder: Path) -> Plan:
+    """A sweep's plan. Raises InputError when the folder is none."""
+    path = folder / PLAN
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text())
+        if stored["format"] != FORMAT:
+            raise InputError(f"{path}: format is not {FORMAT}")
+        runs = tuple(PlannedRun(run["name"], run["model"], tuple(run["flags"])) for run in stored["runs"])
+        return Plan(stored["data"], runs)
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: no sweep (no {PLAN}); check the path") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a sweep's plan: {error}") from error
