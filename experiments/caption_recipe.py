@@ -6,6 +6,7 @@ from typing import Any
 import optax
 
 from experiments.data.caption_augment import CaptionAugment
+from experiments.recipe import DTYPES
 from vit_jax import InputError
 from vit_jax.checkpoint import with_tuples
 
@@ -29,6 +30,7 @@ class CaptionRecipe:
     train_norms:    whether its frozen batch norm learns its scales and biases all the same.
     ignore_padding: False counts the loss over every position, as the reference does.
     padding:        "reference" or "alone": see caption.CaptionTransformer.
+    accumulate, dtype, ema, patience: see experiments.recipe.
     best_by:        the measure of the best epoch: loss, cider or exact (share of captions repeated word by word).
     """
 
@@ -54,6 +56,10 @@ class CaptionRecipe:
     best_by: str = "loss"
     augment: CaptionAugment = field(default_factory=CaptionAugment)
     seed: int = 0
+    accumulate: int = 1
+    dtype: str = "float32"
+    ema: float = 0.0
+    patience: int = 0
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES or self.best_by not in MEASURES:
@@ -62,6 +68,8 @@ class CaptionRecipe:
             raise InputError("epochs, batch size and step epochs are at least 1, max_length at least 3")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing is in [0, 1), not {self.label_smoothing}")
+        if self.dtype not in DTYPES or self.accumulate < 1 or self.patience < 0 or not 0 <= self.ema < 1:
+            raise InputError("dtype is float32 or bfloat16, accumulate at least 1, patience at least 0, ema in [0, 1)")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` reads it back."""

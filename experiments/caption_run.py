@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments import run
 from experiments.caption_recipe import MEASURES, PLAIN, RECIPES, SCHEDULES, CaptionRecipe, from_dict
+from experiments.flags import MORE_OVERRIDES
 from experiments.training import distributed
 from experiments.training.options import add_flags
 from vit_jax import InputError
@@ -37,6 +38,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "best_by": {"choices": MEASURES, "help": "the measure of the best epoch"},
     "seed": {"type": int},
 }
+OVERRIDES |= {name: MORE_OVERRIDES[name] for name in ("accumulate", "dtype", "ema", "patience")}
 
 SOURCES: dict[str, dict[str, Any]] = {
     "data": {"help": f"a COCO folder, Karpathy's json, a folder or CSV of file,caption (default: {SCENES})"},

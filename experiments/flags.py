@@ -48,6 +48,8 @@ AUGMENT_OVERRIDES: dict[str, dict[str, Any]] = {
     "contrast": {"type": non_negative},
     "saturation": {"type": non_negative},
     "hue": {"type": non_negative, "help": "in turns, at most 0.5"},
+    "rand_ops": {"type": int, "help": "RandAugment: operations for each image, 2 is common, 0 for none"},
+    "rand_magnitude": {"type": int, "help": "RandAugment: their strength, 0 to 30"},
 }
 
 

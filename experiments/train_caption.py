@@ -197,7 +197,7 @@ def train_caption(folder: Path, config: CaptionRun, how: Options, *, resume: boo
         tx=tx,
         prepare=prepare,
         loss_of=functools.partial(loss_of, recipe=recipe, layers=how.layers),
-        settings=StepSettings(seed=recipe.seed),
+        settings=StepSettings(recipe.seed, recipe.accumulate, recipe.dtype, recipe.ema),
         batches=batches,
         batch_size=recipe.batch_size,
         steps_per_epoch=steps,
@@ -205,6 +205,7 @@ def train_caption(folder: Path, config: CaptionRun, how: Options, *, resume: boo
         validate=validate,
         score=score,
         keep_best=keep_best,
+        patience=recipe.patience,
     )
     try:
         return run_task(folder, task, mesh, how, resume=resume, best_kept=folder / BEST / CONFIG)

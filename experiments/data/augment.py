@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from experiments.data.rand_augment import BINS, rand_augment
 from vit_jax import InputError
 from vit_jax.attention import Key
 
@@ -32,6 +33,7 @@ class Augment:
     flip:        RandomHorizontalFlip's probability.
     brightness, contrast, saturation: ColorJitter's factor, uniform in [max(0, 1 - x), 1 + x].
     hue:         ColorJitter's shift in turns, uniform in [-hue, hue], at most 0.5. The four come in random order.
+    rand_ops:    RandAugment's number of operations, each at bin rand_magnitude, 0 to 30 (see rand_augment.py).
     """
 
     crop_scale: tuple[float, float] | None = None
@@ -42,6 +44,8 @@ class Augment:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    rand_ops: int = 0
+    rand_magnitude: int = 9
 
     def __post_init__(self) -> None:
         for name in ("crop_scale", "crop_ratio"):
@@ -56,6 +60,8 @@ class Augment:
             raise InputError("flip is in [0, 1], hue in [0, 0.5] and degrees in [0, 180]")
         if min(self.brightness, self.contrast, self.saturation) < 0:
             raise InputError("brightness, contrast and saturation are at least 0")
+        if self.rand_ops < 0 or not 0 <= self.rand_magnitude < BINS:
+            raise InputError(f"rand_ops is at least 0, rand_magnitude from 0 to {BINS - 1}")
 
 
 def _resize_weights(start: Any, length: Any, old: int, new: int) -> Float[Array, "new old"]:
@@ -197,6 +203,8 @@ def augment_one(key: Key, image: Float[Array, "h w 3"], settings: Augment) -> Fl
         image = jnp.where(jax.random.uniform(flip_key) < settings.flip, image[:, ::-1], image)
     if max(settings.brightness, settings.contrast, settings.saturation, settings.hue) > 0:
         image = _jitter(jitter_key, settings, image)
+    if settings.rand_ops > 0:
+        image = rand_augment(jax.random.fold_in(key, 1), image, settings.rand_ops, settings.rand_magnitude)
     return image
 
 

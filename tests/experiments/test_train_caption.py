@@ -122,6 +122,8 @@ def test_a_captioner_over_a_pretrained_vit(table, tmp_path, capsys):
     save(vit, tmp_path / "vit")
     run = tmp_path / "run"
     small = ["--data", str(table), "--model", "scenes", "--max-length", "14", "--vocabulary", "build"]
+    more = ["--accumulate", "2", "--ema", "0.5", "--dtype", "bfloat16", "--patience", "1", "--remat", "full"]
+    assert main(flags(*small, *more, "--encoder", str(tmp_path / "vit"), "--out", str(tmp_path / "all"))) == 0
     frozen = ["--encoder", str(tmp_path / "vit"), "--backbone-learning-rate", "0", "--weight-decay", "0"]
     assert main(flags(*small, *frozen, "--out", str(run))) == 0
     model = caption.load(run / "best")

@@ -1,0 +1,101 @@
+"""RandAugment's operations against Pillow's own, on a picture with edges, gradients and noise."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+
+from experiments.data.augment import Augment, augment
+from experiments.data.rand_augment import OPERATIONS, rand_augment
+from vit_jax import InputError
+
+H, W = 50, 60
+
+
+@pytest.fixture(scope="module")
+def picture():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:H, :W]
+    base = np.stack([x * 3 + 20, y * 4, (x + y) * 2], axis=-1) + rng.integers(0, 25, (H, W, 3))
+    base[10:30, 15:40] = (200, 40, 90)
+    return Image.fromarray(base.clip(15, 240).astype(np.uint8))
+
+
+def affine(picture, *numbers):
+    return picture.transform(picture.size, Image.Transform.AFFINE, numbers, Image.Resampling.NEAREST)
+
+
+PILLOW = {
+    "identity": lambda p, m: p,
+    "shear_x": lambda p, m: affine(p, 1, m, 0, 0, 1, 0),
+    "shear_y": lambda p, m: affine(p, 1, 0, 0, m, 1, 0),
+    "translate_x": lambda p, m: affine(p, 1, 0, -int(m), 0, 1, 0),
+    "translate_y": lambda p, m: affine(p, 1, 0, 0, 0, 1, -int(m)),
+    "rotate": lambda p, m: p.rotate(m, Image.Resampling.NEAREST),
+    "brightness": lambda p, m: ImageEnhance.Brightness(p).enhance(1 + m),
+    "color": lambda p, m: ImageEnhance.Color(p).enhance(1 + m),
+    "contrast": lambda p, m: ImageEnhance.Contrast(p).enhance(1 + m),
+    "sharpness": lambda p, m: ImageEnhance.Sharpness(p).enhance(1 + m),
+    "posterize": lambda p, m: ImageOps.posterize(p, int(m)),
+    "solarize": lambda p, m: ImageOps.solarize(p, m),
+    "autocontrast": lambda p, m: ImageOps.autocontrast(p),
+    "equalize": lambda p, m: ImageOps.equalize(p),
+}
+ONE_LEVEL = ("autocontrast", "brightness", "color", "contrast", "sharpness")  # Pillow's floating-point cuts
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_are_pillows(name, picture):
+    operation, amount, signed = OPERATIONS[name]
+    compiled = jax.jit(operation)
+    image = jnp.asarray(np.asarray(picture), jnp.float32)
+    for magnitude in (0, 4, 9, 17, 30):
+        for sign in (1, -1) if signed else (1,):
+            strength = sign * amount(magnitude, H, W)
+            ours = np.asarray(compiled(image, jnp.asarray(strength, jnp.float32)))
+            theirs = np.asarray(PILLOW[name](picture, strength)).astype(np.float32)
+            differs = np.abs(ours - theirs)
+            if name == "rotate":
+                assert (differs > 0).mean() < 0.01, (magnitude, sign)  # places between two pixels, of float32 angles
+            elif name in ONE_LEVEL:
+                assert differs.max() <= 1, (magnitude, sign)
+                assert (differs > 0).mean() < 0.05, (magnitude, sign)
+            else:
+                assert differs.max() == 0, (magnitude, sign)
+
+
+def test_amounts_are_torchvisions():
+    """Its table at a few bins, for images of 331 pixels a side."""
+    at = {name: [amount(i, 331, 331) for i in (0, 9, 30)] for name, (_, amount, _) in OPERATIONS.items()}
+    assert at["shear_x"] == pytest.approx([0, 0.09, 0.3])
+    assert at["translate_y"] == pytest.approx([0, 45, 150])
+    assert at["rotate"] == pytest.approx([0, 9, 30])
+    assert at["contrast"] == pytest.approx([0, 0.27, 0.9])
+    assert at["posterize"] == [8, 7, 4]
+    assert at["solarize"] == pytest.approx([255, 178.5, 0])
+    assert math.isclose(OPERATIONS["posterize"][1](12, 9, 9), 6)
+    assert list(OPERATIONS) == list(PILLOW)
+
+
+def test_every_operation_is_drawn_as_often(picture):
+    image = jnp.asarray(np.asarray(picture.resize((30, 25))), jnp.float32) / 255
+    drawn = jax.jit(jax.vmap(lambda key: rand_augment(key, image, 1, 15)))(jax.random.split(jax.random.key(0), 2000))
+    assert 0 <= float(drawn.min()) <= float(drawn.max()) <= 1
+    _, counts = np.unique(np.asarray(drawn).reshape(2000, -1), axis=0, return_counts=True)
+    kinds = 14 + sum(signed for _, _, signed in OPERATIONS.values())
+    assert len(counts) == kinds  # with either sign
+    whole, half = 2000 / 14, 2000 / 28
+    assert all(abs(c - whole) < 50 or abs(c - half) < 35 for c in counts)
+
+
+def test_it_is_part_of_the_augmentations(picture):
+    images = jnp.asarray(np.asarray(picture))[None].repeat(3, axis=0)
+    plain, more = Augment(flip=0.5), Augment(flip=0.5, rand_ops=2, rand_magnitude=9)
+    found = [np.asarray(jax.jit(lambda k, s=s: augment(k, images, s))(jax.random.key(4))) for s in (plain, more)]
+    assert not np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[1][0], found[1][1])
+    with pytest.raises(InputError, match="rand_magnitude from 0 to 30"):
+        Augment(rand_ops=1, rand_magnitude=31)
