@@ -85,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
         group.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, **options)
     parser.add_argument("--no-augment", action="store_true", help="draw nothing on the training images")
     add_flags(parser)
+    parser.set_defaults(scan_layers=False)  # few layers, and a ResNet that is not scanned: nothing to gain
     distributed.add_flags(parser)
     return parser
 

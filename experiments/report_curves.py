@@ -14,11 +14,11 @@ def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]]) -> Any:
     columns = min(COLUMNS, len(runs))
     rows = -(-len(runs) // columns)
     figure = new_figure(max(4.0, 2.4 * columns), 1.9 * rows + 0.2)
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     lines = {name: ([r["epoch"] for r in rs], [r["val_accuracy"] for r in rs]) for name, rs in runs.items()}
     for axes, (name, (epochs, values)) in zip(panels, lines.items(), strict=False):
         for other in lines.values():
-            axes.plot(*other, color="0.85", linewidth=0.8)
+            axes.plot(*other, color="0.75", linewidth=0.8)
         best = max(range(len(values)), key=values.__getitem__)
         axes.plot(epochs, values, color=BLUE, linewidth=1.5, marker="o" if len(values) < 3 else None, markersize=3)
         axes.plot([epochs[best]], [values[best]], "o", color=VERMILION, markersize=5)
@@ -26,7 +26,7 @@ def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]]) -> Any:
         axes.grid(alpha=0.3)
         axes.tick_params(labelsize=FONT)
         axes.locator_params(axis="x", integer=True)
-    for axes in list(panels)[len(runs) :]:
+    for axes in panels[len(runs) :]:
         axes.set_axis_off()
     figure.supxlabel("epoch", fontsize=FONT + 1)
     figure.supylabel("validation accuracy", fontsize=FONT + 1)

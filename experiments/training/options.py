@@ -13,7 +13,7 @@ class Options:
 
     fsdp:         parameters and optimiser state divided over the devices, in place of a copy on each.
     remat:        what the backward pass works out again to save memory: see vit_jax.layers.
-    scan_layers:  the blocks compiled once and looped over, in place of one after another.
+    scan_layers:  the blocks compiled once and looped over, in place of one after another: docs/training.md measures it.
     save_minutes: a checkpoint that often within an epoch, beside the one at its end; 0 for none.
     memory_check: whether a step that the estimate says does not fit is refused.
     profile:      so many steps are traced into the run's profile/; 0 for none.
@@ -22,7 +22,7 @@ class Options:
 
     fsdp: bool = False
     remat: str = "none"
-    scan_layers: bool = False
+    scan_layers: bool = True
     save_minutes: float = 10.0
     memory_check: bool = True
     profile: int = 0
@@ -40,7 +40,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the machine (what is learnt stays the same)")
     group.add_argument("--fsdp", action="store_true", help="divide parameters and optimiser state over the devices")
     group.add_argument("--remat", choices=POLICIES, default="none", help="work out again what the backward pass needs")
-    group.add_argument("--scan-layers", action="store_true", help="compile one block and loop over it")
+    group.add_argument(
+        "--scan-layers", action=argparse.BooleanOptionalAction, default=True, help="compile one block and loop over it"
+    )
     group.add_argument("--save-minutes", type=non_negative, default=10.0, help="between checkpoints in an epoch (10)")
     group.add_argument("--no-memory-check", dest="memory_check", action="store_false", help="try it all the same")
     group.add_argument(

@@ -1,0 +1,108 @@
+"""experiments.finetune and train_caption as two processes on one machine."""
+
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import finetune
+from experiments.training.metrics import read_metrics
+from vit_jax import load
+from vit_jax.checkpoint import to_arrays
+
+SMALL = [
+    "--data",
+    "digits",
+    "--model",
+    "Pico_8",
+    "--batch-size",
+    "256",
+    "--epochs",
+    "3",
+    "--warmup-epochs",
+    "0",
+    "--fsdp",
+]
+
+
+def pair(program, *arguments):
+    """Two processes of one run."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    both = []
+    for index in range(2):
+        flags = ["--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process", str(index)]
+        command = [sys.executable, "-m", f"experiments.{program}", *map(str, arguments), *flags]
+        both.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    return both
+
+
+def printed(text):
+    """What is not of the library that connects processes."""
+    return [line for line in text.splitlines() if not line.startswith("[Gloo]")]
+
+
+def ended(children):
+    return [(child.communicate(timeout=240), child.returncode) for child in children]
+
+
+@pytest.mark.slow
+def test_fine_tuning(tmp_path):
+    """The same epochs as one process, but for float32's rounding; the first process alone prints and writes."""
+    alone, two = tmp_path / "alone", tmp_path / "two"
+    assert finetune.main([*SMALL, "--out", str(alone)]) == 0
+    (first, second), codes = zip(*ended(pair("finetune", *SMALL, "--out", two)), strict=True)
+    assert codes == (0, 0), (first, second)
+    assert "best validation accuracy" in first[0]
+    assert printed(second[0]) == []
+    losses = [[r["val_loss"] for r in read_metrics(f / "metrics.jsonl") if "val_loss" in r] for f in (alone, two)]
+    assert len(losses[1]) == 3
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    ours, theirs = (to_arrays(load(folder / "best")) for folder in (alone, two))
+    assert max(np.abs(ours[name] - theirs[name]).max() for name in ours) < 1e-2
+
+
+@pytest.mark.slow
+def test_a_signal_to_either_stops_both_and_the_run_goes_on_alone(tmp_path):
+    out = tmp_path / "run"
+    children = pair("finetune", *SMALL[:-4], "500", *SMALL[-3:], "--out", out)
+    for line in children[0].stdout:
+        if line.startswith("epoch 2/"):
+            break
+    children[1].send_signal(signal.SIGTERM)
+    found = ended(children)
+    assert [code for _, code in found] == [128 + signal.SIGTERM] * 2
+    assert "saved at step" in found[0][0][0]
+    step = int(found[0][0][0].split("saved at step ")[1].split(";")[0])
+    again = subprocess.Popen(
+        [sys.executable, "-m", "experiments.finetune", "--resume", out], stdout=subprocess.PIPE, text=True
+    )
+    assert any(f"resuming at step {step} of" in line for line in again.stdout)
+
+
+@pytest.mark.slow
+def test_captions(tmp_path):
+    out = tmp_path / "scenes"
+    arguments = ["--epochs", "1", "--batch-size", "64", "--out", out]
+    ((told, errors), code), ((silent, _), other) = ended(pair("train_caption", *arguments))
+    assert (code, other) == (0, 0), errors
+    assert "peaks inside its object" in told
+    assert printed(silent) == []
+    assert len([r for r in read_metrics(out / "metrics.jsonl") if "val_exact" in r]) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--processes", "2"], "--coordinator, --processes and --process go together"),
+        (["--coordinator", "127.0.0.1:1", "--processes", "2", "--process", "2"], "--process 2: from 0 to 1"),
+    ],
+)
+def test_wrong_flags_are_one_line(flags, message, tmp_path, capsys):
+    assert finetune.main(["--out", str(tmp_path / "r"), *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
