@@ -267,7 +267,7 @@ def main(argv: list[str] | None = None) -> int:
     folder, config = old_run(args) if resume else new_run(args)
     if not resume and not args.process:  # of several processes the first one makes it
         run.refuse_taken(folder)
-    runtime.configure()
+    runtime.configure(compile_cache=args.compile_cache)
     distributed.start(args)
     outcome = train_caption(folder, config, options.options_of(args), resume=resume, cache_gb=args.cache_gb)
     return _report(folder, config, outcome, began)

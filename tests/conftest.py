@@ -7,6 +7,7 @@ if version("jaxlib") == "0.10.2":  # see experiments/runtime.py, which must not 
     # Level 0: the tests compile far more than they compute; what is worked out stays the same.
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type= --xla_backend_optimization_level=0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # nothing outside the tests' own folders
 
 import jax
 import pytest

@@ -17,6 +17,7 @@ class Options:
     save_minutes: a checkpoint that often within an epoch, beside the one at its end; 0 for none.
     memory_check: whether a step that the estimate says does not fit is refused.
     profile:      so many steps are traced into the run's profile/; 0 for none.
+    compile_cache: compiled programs are kept on disk for the next start.
     tensorboard:  event files too. wandb: a Weights & Biases project to log to, or None.
     """
 
@@ -26,6 +27,7 @@ class Options:
     save_minutes: float = 10.0
     memory_check: bool = True
     profile: int = 0
+    compile_cache: bool = True
     tensorboard: bool = False
     wandb: str | None = None
 
@@ -49,6 +51,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--profile", type=positive_int, nargs="?", const=10, default=0, metavar="STEPS",
         help="trace some steps (10) into the run's profile/, for TensorBoard's profiler or Perfetto",
     )  # fmt: skip
+    group.add_argument(
+        "--no-compile-cache", dest="compile_cache", action="store_false", help="keep no compiled programs on disk"
+    )
     group.add_argument("--tensorboard", action="store_true", help="write event files too (needs tensorboardX)")
     group.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases too (needs wandb)")
 

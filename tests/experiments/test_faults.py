@@ -57,7 +57,7 @@ def assert_same_end(ours, theirs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("command", "rounds", "seconds"), [(FINETUNE, 50, 9), (CAPTION, 10, 30)], ids=["finetune", "train_caption"]
+    ("command", "rounds", "seconds"), [(FINETUNE, 50, 9), (CAPTION, 6, 30)], ids=["finetune", "train_caption"]
 )
 def test_kills_at_random_moments(command, rounds, seconds, scenes, tmp_path):
     command = [*command, "--data", scenes]
