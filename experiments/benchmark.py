@@ -1,6 +1,6 @@
 """python -m experiments.benchmark explain: what looking inside costs, as multiples of the plain forward pass.
 
-`benchmark caption` is in benchmark_caption.py, how both are measured in timing.py.
+`benchmark vit` is in benchmark_vit.py, `benchmark caption` in benchmark_caption.py; how all are measured in timing.py.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments import benchmark_caption, runtime
+from experiments import benchmark_caption, benchmark_vit, runtime
 from experiments.timing import alternating, machine, ratio_table, write_report
 from vit_jax import CONFIGS, InputError, VisionTransformer, forward_with_attention, relevance
 from vit_jax.cli import Parser, image_size, positive_int
@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--classes", type=positive_int, default=10, help="targets in the last row")
     explain.add_argument("--rounds", type=positive_int, default=7)
     explain.add_argument("--out", help="folder for benchmark_explain.json and .md")
+    benchmark_vit.add_flags(commands.add_parser("vit", help="forward pass or training step, beside PyTorch's"))
     benchmark_caption.add_flags(commands.add_parser("caption", help="captions, beside CATR in PyTorch"))
     return parser
 
@@ -74,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command: 0 done, 2 a wrong input."""
     args = _parser().parse_args(argv)
     runtime.configure()
-    return run_explain(args) if args.what == "explain" else benchmark_caption.run(args)
+    return {"explain": run_explain, "vit": benchmark_vit.run, "caption": benchmark_caption.run}[args.what](args)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """experiments.finetune and train_caption as two processes on one machine."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -92,6 +93,19 @@ def test_captions(tmp_path):
     assert (code, other) == (0, 0), errors
     assert "peaks inside its object" in told
     assert printed(silent) == []
+    assert len([r for r in read_metrics(out / "metrics.jsonl") if "val_exact" in r]) == 1
+
+
+@pytest.mark.slow
+def test_captions_on_eight_devices(tmp_path):
+    """Divided parameters decode, are validated, kept and resumed."""
+    out = tmp_path / "scenes"
+    command = [sys.executable, "-m", "experiments.train_caption", "--epochs", "1", "--fsdp", "--accumulate", "2"]
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    for more in (["--out", out], ["--resume", out]):
+        done = subprocess.run([*command, *more], env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "resuming at step" in done.stdout
     assert len([r for r in read_metrics(out / "metrics.jsonl") if "val_exact" in r]) == 1
 
 

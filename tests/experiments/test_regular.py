@@ -260,6 +260,9 @@ def test_everything_at_once_by_command(tmp_path, capsys):
     for folder, kind in ((lora, "lora"), (head, "head")):
         options = ["--weights", str(out), "--train", kind, "--recipe", "digits", "--batch-size", "512"]
         assert finetune.main([*SMALL[:2], *options, "--epochs", "2", "--lora-rank", "4", "--out", str(folder)]) == 0
+    for folder in (out, lora):  # averages and additions are part of what is restored
+        assert finetune.main(["--resume", str(folder)]) == 0
+        assert "resuming at step 6 of 6" in capsys.readouterr().out
     first, added, same = (to_arrays(load(folder / "best")) for folder in (out, lora, head))
     assert set(first) == set(added)
     name = "blocks.1.attn.qkv.kernel"

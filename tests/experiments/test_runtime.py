@@ -33,6 +33,7 @@ def test_only_what_orbax_left_behind_is_kept_quiet(text, cause, quiet):
     assert (done.stderr == "") == quiet
 
 
+@pytest.mark.slow
 def test_a_second_start_finds_what_the_first_compiled(tmp_path):
     """In a folder of the processor's own below the cache; nowhere without it, and where jax was told another place."""
     small = ["--model", "Pico_8", "--batch-size", "512", "--epochs", "1"]

@@ -199,6 +199,7 @@ def wait_for(metrics, epochs):
 def test_a_run_that_fails_is_told_and_the_others_go_on(pictures, tmp_path, capsys):
     out = tmp_path / "sweep"
     given = ["--data", str(pictures), "--models", "Pico_8", "--set", "image_size=25,24", "--out", str(out)]
+    given += ["--gpus", "2"]  # both at once, on a CPU too
     assert sweep.main([*given, "--", "--batch-size", "8", "--epochs", "1", "--recipe", "scratch"]) == 1
     told = capsys.readouterr().out
     assert re.search(r"Pico_8_image_size-25 +failed +- +- +0:00  error: .*25x25 is not divisible", told)
