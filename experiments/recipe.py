@@ -37,7 +37,7 @@ class Recipe:
     layer_decay:    each layer learns by this factor of the one above it, the head by the whole rate; 1 for none.
     clip_norm:      gradients are scaled to this global norm at most; 0 for none.
     ema:            decay of the moving average of the parameters that is validated and kept; 0 for none.
-    accumulate:     a batch goes through in so many parts: the same answer in less memory.
+    accumulate:     a batch goes through in so many parts, a divisor of its size: the same answer in less memory.
     dtype:          float32, or bfloat16 to compute in; parameters stay float32.
     patience:       training ends after so many epochs in a row without a better one; 0 goes to the last.
     """
@@ -91,6 +91,8 @@ class Recipe:
             raise InputError("layer_decay is for training all layers; leave it out, or give --train all")
         if self.lora_rank < 1 or self.lora_alpha <= 0 or self.accumulate < 1:
             raise InputError("lora_rank and accumulate are at least 1, lora_alpha above 0")
+        if self.batch_size % self.accumulate:
+            raise InputError(f"accumulate {self.accumulate} does not divide the batch size {self.batch_size}")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` reads it back."""

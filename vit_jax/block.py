@@ -84,9 +84,9 @@ def passed_by(branch: Float[Array, "b n d"], rate: Float[Array, ""] | None, key:
     """
     if rate is None or key is None:
         return branch
-    keep = 1 - rate.astype(branch.dtype)
+    keep = 1 - rate.astype(jnp.promote_types(branch.dtype, jnp.float32))  # bfloat16 has no 0.997, nor draws for it
     stays = jax.random.bernoulli(jax.random.fold_in(key, 1), keep, (branch.shape[0], 1, 1))
-    return jnp.where(stays, branch / keep, jnp.zeros((), branch.dtype))
+    return jnp.where(stays, (branch / keep).astype(branch.dtype), jnp.zeros((), branch.dtype))
 
 
 class Block(nnx.Module):

@@ -74,5 +74,5 @@ def cutmix(
     (top, bottom), (left, right) = sides
     rows, columns = jnp.arange(h).reshape(1, h, 1, 1), jnp.arange(w).reshape(1, 1, w, 1)
     inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-    kept = 1 - ((bottom - top) * (right - left) / (h * w)).astype(shares.dtype)
+    kept = 1 - ((bottom - top) * (right - left)).astype(shares.dtype) / (h * w)
     return jnp.where(inside, images[partners], images), kept * shares + (1 - kept) * shares[partners]

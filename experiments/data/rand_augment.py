@@ -2,7 +2,9 @@
 
 torchvision.transforms.RandAugment on PIL images with its defaults: 31 bins of magnitude, nearest pixel, black where
 nothing comes from inside. Every operation works on float arrays that hold whole levels from 0 to 255, and cuts or
-rounds as Pillow does.
+rounds as Pillow does: the same levels, but for one level at a few pixels of color, contrast, sharpness (where the
+compiler multiplies and adds in one) and autocontrast (which Pillow reckons in float64), and for the few pixels that
+float32 angles take from a neighbour.
 """
 
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from vit_jax.attention import Key
 
@@ -82,28 +84,29 @@ def _enhanced(image: Levels, without: Float[Array, "..."], factor: Number) -> Le
     return jnp.floor(jnp.clip(without + factor * (image - without), 0, 255))
 
 
-def brightness(image: Levels, change: Number) -> Levels:
-    """By the factor 1 + change."""
-    return _enhanced(image, jnp.zeros((1, 1, 1)), 1 + change)
+def brightness(image: Levels, factor: Number) -> Levels:
+    """By the factor."""
+    return _enhanced(image, jnp.zeros((1, 1, 1)), factor)
 
 
-def color(image: Levels, change: Number) -> Levels:
-    """Saturation by the factor 1 + change."""
-    return _enhanced(image, grey(image), 1 + change)
+def color(image: Levels, factor: Number) -> Levels:
+    """Saturation by the factor."""
+    return _enhanced(image, grey(image), factor)
 
 
-def contrast(image: Levels, change: Number) -> Levels:
-    """About the mean grey, by the factor 1 + change."""
+def contrast(image: Levels, factor: Number) -> Levels:
+    """About the mean grey, by the factor."""
     mean = jnp.floor(grey(image).mean() + 0.5)
-    return _enhanced(image, mean.reshape(1, 1, 1), 1 + change)
+    return _enhanced(image, mean.reshape(1, 1, 1), factor)
 
 
-def sharpness(image: Levels, change: Number) -> Levels:
-    """Away from or towards a smoothed image, whose edge is the image's own, by the factor 1 + change."""
+def sharpness(image: Levels, factor: Number) -> Levels:
+    """Away from or towards a smoothed image, whose edge is the image's own, by the factor."""
     h, w, _ = image.shape
     around = sum(image[i : h - 2 + i, j : w - 2 + j] for i in range(3) for j in range(3))
     smooth = jnp.floor((around + 4 * image[1:-1, 1:-1]) / 13 + 0.5)
-    return _enhanced(image, image.at[1:-1, 1:-1].set(smooth), 1 + change)
+    middle = jnp.concatenate([image[1:-1, :1], smooth, image[1:-1, -1:]], axis=1)
+    return _enhanced(image, jnp.concatenate([image[:1], middle, image[-1:]]), factor)
 
 
 def posterize(image: Levels, bits: Number) -> Levels:
@@ -138,41 +141,47 @@ def equalize(image: Levels, _: Number) -> Levels:
     return jax.vmap(channel, in_axes=2, out_axes=2)(image)
 
 
-# The amount at bin i of BINS for an image h x w, and whether its sign is drawn.
-Amount = Callable[[int, int, int], float]
+def _either(amount: float) -> tuple[float, float]:
+    return amount, -amount
+
+
+def _about_one(amount: float) -> tuple[float, float]:
+    return 1 + amount, 1 - amount
+
+
+# An operation, and its amounts at bin i of BINS for an image h x w: one of them is drawn.
+Amounts = Callable[[int, int, int], tuple[float, ...]]
 Operation = Callable[[Levels, Number], Levels]
-OPERATIONS: dict[str, tuple[Operation, Amount, bool]] = {
-    "identity": (lambda image, _: image, lambda i, h, w: 0.0, False),
-    "shear_x": (shear_x, lambda i, h, w: 0.3 * i / (BINS - 1), True),
-    "shear_y": (shear_y, lambda i, h, w: 0.3 * i / (BINS - 1), True),
-    "translate_x": (translate_x, lambda i, h, w: 150.0 / 331.0 * w * i / (BINS - 1), True),
-    "translate_y": (translate_y, lambda i, h, w: 150.0 / 331.0 * h * i / (BINS - 1), True),
-    "rotate": (rotate, lambda i, h, w: 30.0 * i / (BINS - 1), True),
-    "brightness": (brightness, lambda i, h, w: 0.9 * i / (BINS - 1), True),
-    "color": (color, lambda i, h, w: 0.9 * i / (BINS - 1), True),
-    "contrast": (contrast, lambda i, h, w: 0.9 * i / (BINS - 1), True),
-    "sharpness": (sharpness, lambda i, h, w: 0.9 * i / (BINS - 1), True),
-    "posterize": (posterize, lambda i, h, w: 8.0 - round(i / ((BINS - 1) / 4)), False),
-    "solarize": (solarize, lambda i, h, w: 255.0 - 255.0 * i / (BINS - 1), False),
-    "autocontrast": (autocontrast, lambda i, h, w: 0.0, False),
-    "equalize": (equalize, lambda i, h, w: 0.0, False),
+OPERATIONS: dict[str, tuple[Operation, Amounts]] = {
+    "identity": (lambda image, _: image, lambda i, h, w: (0.0,)),
+    "shear_x": (shear_x, lambda i, h, w: _either(0.3 * i / (BINS - 1))),
+    "shear_y": (shear_y, lambda i, h, w: _either(0.3 * i / (BINS - 1))),
+    "translate_x": (translate_x, lambda i, h, w: _either(150.0 / 331.0 * w * i / (BINS - 1))),
+    "translate_y": (translate_y, lambda i, h, w: _either(150.0 / 331.0 * h * i / (BINS - 1))),
+    "rotate": (rotate, lambda i, h, w: _either(30.0 * i / (BINS - 1))),
+    "brightness": (brightness, lambda i, h, w: _about_one(0.9 * i / (BINS - 1))),
+    "color": (color, lambda i, h, w: _about_one(0.9 * i / (BINS - 1))),
+    "contrast": (contrast, lambda i, h, w: _about_one(0.9 * i / (BINS - 1))),
+    "sharpness": (sharpness, lambda i, h, w: _about_one(0.9 * i / (BINS - 1))),
+    "posterize": (posterize, lambda i, h, w: (8.0 - round(i / ((BINS - 1) / 4)),)),
+    "solarize": (solarize, lambda i, h, w: (255.0 - 255.0 * i / (BINS - 1),)),
+    "autocontrast": (autocontrast, lambda i, h, w: (0.0,)),
+    "equalize": (equalize, lambda i, h, w: (0.0,)),
 }
 
 
 def rand_augment(key: Key, image: Float[Array, "h w 3"], count: int, magnitude: int) -> Float[Array, "h w 3"]:
     """An image in [0, 1] after `count` operations drawn from all, each at bin `magnitude` (0 to 30) of its amounts."""
     h, w, _ = image.shape
-    branches = []
-    for operation, amount, signed in OPERATIONS.values():
-        strength = amount(magnitude, h, w)
-        branches.append(partial(_at, operation, strength, signed))
+    branches = [partial(_at, operation, amounts(magnitude, h, w)) for operation, amounts in OPERATIONS.values()]
     levels = jnp.round(image * 255)
     for number in range(count):
         which, sign = jax.random.split(jax.random.fold_in(key, number))
         chosen = jax.random.randint(which, (), 0, len(branches))
-        levels = jax.lax.switch(chosen, branches, levels, jnp.where(jax.random.bernoulli(sign), -1.0, 1.0))
+        levels = jax.lax.switch(chosen, branches, levels, jax.random.bernoulli(sign))
     return levels / 255
 
 
-def _at(operation: Operation, strength: float, signed: bool, image: Levels, sign: Number) -> Levels:
-    return operation(image, strength * sign if signed else jnp.asarray(strength, jnp.float32)).astype(image.dtype)
+def _at(operation: Operation, amounts: tuple[float, ...], image: Levels, last: Bool[Array, ""]) -> Levels:
+    # Each is rounded to float32 from the whole sum, as Pillow does: 1 + float32(0.27) is not float32(1.27).
+    return operation(image, jnp.where(last, jnp.float32(amounts[-1]), jnp.float32(amounts[0]))).astype(image.dtype)

@@ -1,19 +1,21 @@
-"""LoRA (https://arxiv.org/abs/2106.09685): a trained model stays as it is, and small additions to its attention learn.
+"""LoRA (https://arxiv.org/abs/2106.09685): a trained model stays as it is, and small additions to its kernels learn.
 
 kernel + alpha / rank * down @ up, with `up` zero at first: training starts at the model's own answer.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vit_jax import VisionTransformer
+from vit_jax import InputError, VisionTransformer
 from vit_jax.attention import Key
 from vit_jax.checkpoint import parameter_name, to_arrays
 
-TARGETS = ("attn.qkv.kernel", "attn.out.kernel")
+ATTENTION = ("attn.qkv.kernel", "attn.out.kernel")
+MLP = ("mlp.up.kernel", "mlp.down.kernel")
 
 
 class Addition(NamedTuple):
@@ -30,12 +32,18 @@ class Adapted(NamedTuple):
     adapters: dict[str, Addition]
 
 
-def adapted(model: VisionTransformer, rank: int, key: Key) -> Adapted:
-    """The model with additions of that rank to every block's attention kernels.
+def adapted(model: VisionTransformer, rank: int, key: Key, targets: Sequence[str] = ATTENTION) -> Adapted:
+    """The model with additions of that rank, at least 1, to the target kernels of every block.
 
+    targets: some of ATTENTION and MLP. An attention pool's kernels are not a block's.
     down: uniform in +-1 / sqrt(in), as the authors' code draws it (Kaiming-uniform with a = sqrt(5)).
+    Raises InputError for no target, for another one, and for a rank below 1.
     """
-    kernels = {name: array for name, array in to_arrays(model).items() if name.endswith(TARGETS)}
+    unknown = sorted(set(targets) - {*ATTENTION, *MLP})
+    if rank < 1 or not targets or unknown:
+        raise InputError(f"LoRA has a rank of at least 1 and targets among {', '.join((*ATTENTION, *MLP))}")
+    arrays = to_arrays(model)
+    kernels = {name: arrays[name] for name in arrays if name.startswith("blocks.") and name.endswith(tuple(targets))}
     adapters = {}
     for (name, kernel), drawn in zip(kernels.items(), jax.random.split(key, len(kernels)), strict=True):
         reach = kernel.shape[0] ** -0.5
