@@ -110,7 +110,7 @@ def command(*arguments) -> list[str]:
 
 def test_a_stopped_run_resumes_to_the_same_end(shapes, tmp_path):
     """Ctrl-C, resumed, SIGTERM, resumed: bitwise the parameters and metrics of the run that was left alone."""
-    options = ["--data", shapes, *SMALL, "--crop-scale", "0.5", "1", "--flip", "0.5", "--epochs", "25"]
+    options = ["--data", shapes, *SMALL, "--crop-scale", "0.5", "1", "--flip", "0.5", "--epochs", "12"]
     out, whole = tmp_path / "stopped", tmp_path / "whole"
     subprocess.run(command("--out", whole, *options), check=True, capture_output=True)
     for number, line_to_wait_for, start in [
@@ -134,6 +134,7 @@ def test_a_stopped_run_resumes_to_the_same_end(shapes, tmp_path):
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_from_its_last_epoch(shapes, tmp_path):
     out = tmp_path / "killed"
     child = subprocess.Popen(command("--data", shapes, "--out", out, *SMALL, "--epochs", "200"), stdout=subprocess.PIPE, text=True)  # fmt: skip
