@@ -1,0 +1,88 @@
+"""LoRA in the engine: steps that reuse memory, checkpoints, and what stays frozen, at whatever precision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from experiments.data.augment import Augment
+from experiments.data.pipeline import Batch
+from experiments.recipe import Recipe
+from experiments.training.checkpoints import Checkpoints
+from experiments.training.classify import loss_of, make_prepare
+from experiments.training.lora import adapted, merged
+from experiments.training.rates import learning_rates, optimizer
+from experiments.training.state import first_state
+from experiments.training.step import StepSettings, make_train_step
+from vit_jax import VisionTransformer, ViTConfig
+from vit_jax.checkpoint import to_arrays
+
+CONFIG = ViTConfig(image_size=(8, 8), patch_size=(4, 4), width=8, depth=2, num_heads=2, mlp_dim=16, num_classes=3)
+RECIPE = Recipe(model="x", epochs=1, learning_rate=1e-2, weight_decay=0.1, train="lora", lora_rank=2, clip_norm=1.0)
+
+
+def model():
+    made = VisionTransformer(CONFIG, rngs=nnx.Rngs(0))
+    made.head.kernel[...] = jax.random.normal(jax.random.key(1), (8, 3))
+    return made
+
+
+def begun(dtype="float32"):
+    start = adapted(model(), RECIPE.lora_rank, jax.random.key(0))
+    tx = optimizer(RECIPE, learning_rates(RECIPE, 4), start)
+    prepare = make_prepare(Augment(flip=0.5), CONFIG.preprocess)
+
+    def loss(learnt, inputs, key):
+        return loss_of(merged(learnt, RECIPE.lora_alpha), inputs, key)
+
+    settings = StepSettings(accumulate=2, dtype=dtype, ema=0.9)
+    return first_state(start, tx, averaged=True), make_train_step(prepare, loss, tx, settings)
+
+
+def batches(count):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        images, labels = rng.integers(0, 256, (4, 8, 8, 3)).astype(np.uint8), rng.integers(0, 3, 4).astype(np.int32)
+        yield Batch(images, labels, np.ones(4, np.float32))
+
+
+def test_a_run_goes_on_from_its_checkpoint_to_the_bit(tmp_path):
+    state, step = begun()
+    checkpoints = Checkpoints(tmp_path / "c")
+    for number, batch in enumerate(batches(4), start=1):
+        state, _ = step(state, batch)
+        if number == 2:
+            checkpoints.save(state, {"best": None}, step=2, score=None)
+    checkpoints.wait()
+    again, _ = checkpoints.restore(begun()[0])
+    checkpoints.close()
+    for batch in list(batches(4))[2:]:
+        again, _ = step(again, batch)
+    jax.tree.map(np.testing.assert_array_equal, again, state)
+
+
+def test_what_is_frozen_stays_to_the_bit_and_the_answer_is_an_ordinary_model():
+    """Computing in bfloat16 too: what is cast for it is not what is kept."""
+    before = to_arrays(model())
+    state, step = begun("bfloat16")
+    for batch in batches(3):
+        state, _ = step(state, batch)
+    for learnt in (state.model, state.average):
+        for name, array in to_arrays(learnt.base).items():
+            if name.startswith("head."):
+                assert np.abs(array - before[name]).max() > 1e-4
+            elif learnt is state.model:
+                np.testing.assert_array_equal(array, before[name])
+            else:  # a * decay + a * (1 - decay) is a but for the last digit
+                np.testing.assert_allclose(array, before[name], rtol=1e-6)
+    whole = jax.jit(lambda learnt: merged(learnt, RECIPE.lora_alpha))(state.model)
+    assert isinstance(whole, VisionTransformer)
+    changed = {name for name, array in to_arrays(whole).items() if not np.array_equal(array, before[name])}
+    assert changed == {f"blocks.{i}.attn.{part}.kernel" for i in (0, 1) for part in ("qkv", "out")} | {
+        "head.kernel",
+        "head.bias",
+    }
+    down, up = state.model.adapters["blocks.1.attn.out.kernel"]
+    wanted = before["blocks.1.attn.out.kernel"] + 16.0 / 2 * np.asarray(down) @ np.asarray(up)
+    np.testing.assert_allclose(whole.blocks[1].attn.out.kernel[...], wanted, atol=1e-6)
+    assert jnp.abs(up).max() > 1e-3
