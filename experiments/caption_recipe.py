@@ -68,6 +68,8 @@ class CaptionRecipe:
             raise InputError("epochs, batch size and step epochs are at least 1, max_length at least 3")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing is in [0, 1), not {self.label_smoothing}")
+        if self.batch_size % max(1, self.accumulate):
+            raise InputError(f"accumulate {self.accumulate} does not divide the batch size {self.batch_size}")
         if self.dtype not in DTYPES or self.accumulate < 1 or self.patience < 0 or not 0 <= self.ema < 1:
             raise InputError("dtype is float32 or bfloat16, accumulate at least 1, patience at least 0, ema in [0, 1)")
 

@@ -17,7 +17,8 @@ def dropout(x: Float[Array, "..."], rate: float, key: Key | None) -> Float[Array
     if key is None or rate == 0.0:
         return x
     keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
-    return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
+    exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # bfloat16 has no 0.9
+    return jnp.where(keep, (exact / (1.0 - rate)).astype(x.dtype), jnp.zeros((), x.dtype))
 
 
 def attention_weights(

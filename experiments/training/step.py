@@ -108,7 +108,8 @@ def updated(
     average = state.average
     if settings.ema:
         decay = jnp.minimum(settings.ema, (1.0 + state.step) / (10.0 + state.step))
-        average = jax.tree.map(lambda a, m: a * decay.astype(a.dtype) + m * (1 - decay).astype(a.dtype), average, model)
+        # In this form what does not learn stays to the bit.
+        average = jax.tree.map(lambda a, m: a + (m - a) * (1 - decay).astype(a.dtype), average, model)
     totals = Totals(*(old + new for old, new in zip(state.totals, sums, strict=True)))
     failed = jnp.where((state.failed == 0) & ~jnp.isfinite(loss), step, state.failed)
     return TrainState(model, opt_state, step, totals, failed, average)

@@ -23,6 +23,7 @@ from experiments.training.sharding import make_mesh, spec_of
 from experiments.training.state import Totals, first_state
 from experiments.training.step import Loss, StepSettings, cast, gradient_of, make_train_step, updated
 from vit_jax import InputError, VisionTransformer, ViTConfig
+from vit_jax.attention import dropout
 from vit_jax.checkpoint import from_arrays, to_arrays
 from vit_jax.layers import Layers
 
@@ -147,6 +148,25 @@ def test_the_average_follows_its_formula(x64):
         average = decay * average + (1 - decay) * weights
     np.testing.assert_allclose(state.average["w"], average, rtol=1e-12)
     np.testing.assert_allclose(state.judged["w"], average, rtol=1e-12)
+
+
+def test_the_average_of_what_does_not_learn_is_itself():
+    weights = {"w": jax.random.normal(jax.random.key(0), (1000,))}
+
+    def loss_of(model, inputs, key):
+        total = model["w"].sum()
+        return Loss(total, jnp.asarray(1.0), Totals(total, total, jnp.asarray(1.0)))
+
+    state = first_state(weights, optax.set_to_zero(), averaged=True)
+    step = jax.jit(lambda s: updated(s, {}, None, loss_of, optax.set_to_zero(), StepSettings(ema=0.99)))
+    for _ in range(5):
+        state = step(state)
+    np.testing.assert_array_equal(state.average["w"], weights["w"])
+
+
+def test_dropout_in_bfloat16_keeps_the_mean():
+    kept = dropout(jnp.ones((4,), jnp.bfloat16), 0.2, jax.random.key(1))
+    assert set(np.asarray(kept, np.float32).tolist()) <= {0.0, 1.25}
 
 
 def test_how_arrays_are_divided():
