@@ -1,7 +1,6 @@
 """What a report shows of the chosen model: position similarity, attention over validation pictures, confusions."""
 
-import io
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -12,17 +11,36 @@ from experiments.inference import logits_of
 from experiments.maps import Options, compiled
 from experiments.models import open_model
 from experiments.plots import confusion_figure
-from experiments.report_page import Block, Figure, Heading, Text
-from vit_jax import position_similarity
-from vit_jax.plot import DPI, plot_methods, plot_position_similarity
+from experiments.report_figures import figure
+from experiments.report_page import Block, Heading, Table, Text
+from experiments.report_runs import Finished
+from vit_jax import InputError, VisionTransformer, position_similarity
+from vit_jax.plot import plot_methods, plot_position_similarity
 
 SIDE = 384  # a shown picture's longer side in pixels
 BATCH = 32
 METHODS = {"attention": "attention, last layer", "rollout": "attention rollout"}
+MISTAKEN = 8  # pairs of classes listed at most
 
 
-def looked_inside(chosen: Any, examples: int) -> list[Block]:
-    """The blocks of a finished run's best model. examples: pictures answered right, and as many answered wrong.
+class Inside(NamedTuple):
+    """What a report shows of its chosen model; images: how many it was validated on."""
+
+    images: int
+    blocks: list[Block]
+
+
+class Answers(NamedTuple):
+    """A model's answers on validation pictures. logits [count, C]; class_names: of the C classes."""
+
+    model: VisionTransformer
+    pictures: Pictures
+    logits: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def looked_inside(chosen: Finished, examples: int) -> Inside:
+    """What a finished run's best model shows. examples: pictures answered right, and as many answered wrong.
 
     Raises InputError when the run's data can't be opened any more.
     """
@@ -34,37 +52,64 @@ def looked_inside(chosen: Any, examples: int) -> list[Block]:
     pictures = Pictures(data.val, preprocess, budget=0)
     if config.skip_corrupt:
         pictures = pictures.without_corrupt()[0]
-    logits = logits_of(model, pictures, BATCH)
-    labels = pictures.split.labels
-    similarity = plot_position_similarity(np.asarray(position_similarity(model)))
-    told = "How alike each patch's position embedding is to every other's: the map in a cell is that patch's."
-    blocks: list[Block] = [Heading("Position embeddings"), _figure("positions", told, similarity)]
+    answers = Answers(model, pictures, logits_of(model, pictures, BATCH), card.class_names)
+    return Inside(len(pictures), [*_positions(model), *_attention(answers, examples), *_confusions(answers)])
 
-    blocks.append(Heading("Where it looks"))
-    chosen_pictures = picked(logits, labels, examples)
+
+def _positions(model: VisionTransformer) -> list[Block]:
+    told = "How alike each patch's position embedding is to every other's: the map in a cell is that patch's."
+    drawn = plot_position_similarity(np.asarray(position_similarity(model)))
+    return [Heading("Position embeddings"), figure("positions", told, drawn)]
+
+
+def _attention(answers: Answers, examples: int) -> list[Block]:
+    model, pictures, logits, names = answers
+    labels, preprocess = pictures.split.labels, pictures.preprocess
+    blocks: list[Block] = [Heading("Where it looks")]
+    shown = picked(logits, labels, examples)
     maps = {name: compiled(name, Options()) for name in METHODS}
-    for index in chosen_pictures:
+    for index in shown:
         pixels, label = pictures[index]
         images = preprocess.normalize(pixels[None].astype(np.float32) / 255)
         answer, share = int(logits[index].argmax()), float(_softmax(logits[index]).max())
-        heats = {
-            METHODS[name]: np.asarray(found(model, images, np.array([[answer]], np.int32)))[0, 0]
-            for name, found in maps.items()
-        }
-        title = f"true {card.class_names[label]}, predicted {card.class_names[answer]} ({share:.2f})"
+        target = np.array([[answer]], np.int32)
+        try:
+            heats = {METHODS[name]: np.asarray(found(model, images, target))[0, 0] for name, found in maps.items()}
+        except InputError as error:
+            return [*blocks, Text(f"No maps: {error}.")]
+        title = f"true {names[label]}, predicted {names[answer]} with {share:.2f}"
         view = _shown(preprocess.view(pictures.split.open(index)))
-        name = f"attention_{'right' if label == answer else 'wrong'}_{index}"
-        blocks.append(_figure(name, f"{data.val.names[index]}: {title}", plot_methods(view, heats, title=title)))
-    if not any(int(logits[i].argmax()) != labels[i] for i in chosen_pictures):
+        kind = "right" if label == answer else "wrong"
+        caption = f"Answered {kind}: {pictures.split.names[index]}, {title}."
+        blocks.append(figure(f"attention_{kind}_{index}", caption, plot_methods(view, heats, title=title)))
+    if not (logits.argmax(axis=1) != labels).any():
         blocks.append(Text("No validation picture was answered wrong."))
+    return blocks
 
-    counts = np.zeros((len(card.class_names),) * 2, np.int64)
-    np.add.at(counts, (labels, logits.argmax(axis=1)), 1)
-    accuracy = float((logits.argmax(axis=1) == labels).mean())
-    title = f"{len(labels):,} validation images, accuracy {accuracy:.4f}"
-    confusions = confusion_figure(counts, card.class_names, title=title)
+
+def _confusions(answers: Answers) -> list[Block]:
+    predicted, labels, names = answers.logits.argmax(axis=1), answers.pictures.split.labels, answers.class_names
+    counts = np.zeros((len(names),) * 2, np.int64)
+    np.add.at(counts, (labels, predicted), 1)
+    title = f"{len(labels):,} validation images, accuracy {(predicted == labels).mean():.4f}"
     told = "Rows are the true classes, columns the predicted ones."
-    return [*blocks, Heading("Confusions"), _figure("confusion", told, confusions)]
+    drawn = figure("confusion", told, confusion_figure(counts, names, title=title))
+    blocks: list[Block] = [Heading("Confusions"), drawn]
+    mistakes = mistaken(counts)[:MISTAKEN]
+    if mistakes:
+        rows = [
+            [names[true], names[taken], f"{counts[true, taken]} of {counts[true].sum()}"] for true, taken in mistakes
+        ]
+        blocks += [Text("Most often mistaken:"), Table(["true", "taken for", "pictures"], rows, [2])]
+    return blocks
+
+
+def mistaken(counts: np.ndarray) -> list[tuple[int, int]]:
+    """(true, predicted) classes of the mistakes in a confusion matrix [C, C], the most frequent first."""
+    wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
+    order = np.argsort(-wrong, axis=None, kind="stable")
+    pairs = [divmod(int(place), len(counts)) for place in order]
+    return [pair for pair in pairs if wrong[pair]]
 
 
 def picked(logits: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
@@ -89,15 +134,3 @@ def _shown(picture: Image.Image) -> np.ndarray:
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     kernel = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
     return np.asarray(picture.convert("RGB").resize(size, kernel), np.float32) / 255
-
-
-def _figure(name: str, caption: str, figure: Any) -> Figure:
-    held = io.BytesIO()
-    figure.savefig(held, format="png")
-    return Figure(name, caption, held.getvalue(), _width(held.getvalue()))
-
-
-def _width(png: bytes) -> int:
-    """CSS pixels at which a figure has its printed size."""
-    with Image.open(io.BytesIO(png)) as image:
-        return round(image.width * 96 / DPI)

@@ -57,7 +57,8 @@ td.n { white-space: nowrap; } .n { text-align: right; }
 figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; }
 figcaption { font-size: 0.85rem; color: #444; }
 pre { background: #f4f4f4; padding: 0.7rem; overflow-x: auto; font-size: 0.85rem; }
-@media print { body { max-width: none; } figure, tr { break-inside: avoid; } pre { white-space: pre-wrap; } }
+@media print { body { max-width: none; } figure, tr { break-inside: avoid; } pre { white-space: pre-wrap; }
+  .wide { overflow: visible; } }
 """.strip()
 
 

@@ -1,7 +1,13 @@
 """The published fine-tuning study on Oxford-IIIT Pet, and a small one that a laptop finishes in minutes."""
 
+from dataclasses import replace
+from pathlib import Path
+
+from experiments.recipe import RECIPES, Recipe
+from experiments.run import RunConfig
+
 # Best validation accuracies that the study's authors report for PyTorch-Pretrained-ViT's files fine-tuned on
-# Oxford-IIIT Pet (recipe "pets": 384 x 384, batch 16, AdamW 1e-5), by architecture.
+# Oxford-IIIT Pet (recipe "pets": 384 x 384, batch 16, AdamW 1e-5), by architecture. They validated on 1,500 pictures.
 PUBLISHED: dict[str, float] = {
     "B_16_imagenet1k": 0.9433,
     "L_32_imagenet1k": 0.9383,
@@ -10,7 +16,7 @@ PUBLISHED: dict[str, float] = {
     "L_32": 0.9062,
     "B_32": 0.8823,
 }
-STUDY_DATA = "oxford_iiit_pet"
+STUDY_DATA, STUDY_VAL = "oxford_iiit_pet", 1500
 
 # The same question in small: two widths, three sizes of patch, from scratch.
 QUICK_DIGITS = ("Nano_4", "Nano_6", "Nano_8", "Pico_4", "Pico_6", "Pico_8")
@@ -21,7 +27,21 @@ QUICK_FLAGS = {
 }
 
 
-def published(model: str | None, data: str, image_size: tuple[int, int] | None) -> float | None:
-    """The study's figure for a run on its data at its size, or None where there is nothing to compare with."""
-    same = data == STUDY_DATA and image_size == (384, 384)
-    return PUBLISHED.get(model or "") if same else None
+def model_name(config: RunConfig) -> str:
+    """A run's architecture by name, or the name of the file or folder that its weights came from."""
+    return config.recipe.model or Path(config.weights or "").stem
+
+
+def published(config: RunConfig) -> float | None:
+    """The study's figure for a run with its data, weights and recipe, or None where there is nothing to compare with.
+
+    The epochs, the seed, and what a batch's parts and early stopping change are the run's own.
+    """
+    name = model_name(config)
+    pretrained = config.weights is not None and Path(config.weights).stem == name
+    same = config.data == STUDY_DATA and _comparable(config.recipe) == _comparable(RECIPES["pets"])
+    return PUBLISHED.get(name) if pretrained and same else None
+
+
+def _comparable(recipe: Recipe) -> Recipe:
+    return replace(recipe, model=None, epochs=1, seed=0, accumulate=1, patience=0)

@@ -5,23 +5,36 @@ where a sweep was stopped or killed.
 """
 
 import argparse
+import os
+import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import run
-from experiments.study import published
-from experiments.sweep_plan import Plan, keep_plan, make_plan, read_plan
-from experiments.sweep_runs import DONE, FAILED, RUNNING, Status, SweepRun, forget_failures
+from experiments.data.catalog import open_data
+from experiments.sweep_plan import Plan, alone, keep_plan, make_plan, read_plan, refuse_other
+from experiments.sweep_runs import DONE, SweepRun, forget_failures, wait_for_earlier
+from experiments.sweep_table import Board
 from experiments.training.interrupt import Interrupt
+from vit_jax import InputError
 from vit_jax.cli import Parser, positive_int
 from vit_jax.errors import one_line_errors
 
 LOOK_SECONDS = 0.5
 WRITE_SECONDS = 300.0  # what a stopped run may take to save
+PLANNING = {  # the flags that a plan is made of
+    "data": "--data",
+    "models": "--models",
+    "weights_dir": "--weights-dir",
+    "scratch": "--scratch",
+    "seeds": "--seeds",
+    "settings": "--set",
+    "quick": "--quick",
+    "out": "--out",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,134 +57,110 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def table(runs: Sequence[SweepRun], data: str) -> list[str]:
-    """A line for every run."""
-    width = max(len("run"), *(len(r.planned.name) for r in runs))
-    lines = [f"{'run':{width}}  {'state':<16}  best val  published  time"]
-    for sweep_run in runs:
-        lines.append(line_of(sweep_run, sweep_run.status(), width, data))
-    return lines
+def devices(gpus: int | None) -> list[str | None]:
+    """A place for each run that goes at the same time: its CUDA device, or one place with all there are.
+
+    Raises InputError when the user lets fewer devices be seen.
+    """
+    if gpus is None:
+        return [None]
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(index) for index in range(gpus)] if seen is None else [name for name in seen.split(",") if name]
+    if len(names) < gpus:
+        raise InputError(f"--gpus {gpus}: CUDA_VISIBLE_DEVICES has {len(names)} ({seen}); give no more than those")
+    return list(names[:gpus])
 
 
-def line_of(sweep_run: SweepRun, status: Status, width: int, data: str) -> str:
-    """One run's line."""
-    progress = f"epoch {status.epoch}/{status.epochs}" if status.epochs else ""
-    state = progress if status.state == RUNNING and progress else status.state
-    best = "-" if status.best is None else f"{status.best:.4f}"
-    known = published(sweep_run.planned.model, data, (384, 384))
-    told = "-" if known is None else f"{known:.4f}"
-    minutes, seconds = divmod(round(status.seconds), 60)
-    text = f"{sweep_run.planned.name:{width}}  {state:<16}  {best:>8}  {told:>9}  {minutes}:{seconds:02}"
-    return f"{text}  {status.error}" if status.state == FAILED else text
-
-
-class Board:
-    """The live table: redrawn in place on a terminal, a line for each change elsewhere."""
-
-    def __init__(self, runs: Sequence[SweepRun], data: str):
-        self._runs, self._data, self._terminal = runs, data, sys.stdout.isatty()
-        self._shown: list[str] = []
-
-    def show(self) -> None:
-        """What has changed since it was last shown."""
-        lines = table(self._runs, self._data)
-        if self._terminal:
-            up = f"\x1b[{len(self._shown)}A" if self._shown else ""
-            print(up + "".join(f"\x1b[K{line}\n" for line in lines), end="", flush=True)
-        elif self._shown:
-            for old, new in zip(self._shown, lines, strict=True):
-                if old != new:
-                    print(new, flush=True)
-        else:
-            print("\n".join(lines), flush=True)
-        self._shown = lines
-
-
-def sweep(folder: Path, plan: Plan, gpus: int | None) -> int | None:
-    """Bring every run of the plan to its end, `gpus` at once; answers the signal that stopped it, or None."""
-    runs = [SweepRun(planned, folder) for planned in plan.runs]
-    waiting = [r for r in runs if r.status().state != DONE]
-    free: list[int | None] = list(range(gpus)) if gpus else [None]
-    going: dict[str, int | None] = {}
-    board = Board(runs, plan.data)
+def sweep(runs: Sequence[SweepRun], places: Sequence[str | None]) -> int | None:
+    """Bring every run to its end, one in each place at once; answers the signal that stopped them, or None."""
+    board = Board(runs)
+    waiting = [one for one in runs if one.status().state != DONE]
+    free = list(places)
+    going: list[tuple[SweepRun, str | None]] = []
     with Interrupt() as interrupt:
         try:
-            while waiting or going:
-                if interrupt.signal is not None:
-                    _stop([r for r in runs if r.process is not None], interrupt.signal)
-                    board.show()
-                    return interrupt.signal
+            wait_for_earlier(waiting, interrupt)
+            while interrupt.signal is None and (waiting or going):
                 while waiting and free:
-                    begun = waiting.pop(0)
-                    going[begun.planned.name] = free.pop(0)
-                    begun.start(going[begun.planned.name])
+                    going.append((waiting.pop(0), free.pop(0)))
+                    going[-1][0].start(going[-1][1])
                 board.show()
                 time.sleep(LOOK_SECONDS)
-                for sweep_run in runs:
-                    if sweep_run.planned.name in going and sweep_run.ended():
-                        free.append(going.pop(sweep_run.planned.name))
-            board.show()
+                free += [place for one, place in going if one.ended()]
+                going = [(one, place) for one, place in going if one.process is not None]
         finally:
-            _stop([r for r in runs if r.process is not None], signal.SIGTERM)
-    return None
+            for one, _ in going:
+                one.stop(interrupt.signal or signal.SIGTERM)
+            for one, _ in going:
+                one.wait(WRITE_SECONDS)
+        board.show()
+        return interrupt.signal
 
 
-def _stop(runs: Sequence[SweepRun], number: int) -> None:
-    """Pass a signal on, and wait until the runs have saved."""
-    for sweep_run in runs:
-        if sweep_run.process is not None:
-            sweep_run.process.send_signal(number)
-    for sweep_run in runs:
-        if sweep_run.process is not None:
-            try:
-                sweep_run.process.wait(WRITE_SECONDS)
-            except subprocess.TimeoutExpired:
-                sweep_run.process.kill()
-                sweep_run.process.wait()
-            sweep_run.ended()
+def _planned(args: argparse.Namespace, flags: list[str], given: list[str]) -> tuple[Path, Plan]:
+    """The sweep's folder and plan, new or gone on with; the data, if a run is left that needs it, has been opened."""
+    if args.resume:
+        changed = [flag for name, flag in PLANNING.items() if getattr(args, name) != _parser().get_default(name)]
+        if changed or flags:
+            more = ", ".join([*changed, *(["--"] if flags else [])])
+            raise InputError(f"{args.resume}: a resumed sweep keeps its plan; leave out {more}")
+        return Path(args.resume), read_plan(Path(args.resume))
+    folder = Path(args.out) if args.out else Path("runs") / ("quick" if args.quick else "sweep")
+    plan = make_plan(
+        data=args.data,
+        models=args.models,
+        seeds=args.seeds,
+        settings=args.settings,
+        flags=flags,
+        weights_dir=args.weights_dir,
+        scratch=args.scratch,
+        quick=args.quick,
+        command=given,
+    )
+    refuse_other(folder, plan)
+    config = plan.runs[0].config()  # fetched here where it has to be, once for all runs
+    open_data(config.data, data_dir=config.data_dir, val_fraction=config.val_fraction, seed=config.recipe.seed)
+    keep_plan(folder, plan)
+    return folder, plan
+
+
+def _told(runs: Sequence[SweepRun], seconds: float) -> int:
+    """Tell how the sweep ended; answers how many runs are not done."""
+    left = [found for found in runs if found.status().state != DONE]
+    print(f"{len(runs) - len(left)} of {len(runs)} runs done in {seconds:.0f} s")
+    for found in left:
+        print(f"  {found.planned.name}: {found.status().error} (all that it printed: {found.log})")
+    return len(left)
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Run the command: 0 all done, 1 a run failed, 2 a wrong input, 128 + signal when it was stopped."""
+    """Run the command: 0 all done, 1 a run is not done, 2 a wrong input, 128 + signal when it was stopped."""
     given = list(sys.argv[1:] if argv is None else argv)
     flags = given[given.index("--") + 1 :] if "--" in given else []
     args = _parser().parse_args(given[: given.index("--")] if "--" in given else given)
     began = time.monotonic()
-    if args.resume:
-        folder = Path(args.resume)
-        plan = read_plan(folder)
-    else:
-        folder = Path(args.out) if args.out else Path("runs") / ("quick" if args.quick else "sweep")
-        plan = make_plan(
-            data=args.data,
-            models=args.models,
-            seeds=args.seeds,
-            settings=args.settings,
-            flags=flags,
-            weights_dir=args.weights_dir,
-            scratch=args.scratch,
-            quick=args.quick,
-        )
-        keep_plan(folder, plan)
-    forget_failures(folder)
+    places = devices(args.gpus)
+    folder, plan = _planned(args, flags, given)
     folder = Path(run.settled(str(folder)))
-    stopped = sweep(folder, plan, args.gpus)
+    runs = [SweepRun(planned, folder) for planned in plan.runs]
+    again = f"python -m experiments.sweep --resume {shlex.quote(str(folder))}"
+    with alone(folder):
+        forget_failures(folder)
+        stopped = sweep(runs, places)
     if stopped is not None:
         print(f"{signal.Signals(stopped).name}: the runs have saved; go on with")
-        print(f"  python -m experiments.sweep --resume {args.resume or folder}")
+        print(f"  {again}" + (f" --gpus {args.gpus}" if args.gpus else ""))
         return 128 + stopped
-    failed = [r for r in plan.runs if SweepRun(r, folder).status().state == FAILED]
-    print(f"{len(plan.runs) - len(failed)} of {len(plan.runs)} runs done in {time.monotonic() - began:.0f} s")
-    if args.quick and len(failed) < len(plan.runs):
+    left = _told(runs, time.monotonic() - began)
+    if left:
+        print(f"try again with: {again}")
+    if plan.report and left < len(runs):
         from experiments import report
 
-        code = report.main([str(folder), "--out", str(folder / "report")])
-        if code:
-            return code
-    else:
-        print(f"a report of them: python -m experiments.report {folder} --out {folder / 'report'}")
-    return 1 if failed else 0
+        return report.main([str(folder), "--out", str(folder / "report")]) or int(left > 0)
+    print("a report of them: " + shlex.join(["python", "-m", "experiments.report", str(folder), "--out", "DIR"]))
+    return int(left > 0)
 
 
 if __name__ == "__main__":

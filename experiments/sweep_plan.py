@@ -1,19 +1,30 @@
 """What a sweep is made of: its runs, each a call of experiments.finetune, kept in sweep.json."""
 
+import fcntl
 import itertools
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.run import settled
+from experiments import finetune
+from experiments.run import RunConfig, settled
 from experiments.study import PUBLISHED, QUICK_DIGITS, QUICK_FLAGS, QUICK_PICTURES, STUDY_DATA
 from vit_jax import CONFIGS, InputError
 from vit_jax.files import written_file
 from weights_convert.pretrained import RELEASES
 
 PLAN, FORMAT = "sweep.json", "vit_jax_sweep/1"
+OURS = {  # what a sweep says itself to its runs, and by which flag
+    "out": "--out",
+    "resume": "--resume",
+    "data": "--data",
+    "model": "--models",
+    "seed": "--seeds",
+}
 
 
 @dataclass(frozen=True)
@@ -24,13 +35,19 @@ class PlannedRun:
     model: str
     flags: tuple[str, ...]
 
+    def config(self) -> RunConfig:
+        """What experiments.finetune makes of the flags. Raises InputError, or ends the program, as it does itself."""
+        return finetune._new_run(finetune._parser().parse_args(list(self.flags)))[1]
+
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a sweep runs."""
+    """All that a sweep runs. report: whether a report follows. command: the sweep's own arguments."""
 
     data: str
     runs: tuple[PlannedRun, ...]
+    report: bool = False
+    command: tuple[str, ...] = field(default=(), compare=False)
 
 
 def settings_grid(given: list[str]) -> list[dict[str, str]]:
@@ -40,9 +57,16 @@ def settings_grid(given: list[str]) -> list[dict[str, str]]:
         name, equals, listed = text.partition("=")
         if not equals or not re.fullmatch(r"[a-z][a-z0-9_-]*", name) or not all(listed.split(",")):
             raise InputError(f"--set {text}: not a setting; give NAME=VALUE or NAME=VALUE,VALUE, as learning_rate=1e-5")
+        _check_not_ours(f"--{name.replace('_', '-')}", "--set")
         names.append(name)
         values.append(listed.split(","))
     return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+
+def _check_not_ours(flag: str, where: str) -> None:
+    name = flag.partition("=")[0].removeprefix("--")
+    if name in OURS:
+        raise InputError(f"{where} {flag}: the sweep gives its runs that itself; use the sweep's own {OURS[name]}")
 
 
 def weights_of(model: str, weights_dir: str | None, *, scratch: bool) -> list[str]:
@@ -70,11 +94,15 @@ def make_plan(
     weights_dir: str | None = None,
     scratch: bool = False,
     quick: bool = False,
+    command: list[str] | None = None,
 ) -> Plan:
     """The runs that flags ask for: every model with every seed and every combination of settings.
 
-    Raises InputError for an unknown model, a setting that is none, and two runs of one name.
+    Raises InputError for an unknown model, a setting that is none, flags that experiments.finetune refuses, and two
+    runs of one name.
     """
+    for flag in flags:
+        _check_not_ours(flag, "--")
     place = settled(data or ("digits" if quick else STUDY_DATA))
     more: list[str] = []
     if quick:
@@ -97,21 +125,27 @@ def make_plan(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"two runs would be called {twice}; give each model, seed and setting once")
-    return Plan(place, tuple(runs))
+    for run in runs:
+        run.config()
+    return Plan(place, tuple(runs), report=quick, command=tuple(command or ()))
+
+
+def refuse_other(folder: Path, plan: Plan) -> None:
+    """Raise InputError when a new sweep's folder holds another sweep, or something that is none."""
+    if (folder / PLAN).is_file():
+        if read_plan(folder) != plan:
+            raise InputError(f"{folder}: holds another sweep; go on with that one by --resume {folder}, or give --out")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists already and is no sweep; give another --out")
 
 
 def keep_plan(folder: Path, plan: Plan) -> None:
-    """Write the plan of a new sweep, or see that it is the one there. Raises InputError where it is another."""
-    path = folder / PLAN
-    if path.is_file():
-        if read_plan(folder) != plan:
-            raise InputError(f"{folder}: holds another sweep; go on with that one by --resume {folder}, or give --out")
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: exists already and is no sweep; give another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    with written_file(path) as beside:
-        beside.write_text(json.dumps({"format": FORMAT} | asdict(plan), indent=1) + "\n")
+    """Write the plan of a new sweep; one that is there, which must be the same, stays. Raises as refuse_other."""
+    refuse_other(folder, plan)
+    if not (folder / PLAN).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with written_file(folder / PLAN) as beside:
+            beside.write_text(json.dumps({"format": FORMAT} | asdict(plan), indent=1) + "\n")
 
 
 def read_plan(folder: Path) -> Plan:
@@ -122,8 +156,19 @@ def read_plan(folder: Path) -> Plan:
         if stored["format"] != FORMAT:
             raise InputError(f"{path}: format is not {FORMAT}")
         runs = tuple(PlannedRun(run["name"], run["model"], tuple(run["flags"])) for run in stored["runs"])
-        return Plan(stored["data"], runs)
+        return Plan(stored["data"], runs, stored.get("report", False), tuple(stored.get("command", ())))
     except FileNotFoundError as error:
         raise InputError(f"{folder}: no sweep (no {PLAN}); check the path") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a sweep's plan: {error}") from error
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a sweep's folder while the block runs. Raises InputError when another process holds it."""
+    with open(folder / PLAN, "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another process is at this sweep; wait for it, or end it first") from None
+        yield

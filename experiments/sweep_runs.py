@@ -7,23 +7,26 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.sweep_plan import PlannedRun
+from experiments.training.interrupt import Interrupt
 from experiments.training.metrics import read_metrics
 from vit_jax import InputError
 from vit_jax.files import written_file
 
 WAITING, RUNNING, STOPPED, DONE, FAILED = "waiting", "running", "stopped", "done", "failed"
 ENDED = "ended.json"  # beside the runs: what each ended with
-PATIENCE_SECONDS = 120.0
+PROGRAM = (sys.executable, "-m", "experiments.finetune")
+PATIENCE_SECONDS = 120.0  # how long a run of an earlier sweep, which died, may take to save
 PR_SET_PDEATHSIG = 1
 
 
 class Status(NamedTuple):
-    """Where a run stands. best: validation accuracy; seconds: of all its epochs."""
+    """Where a run stands. best: validation accuracy; seconds: of its epochs, and since it was begun or resumed."""
 
     state: str
     epoch: int
@@ -39,13 +42,23 @@ def _with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+class Process(NamedTuple):
+    """A run under way. since: of time.monotonic(); seconds: of the epochs before; printed: bytes in the log before."""
+
+    popen: "subprocess.Popen[bytes]"
+    since: float
+    seconds: float
+    printed: int
+
+
 @dataclass
 class SweepRun:
-    """One run of a sweep and, while it goes, its process."""
+    """One run of a sweep and, while it goes, its process. stopping: whether the sweep has told it to stop."""
 
     planned: PlannedRun
     sweep: Path
-    process: subprocess.Popen[str] | None = None
+    process: Process | None = None
+    stopping: bool = False
 
     @property
     def folder(self) -> Path:
@@ -54,66 +67,86 @@ class SweepRun:
 
     @property
     def log(self) -> Path:
-        """What the run printed."""
+        """What the run printed, in all its attempts."""
         return self.sweep / f"{self.planned.name}.log"
 
-    def start(self, gpu: int | None) -> None:
-        """Begin the run, or go on with it. Raises InputError when a process of an earlier sweep does not end."""
-        self._wait_for_earlier()
+    def start(self, device: str | None) -> None:
+        """Begin the run, or go on with it, on the CUDA device given or on whatever there is."""
         if (self.folder / "config.json").is_file():
             arguments = ["--resume", str(self.folder)]
         else:
             arguments = [*self.planned.flags, "--out", str(self.folder)]
-        environment = os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)})
-        with open(self.log, "a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "experiments.finetune", *arguments],
+        environment = os.environ | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
+        seconds = self.status().seconds
+        with open(self.log, "ab") as log:
+            popen = subprocess.Popen(
+                [*PROGRAM, *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                text=True,
                 env=environment,
                 start_new_session=True,  # a terminal's Ctrl-C is for the sweep, which passes it on
                 preexec_fn=_with_parent,
             )
-
-    def _wait_for_earlier(self) -> None:
-        began, told = time.monotonic(), False
-        while (pid := _process_of(self.folder)) is not None:
-            if time.monotonic() - began > PATIENCE_SECONDS:
-                raise InputError(f"{self.folder}: process {pid} of an earlier sweep is still at it; wait, or end it")
-            if not told:
-                print(f"{self.planned.name}: waiting for process {pid} of an earlier sweep to save", flush=True)
-                told = True
-            time.sleep(0.2)
+            self.process = Process(popen, time.monotonic(), seconds, log.tell())
 
     def status(self) -> Status:
         """Where the run stands, from what it has written."""
         records = [r for r in read_metrics(self.folder / "metrics.jsonl") if "val_accuracy" in r]
-        epochs = _epochs(self.folder)
         best = max((r["val_accuracy"] for r in records), default=None)
-        seconds = sum(r["seconds"] for r in records)
+        state, seconds, error = STOPPED if records else WAITING, sum(r["seconds"] for r in records), ""
         told = _ended(self.sweep).get(self.planned.name)
-        state = STOPPED if records else WAITING
         if self.process is not None:
-            state = RUNNING
+            state, seconds = RUNNING, self._seconds(self.process)
         elif told is not None:
-            state = told["state"]
-        return Status(state, len(records), epochs, best, seconds, "" if told is None else told["error"])
+            state, seconds, error = told["state"], told["seconds"], told["error"]
+        return Status(state, len(records), _epochs(self.folder), best, seconds, error)
+
+    @staticmethod
+    def _seconds(process: Process) -> float:
+        return process.seconds + time.monotonic() - process.since
+
+    def stop(self, number: int) -> None:
+        """Pass a signal on to the process, which saves and ends."""
+        if self.process is not None:
+            self.stopping = True
+            self.process.popen.send_signal(number)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a process that was told to stop; it is killed when that takes longer."""
+        if self.process is not None:
+            try:
+                self.process.popen.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.process.popen.kill()
+                self.process.popen.wait()
+            self.ended()
 
     def ended(self) -> bool:
-        """Whether the process has ended; what it ended with is then kept, but for a run that was stopped."""
-        if self.process is None or self.process.poll() is None:
+        """Whether the process has ended; what it ended with is then kept, but for a run that the sweep stopped."""
+        if self.process is None or self.process.popen.poll() is None:
             return False
-        code = self.process.returncode
-        self.process = None
-        if code in (-signal.SIGKILL, -signal.SIGTERM) or code > 128:
+        process, self.process = self.process, None
+        code = process.popen.returncode
+        if self.stopping and (code < 0 or code > 128):
             return True
-        lines = self.log.read_text().splitlines()
-        error = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "")
-        record = {"state": DONE, "error": ""} if code == 0 else {"state": FAILED, "error": error}
+        record = {
+            "state": FAILED if code else DONE,
+            "seconds": round(self._seconds(process), 1),
+            "error": self._error(code, process.printed) if code else "",
+        }
         with written_file(self.sweep / ENDED) as beside:
             beside.write_text(json.dumps(_ended(self.sweep) | {self.planned.name: record}, indent=1) + "\n")
         return True
+
+    def _error(self, code: int, printed: int) -> str:
+        """One line for what a process ended with, by its exit code and what it printed."""
+        number = -code if code < 0 else code - 128
+        if number in set(signal.Signals):
+            name = signal.Signals(number).name
+            return f"ended by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
+        lines = self.log.read_bytes()[printed:].decode(errors="replace").splitlines()
+        told = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "")
+        return told.removeprefix("error: ") or f"exit code {code}"
 
 
 def _ended(sweep: Path) -> dict[str, Any]:
@@ -123,9 +156,27 @@ def _ended(sweep: Path) -> dict[str, Any]:
 
 def forget_failures(sweep: Path) -> None:
     """Runs that failed are tried again."""
-    kept = {name: record for name, record in _ended(sweep).items() if record["state"] == DONE}
-    with written_file(sweep / ENDED) as beside:
-        beside.write_text(json.dumps(kept, indent=1) + "\n")
+    before = _ended(sweep)
+    kept = {name: record for name, record in before.items() if record["state"] == DONE}
+    if kept != before:
+        with written_file(sweep / ENDED) as beside:
+            beside.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def wait_for_earlier(runs: Sequence[SweepRun], interrupt: Interrupt) -> None:
+    """Wait until the processes of a sweep that died have saved, or until a signal.
+
+    Raises InputError when one does not end.
+    """
+    began, told = time.monotonic(), False
+    for run in runs:
+        while interrupt.signal is None and (pid := _process_of(run.folder)) is not None:
+            if time.monotonic() - began > PATIENCE_SECONDS:
+                raise InputError(f"{run.folder}: process {pid}, not of this sweep, is at it; wait, or end it")
+            if not told:
+                print(f"{run.planned.name}: waiting for process {pid} of an earlier sweep to save", flush=True)
+                told = True
+            time.sleep(0.2)
 
 
 def _epochs(folder: Path) -> int:

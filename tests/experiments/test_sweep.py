@@ -1,57 +1,24 @@
-"""Sweeps and their report, by command: planned, stopped, killed, resumed, told; the page in a real browser."""
+"""Sweeps by command: planned, run, stopped, killed, gone on with; what they refuse."""
 
-import html
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from experiments import report, sweep
-from experiments.report_chosen import picked
-from experiments.report_page import Code, Figure, Heading, Table, Text, to_html, to_markdown
+from experiments.recipe import RECIPES
+from experiments.run import RunConfig
+from experiments.study import published
 from experiments.sweep_plan import make_plan, read_plan
 from experiments.training.metrics import read_metrics
+from tests.experiments.conftest import flags
 from vit_jax import InputError
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-AWKWARD = ["a<b>&c", "d$e$|f"]
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Two classes whose names need care."""
-    root = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 6)):
-        for kind, name in enumerate(AWKWARD):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 120, (30, 40, 3)).astype(np.uint8)
-                pixels[:, :20] += np.uint8(120 * (kind if i % 5 else 1 - kind))
-                Image.fromarray(pixels).save(folder / f"{i}.png")
-    return root
-
-
-def flags(pictures, *more):
-    small = ["--batch-size", "8", "--epochs", "2", "--recipe", "scratch", "--warmup-epochs", "0"]
-    models = ["--models", "Pico_6", "Pico_8", "--seeds", "1"]
-    return ["--data", str(pictures), *models, *more, "--", *small]
-
-
-@pytest.fixture(scope="module")
-def swept(pictures, tmp_path_factory):
-    out = tmp_path_factory.mktemp("sweeps") / "sweep"
-    assert sweep.main(flags(pictures, "--set", "learning_rate=1e-3", "--out", str(out))) == 0
-    return out
 
 
 def test_every_run_is_an_ordinary_one(swept, pictures, capsys):
@@ -69,86 +36,6 @@ def test_every_run_is_an_ordinary_one(swept, pictures, capsys):
     assert "2 of 2 runs done" in told
     assert re.search(r"Pico_6_learning_rate-1e-3  done +\d\.\d{4} +-", told)
     assert before == {p: p.read_bytes() for p in swept.rglob("*") if p.is_file() and p.name != "ended.json"}
-
-
-@pytest.fixture(scope="module")
-def page(swept, tmp_path_factory):
-    out = tmp_path_factory.mktemp("reports") / "report"
-    assert report.main([str(swept), "--out", str(out), "--title", "Pets & <others>"]) == 0
-    return out
-
-
-def test_the_report_has_all_its_parts(page, swept):
-    text, marked = (page / "report.html").read_text(), (page / "report.md").read_text()
-    for part in (
-        "Results",
-        "The chosen model",
-        "Position embeddings",
-        "Where it looks",
-        "Confusions",
-        "To do it again",
-    ):
-        assert f"<h2>{part}</h2>" in text
-        assert f"## {part}" in marked
-    runs = [read_metrics(folder / "metrics.jsonl") for folder in swept.iterdir() if folder.is_dir()]
-    for records in runs:
-        assert f"{max(r['val_accuracy'] for r in records if 'val_accuracy' in r):.4f}" in text
-    assert html.escape(AWKWARD[0]) in text
-    assert AWKWARD[0] not in text
-    assert "python -m experiments.finetune --data" in text
-    figures = {path.name for path in (page / "figures").iterdir()}
-    assert {"curves.png", "positions.png", "confusion.png"} < figures
-    assert len([name for name in figures if name.startswith("attention_")]) >= 3
-    assert set(re.findall(r"\]\(figures/([^)]+)\)", marked)) == figures
-    assert not re.search(r"""(src|href)=["'](?!data:)""", text)
-    assert "<script" not in text
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-@pytest.mark.parametrize("width", [400, 1000])
-def test_the_page_in_a_browser(page, width, tmp_path):
-    """Every image is decoded, nothing is fetched, and nothing sticks out sideways."""
-    script = """<script>addEventListener("load", () => { document.title = "found:" + JSON.stringify({
-        widths: [...document.images].map(i => i.naturalWidth), complete: [...document.images].every(i => i.complete),
-        fetched: performance.getEntriesByType("resource").map(e => e.name).filter(n => !n.startsWith("data:")),
-        inner: innerWidth, scroll: document.documentElement.scrollWidth}) })</script>"""
-    copy = tmp_path / "copy.html"
-    copy.write_text((page / "report.html").read_text().replace("</body>", script + "</body>"))
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", *quiet,
-               f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]  # fmt: skip
-    done = subprocess.run(
-        [*command, "--dump-dom", copy.as_uri()], capture_output=True, text=True, check=True, timeout=120
-    )
-    found = json.loads(html.unescape(re.search(r"<title>found:(.*?)</title>", done.stdout, re.DOTALL).group(1)))
-    assert len(found["widths"]) == len(list((page / "figures").iterdir()))
-    assert min(found["widths"]) > 200
-    assert found["complete"]
-    assert found["fetched"] == []
-    assert found["scroll"] <= found["inner"]
-    shot = tmp_path / "shot.png"
-    subprocess.run([*command, f"--screenshot={shot}", (page / "report.html").as_uri()], check=True, timeout=120,
-                   capture_output=True)  # fmt: skip
-    pixels = np.asarray(Image.open(shot).convert("L"))
-    assert pixels.shape[1] >= width
-    assert (pixels < 60).mean() > 0.005  # text and lines on a white page
-    assert (pixels > 240).mean() > 0.5
-
-
-def test_captions_are_shown(page, swept, tmp_path, capsys):
-    folder = tmp_path / "captions"
-    folder.mkdir()
-    Image.new("RGB", (60, 40), "red").save(folder / "one.png")
-    told = {"file": "x/one.jpg", "caption": "A <red> cat.", "log_probability": -1.5, "figure": "one.png"}
-    (folder / "captions.json").write_text(json.dumps([told, told | {"figure": None}]))
-    out = tmp_path / "report"
-    assert report.main([str(swept), "--captions", str(folder), "--out", str(out)]) == 0
-    text = (out / "report.html").read_text()
-    assert "A &lt;red&gt; cat. (log-probability -1.50)" in text
-    assert (out / "figures" / "caption_0.png").read_bytes() == (folder / "one.png").read_bytes()
-    (folder / "captions.json").write_text("{}")
-    assert report.main([str(swept), "--captions", str(folder), "--out", str(tmp_path / "no")]) == 2
-    assert "not the captions of experiments.caption" in capsys.readouterr().err
 
 
 def ended(child):
@@ -202,9 +89,10 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(pictures, tmp_path, capsy
     given += ["--gpus", "2"]  # both at once, on a CPU too
     assert sweep.main([*given, "--", "--batch-size", "8", "--epochs", "1", "--recipe", "scratch"]) == 1
     told = capsys.readouterr().out
-    assert re.search(r"Pico_8_image_size-25 +failed +- +- +0:00  error: .*25x25 is not divisible", told)
+    assert re.search(r"Pico_8_image_size-25 +failed +- +- +0:\d\d  .*25x25 is not divisible", told)
     assert re.search(r"Pico_8_image_size-24 +done", told)
     assert "1 of 2 runs done" in told
+    assert "Pico_8_image_size-25: " in told.split("1 of 2 runs done")[1]
     assert report.main([str(out), "--out", str(tmp_path / "report")]) == 0
     assert "no whole epoch yet: Pico_8_image_size-25" in (tmp_path / "report" / "report.html").read_text()
 
@@ -221,9 +109,29 @@ def test_the_study_is_the_default(tmp_path, monkeypatch):
     assert "--weights" not in quick.runs[0].flags
     (tmp_path / "B_32.pth").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    own = make_plan(data="x", models=["B_32"], seeds=[0, 1], settings=["a=1,2"], flags=["--c"], weights_dir=".")
-    assert [run.name for run in own.runs] == [f"B_32_a-{a}_seed-{s}" for s in (0, 1) for a in (1, 2)]
-    assert own.runs[-1].flags[4:] == ("--weights", str(tmp_path / "B_32.pth"), "--seed", "1", "--a=2", "--c")
+    given = dict(settings=["epochs=1,2"], flags=["--no-augment"], weights_dir=".")
+    own = make_plan(data="x", models=["B_32"], seeds=[0, 1], **given)
+    assert [run.name for run in own.runs] == [f"B_32_epochs-{e}_seed-{s}" for s in (0, 1) for e in (1, 2)]
+    weights = ("--weights", str(tmp_path / "B_32.pth"))
+    assert own.runs[-1].flags[4:] == (*weights, "--seed", "1", "--epochs=2", "--no-augment")
+    assert [published(run.config()) for run in plan.runs] == [0.9433, 0.9383, 0.9249, 0.9155, 0.9062, 0.8823]
+
+
+def test_published_figures_stand_beside_runs_of_the_study_only():
+    recipe = replace(RECIPES["pets"], model="L_32", epochs=3, seed=5)
+    study = RunConfig(recipe, "oxford_iiit_pet", None, 0.2, False, "/weights/L_32.pth")
+    assert published(study) == 0.9062
+    assert published(replace(study, recipe=replace(recipe, model=None))) == 0.9062
+    for other in (
+        replace(study, weights=None),
+        replace(study, weights="/runs/L_32_again"),
+        replace(study, data="/my/oxford_iiit_pet"),
+        replace(study, recipe=replace(recipe, learning_rate=2e-5)),
+        replace(study, recipe=replace(recipe, image_size=(224, 224))),
+        replace(study, recipe=replace(recipe, augment=RECIPES["scratch"].augment)),
+        replace(study, recipe=replace(recipe, model="L_16"), weights="L_16"),
+    ):
+        assert published(other) is None
 
 
 @pytest.mark.parametrize(
@@ -236,56 +144,46 @@ def test_the_study_is_the_default(tmp_path, monkeypatch):
         (["--out", "{tmp}"], "exists already and is no sweep"),
         (["--resume", "{tmp}"], "no sweep (no sweep.json)"),
         (["--models", "Pico_4", "--out", "{swept}"], "holds another sweep"),
+        (["--resume", "{swept}", "--models", "Pico_4", "--", "--epochs", "3"], "leave out --models, --"),
+        (["--data", "nowhere/here"], "nowhere/here: no such folder, and no data set of that name"),
+        (["--", "--epoch", "3"], "unrecognized arguments: --epoch 3"),
+        (["--set", "epochs=0"], "argument --epochs: '0' is not a whole number above 0"),
+        (["--set", "patience=-1"], "patience are at least 0"),
+        (["--", "--out=x"], "-- --out=x: the sweep gives its runs that itself; use the sweep's own --out"),
+        (["--set", "seed=1,2"], "use the sweep's own --seeds"),
     ],
 )
 def test_wrong_sweeps_are_one_line(arguments, message, swept, tmp_path, capsys):
     (tmp_path / "something").write_text("")
     given = [a.replace("{tmp}", str(tmp_path)).replace("{swept}", str(swept)) for a in arguments]
     more = [] if {"--out", "--resume"} & set(given) else ["--out", str(tmp_path / "new")]
-    assert sweep.main([*given, *more]) == 2
+    before = sorted(swept.rglob("*"))
+    try:
+        code = sweep.main([*more, *given])
+    except SystemExit as stop:  # argparse leaves by itself
+        code = stop.code
+    assert code == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.strip().count("\n") == 0
     assert not (tmp_path / "new").exists()
-
-
-def test_wrong_reports_are_one_line(swept, tmp_path, capsys):
-    (tmp_path / "run").mkdir()
-    for arguments, message in [
-        ([str(tmp_path / "run"), "--out", str(tmp_path / "o")], "no run to resume"),
-        ([str(swept), "--out", str(swept)], "exists already and is no report"),
-        ([str(swept), "--captions", str(tmp_path), "--out", str(tmp_path / "o")], "not written by experiments.caption"),
-    ]:
-        assert report.main(arguments) == 2
-        assert message in capsys.readouterr().err
-    assert not (tmp_path / "o").exists()
-
-
-def test_which_pictures_are_shown():
-    logits = np.array([[9.0, 0], [8, 0], [0, 3], [0, 5], [4, 0], [0, 1]])
-    labels = np.array([0, 0, 1, 0, 1, 1])
-    assert picked(logits, labels, 2) == [
-        0,
-        2,
-        3,
-        4,
-    ]  # one of each class, though picture 1 is surer; then the wrong ones
-    assert picked(logits, labels, 3)[:3] == [0, 2, 1]
-
-
-def test_blocks_are_escaped():
-    blocks = [Heading("a < b"), Text("x & y_z | $1$"), Table(["h|1"], [["<td>"]], [0]), Code("echo ```"),
-              Figure("f", "q\"<>", b"png")]  # fmt: skip
-    page = to_html("<t>", blocks)
-    assert "<title>&lt;t&gt;</title>" in page
-    assert '<td class="n">&lt;td&gt;</td>' in page
-    assert 'alt="q&quot;&lt;&gt;"' in page
-    marked = to_markdown("<t>", blocks, "figures")
-    assert marked.startswith("# \\<t\\>\n\n## a \\< b\n\nx \\& y\\_z \\| \\$1\\$\n\n| h\\|1 |\n| --: |\n| \\<td\\> |")
-    assert "````sh\necho ```\n````" in marked
+    assert sorted(swept.rglob("*")) == before
 
 
 def test_plans_are_read_back(tmp_path):
     (tmp_path / "sweep.json").write_text('{"format": "vit_jax_sweep/1"}')
     with pytest.raises(InputError, match="not a sweep's plan"):
         read_plan(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_quick_study_and_its_report_take_minutes(tmp_path):
+    began = time.monotonic()
+    command = [sys.executable, "-m", "experiments.sweep", "--quick", "--out", str(tmp_path / "quick")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds = time.monotonic() - began
+    print(done.stdout.splitlines()[-2:], f"{seconds:.0f} s")
+    assert "6 of 6 runs done" in done.stdout
+    assert f"written to {tmp_path / 'quick' / 'report'}/: report.html" in done.stdout
+    assert "The best, Nano_8," in (tmp_path / "quick" / "report" / "report.html").read_text()
+    assert seconds < 300

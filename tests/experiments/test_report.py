@@ -1,0 +1,233 @@
+"""The report: its parts, what it makes of awkward names, what it refuses; the page in a real browser."""
+
+import base64
+import html
+import json
+import os
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from experiments import report
+from experiments.data.folder import open_folder
+from experiments.data.pipeline import Pictures
+from experiments.report_chosen import Answers, _attention, looked_inside, mistaken, picked
+from experiments.report_page import Code, Figure, Heading, Table, Text, to_html, to_markdown
+from experiments.report_runs import find_runs, told_apart
+from experiments.training.metrics import read_metrics
+from tests.experiments.browser import CHROMIUM, measured, screenshot
+from tests.experiments.conftest import AWKWARD
+from vit_jax import CONFIGS, VisionTransformer
+
+PARTS = ["Results", "The chosen model", "Position embeddings", "Where it looks", "Confusions", "To do it again"]
+
+
+@pytest.fixture(scope="module")
+def page(swept, tmp_path_factory):
+    out = tmp_path_factory.mktemp("reports") / "report"
+    assert report.main([str(swept), "--out", str(out), "--title", "Pets & <others>"]) == 0
+    return out
+
+
+def test_the_report_has_all_its_parts(page, swept):
+    text, marked = (page / "report.html").read_text(), (page / "report.md").read_text()
+    assert re.findall("<h2>(.*)</h2>", text) == PARTS
+    assert re.findall("^## (.*)", marked, re.MULTILINE) == PARTS
+    for model in ("Pico_6", "Pico_8"):
+        records = read_metrics(swept / f"{model}_learning_rate-1e-3" / "metrics.jsonl")
+        best = f"{max(r['val_accuracy'] for r in records if 'val_accuracy' in r):.4f}"
+        assert f'<tr><td>{model}</td><td class="n">{best}</td><td class="n">-</td>' in text
+        assert f"| {model.replace('_', chr(92) + '_')} | {best} | - | - |" in marked
+    assert text.count("python -m experiments.sweep --data") == 1
+    assert text.count("python -m experiments.report ") == 1
+    assert text.count("python -m experiments.finetune --data") == 2
+    assert "--set learning_rate=1e-3" in text
+    assert "<td>image_size</td><td>24 x 24</td>" in text
+    assert "jax 0." in text
+    figures = {path.name for path in (page / "figures").iterdir()}
+    assert {"curves.png", "positions.png", "confusion.png"} < figures
+    assert len([name for name in figures if name.startswith("attention_right")]) == 3
+    assert len([name for name in figures if name.startswith("attention_wrong")]) >= 1
+    assert set(re.findall(r"\]\(figures/([^)]+)\)", marked)) == figures
+
+
+def test_names_are_escaped_and_nothing_lies_elsewhere(page):
+    text, marked = (page / "report.html").read_text(), (page / "report.md").read_text()
+    assert "<h1>Pets &amp; &lt;others&gt;</h1>" in text
+    for name in AWKWARD:
+        assert html.escape(name) in text
+    assert AWKWARD[0] not in text
+    assert r"a\<b\>\&c" in marked
+    assert not re.search(r"""(src|href)=["'](?!data:)""", text)
+    assert "<script" not in text
+    inline = {base64.b64decode(data) for data in re.findall('src="data:image/png;base64,([^"]*)', text)}
+    assert inline == {path.read_bytes() for path in (page / "figures").iterdir()}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+@pytest.mark.parametrize("width", [400, 1000])
+def test_the_page_in_a_browser(page, width, tmp_path):
+    """Every image is decoded, nothing is fetched, and nothing sticks out sideways."""
+    found = measured(page / "report.html", width, tmp_path)
+    assert found["inner"] == width
+    assert len(found["widths"]) == len(list((page / "figures").iterdir()))
+    assert min(found["widths"]) > 200
+    assert found["complete"]
+    assert found["fetched"] == []
+    assert found["scroll"] <= width
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_the_page_as_it_looks(page, tmp_path):
+    pixels = screenshot(page / "report.html", 900, 4000, tmp_path)
+    assert pixels.shape[1] == 900
+    grey = pixels.mean(axis=2)
+    assert (grey < 60).mean() > 0.005  # text and lines on a white page
+    assert (grey > 240).mean() > 0.5
+    colourful = np.ptp(pixels.astype(int), axis=2) > 60
+    assert colourful.mean() > 0.02  # the figures
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_the_browser_tells_what_is_wrong(tmp_path):
+    """That the tests above can fail: a broken image, something fetched, something wide."""
+    page = tmp_path / "bad.html"
+    page.write_text('<!doctype html><html><head><link rel="stylesheet" href="x.css"></head><body>'
+                    '<img src="data:image/png;base64,iVBOR"><img src="https://two.test/y.png">'
+                    '<div style="width: 900px">wide</div></body></html>')  # fmt: skip
+    found = measured(page, 400, tmp_path)
+    assert found["widths"] == [0, 0]
+    assert found["scroll"] >= 900
+    assert {address.rpartition("/")[2] for address in found["fetched"]} >= {"y.png"}
+    assert len(found["fetched"]) == 2
+
+
+def test_captions_are_shown(swept, tmp_path, capsys):
+    folder = tmp_path / "captions"
+    folder.mkdir()
+    Image.new("RGB", (60, 40), "red").save(folder / "one.png")
+    told = {"file": "x/one.jpg", "caption": "A <red> cat.", "log_probability": -1.5, "figure": "one.png"}
+    (folder / "captions.json").write_text(json.dumps([told, told | {"figure": None}]))
+    out = tmp_path / "report"
+    assert report.main([str(swept), "--captions", str(folder), "--out", str(out)]) == 0
+    text = (out / "report.html").read_text()
+    assert "A &lt;red&gt; cat. (log-probability -1.50)" in text
+    assert '<img width="38" alt="x/one.jpg' in text  # at its printed size
+    assert (out / "figures" / "caption_0.png").read_bytes() == (folder / "one.png").read_bytes()
+    (folder / "one.png").write_bytes(b"no picture")
+    for broken in (None, "{}"):
+        if broken:
+            (folder / "captions.json").write_text(broken)
+        assert report.main([str(swept), "--captions", str(folder), "--out", str(tmp_path / "no")]) == 2
+        assert "not the captions of experiments.caption" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def test_runs_are_taken_once_and_told_apart(swept, tmp_path):
+    one = swept / "Pico_6_learning_rate-1e-3"
+    other = tmp_path / "other" / one.name
+    shutil.copytree(one, other)
+    found = find_runs([str(one), str(swept), str(other), os.path.relpath(one)])
+    assert [run.name for run in found.runs] == [f"sweep/{one.name}", "Pico_8_learning_rate-1e-3", f"other/{one.name}"]
+    header, first = report.results(found.runs, 12)[1][:2]
+    assert list(header[:2]) == ["run", "model"]
+    assert {row[0] for row in first} == {run.name for run in found.runs}
+    assert told_apart([Path("/a/b/c"), Path("/a/d/c"), Path("/e")]) == ["b/c", "d/c", "e"]
+
+
+def test_unreadable_pictures_shift_no_names(swept, pictures, tmp_path):
+    """A run that skipped them: the names beside the maps are those of the pictures shown."""
+    shutil.copytree(pictures, tmp_path / "data")
+    (tmp_path / "data" / "val" / AWKWARD[0] / "0.png").write_bytes(b"broken")
+    run = tmp_path / "run"
+    shutil.copytree(swept / "Pico_8_learning_rate-1e-3", run)
+    stored = json.loads((run / "config.json").read_text())
+    changed = {"data": str(tmp_path / "data"), "skip_corrupt": True}
+    (run / "config.json").write_text(json.dumps(stored | changed))
+    inside = looked_inside(find_runs([str(run)]).runs[0], 3)
+    assert inside.images == 11
+    readable = list(open_folder(str(tmp_path / "data"), val_fraction=0.2, seed=0).val.names)[1:]
+    shown = [block for block in inside.blocks if isinstance(block, Figure) and block.name.startswith("attention")]
+    assert shown
+    for block in shown:
+        assert readable[int(block.name.rpartition("_")[2])] in block.caption
+
+
+def test_a_model_without_maps_is_told_of(pictures):
+    config = replace(CONFIGS["Pico_8"], pooling="map", num_classes=2)
+    model = VisionTransformer(config, rngs=nnx.Rngs(0))
+    val = Pictures(open_folder(str(pictures), val_fraction=0.2, seed=0).val, config.preprocess, budget=0)
+    blocks = _attention(Answers(model, val, np.eye(2)[val.split.labels], tuple(AWKWARD)), 1)
+    assert blocks[-1] == Text(
+        "No maps: the model pools by attention, which no fixed row stands for; take integrated_gradients or rise."
+    )
+
+
+def test_wrong_reports_are_one_line(swept, page, tmp_path, capsys):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(swept / "Pico_8_learning_rate-1e-3" / "config.json", begun)
+    plan = tmp_path / "planned"
+    plan.mkdir()
+    shutil.copy(swept / "sweep.json", plan)
+    mine = tmp_path / "mine"
+    shutil.copytree(page, mine)
+    (mine / "notes.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, message in [
+        ([str(tmp_path / "nowhere")], "nowhere: no such run; give the folder of"),
+        ([str(tmp_path / "empty")], "no config.json"),
+        ([str(begun)], "begun: no whole epoch yet"),
+        ([str(plan)], "planned: none of its runs has finished an epoch yet"),
+        ([str(swept), "--captions", str(tmp_path)], "not written by experiments.caption"),
+        ([str(swept), "--out", str(swept)], "exists already and holds more than a report"),
+        ([str(swept), "--out", str(mine)], "exists already and holds more than a report"),
+        ([str(swept), "--out", str(mine / "notes.txt")], "exists already and holds more than a report"),
+    ]:
+        assert report.main(["--out", str(tmp_path / "o"), *arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.strip().count("\n") == 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_report_is_replaced_whole(swept, page, tmp_path):
+    out = tmp_path / "again"
+    shutil.copytree(page, out)
+    (out / "figures" / "old.png").write_bytes(b"")
+    assert report.main([str(swept / "Pico_8_learning_rate-1e-3"), "--out", str(out)]) == 0
+    assert not (out / "figures" / "old.png").exists()
+    assert "1 run on pictures" in (out / "report.html").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["again"]
+
+
+def test_which_pictures_are_shown():
+    logits = np.array([[9.0, 0], [8, 0], [0, 3], [0, 5], [4, 0], [0, 1]])
+    labels = np.array([0, 0, 1, 0, 1, 1])
+    shown = picked(logits, labels, 2)
+    assert shown == [0, 2, 3, 4]  # one of each class, though picture 1 is surer; then the wrong ones
+    assert picked(logits, labels, 3)[:3] == [0, 2, 1]
+
+
+def test_mistakes_by_how_often():
+    counts = np.array([[5, 0, 3], [1, 9, 0], [0, 4, 0]])
+    assert mistaken(counts) == [(2, 1), (0, 2), (1, 0)]
+
+
+def test_blocks_are_escaped():
+    blocks = [Heading("a < b"), Text("x & y_z | $1$"), Table(["h|1"], [["<td>"]], [0]), Code("echo ```"),
+              Figure("f", "q\"<>", b"png")]  # fmt: skip
+    page = to_html("<t>", blocks)
+    assert "<title>&lt;t&gt;</title>" in page
+    assert '<td class="n">&lt;td&gt;</td>' in page
+    assert 'alt="q&quot;&lt;&gt;"' in page
+    marked = to_markdown("<t>", blocks, "figures")
+    assert marked.startswith("# \\<t\\>\n\n## a \\< b\n\nx \\& y\\_z \\| \\$1\\$\n\n| h\\|1 |\n| --: |\n| \\<td\\> |")
+    assert "````sh\necho ```\n````" in marked
