@@ -8,7 +8,7 @@ import numpy as np
 
 from vit_jax.plot import new_figure, save_figure
 
-BLUE, VERMILION = "#0072B2", "#D55E00"  # Okabe and Ito's colour-blind safe pair
+BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"  # of Okabe and Ito's colour-blind safe set
 LONGEST = 32  # letters of a class name beside a matrix
 
 

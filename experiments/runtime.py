@@ -1,5 +1,6 @@
 """What every program sets before it computes; a library must not, so this is called by main()."""
 
+import ctypes
 import hashlib
 import logging
 import os
@@ -13,6 +14,7 @@ import jaxlib
 # jaxlib 0.10.2 fuses CPU reductions in a way that is slower here and wrong for some shapes (jax issues 39103, 39257).
 # The empty value turns that off. Other versions may not know the flag, and an unknown one ends the process.
 NO_YNN_FUSION = "--xla_cpu_experimental_ynn_fusion_type="
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 LEAST_SECONDS = 0.5  # what compiles faster is not kept
 
 
@@ -29,8 +31,21 @@ def configure(*, compile_cache: bool = True) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     if jaxlib.__version__ == "0.10.2":
         os.environ.setdefault("XLA_FLAGS", NO_YNN_FUSION)
+    _keep_memory()
     if compile_cache:
         _keep_compiled()
+
+
+def _keep_memory() -> None:
+    """What a step worked in stays with the process for the next one, where glibc has the memory.
+
+    Otherwise the system takes gigabytes back after every step on a CPU and clears them anew, page by page. One arena,
+    since others than the first can't keep what is larger than 64 MB.
+    """
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(libc, "gnu_get_libc_version"):
+        for setting, value in ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1)):
+            libc.mallopt(setting, value)  # type: ignore[union-attr]  # it has one
 
 
 def _keep_compiled() -> None:

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
 
 PARTS = "qkv"
+LARGE = 128 * 128  # scores of a head, from where on a CPU gains by taking one head at a time
 Key = PRNGKeyArray | UInt32[Array, "2"]
 
 
@@ -35,6 +36,26 @@ def attention_weights(
     return jax.nn.softmax(scores, axis=-1)
 
 
+def by_heads(
+    query: Float[Array, "b n h k"], key: Float[Array, "b m h k"], value: Float[Array, "b m h k"]
+) -> Float[Array, "b n h k"]:
+    """Scaled dot-product attention one head after another, for a CPU: a head's scores stay in its cache.
+
+    The division by the sum of the exponentials comes after the product with the values: K numbers a row, not M.
+    """
+    dtype = jnp.promote_types(query.dtype, jnp.float32)
+
+    def one(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        scaled = query * query.shape[-1] ** -0.5
+        scores = jnp.einsum("bnk,bmk->bnm", scaled, key, preferred_element_type=dtype)
+        raised = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+        mixed = jnp.einsum("bnm,bmk->bnk", raised.astype(value.dtype), value, preferred_element_type=dtype)
+        return (mixed / raised.sum(axis=-1, keepdims=True)).astype(value.dtype)
+
+    heads = [jnp.split(part, query.shape[2], axis=2) for part in (query, key, value)]  # split's gradient is one array
+    return jnp.stack([one(q[:, :, 0], k[:, :, 0], v[:, :, 0]) for q, k, v in zip(*heads, strict=True)], axis=2)
+
+
 def attend(
     query: Float[Array, "b n h k"],
     key: Float[Array, "b m h k"],
@@ -49,15 +70,17 @@ def attend(
     """Scaled dot-product attention; the weights [B, H, N, M] come with it when asked for, else None.
 
     Without weights and dropout this is jax's fused call, but in float64, where that one's softmax would still work in
-    float32. The explicit form does the same arithmetic (scores and
-    softmax in float32 at least, the product with the values in their own type), so that asking for weights does
-    not move the answer beyond rounding. The returned weights are those before dropout.
+    float32, and on a CPU where a head has many scores, which takes one head at a time. The explicit form does the same
+    arithmetic (scores and softmax in float32 at least, the product with the values in their own type), so that asking
+    for weights does not move the answer beyond rounding. The returned weights are those before dropout.
 
     mask is True where a query may look at a key.
     perturbation is added to the weights: with zeros there, the gradient in it is the gradient in the weights.
     """
     drop = dropout_key is not None and dropout_rate > 0.0
     if not (return_weights or drop or perturbation is not None or query.dtype == jnp.float64):
+        if mask is None and query.shape[1] * key.shape[1] >= LARGE and jax.default_backend() == "cpu":
+            return by_heads(query, key, value), None
         return jax.nn.dot_product_attention(query, key, value, mask=mask), None
     weights = attention_weights(query, key, mask)
     if perturbation is not None:
@@ -103,9 +126,16 @@ class MultiHeadAttention(nnx.Module):
         return_weights: bool = False,
         perturbation: Float[Array, "b h n n"] | None = None,
         key: Key | None = None,
-    ) -> tuple[Float[Array, "b n d"], Float[Array, "b h n n"] | None]:
-        """Attend over the tokens; the weights and the perturbation are those of attend()."""
-        q, k, v = self.project(x, PARTS)
+        first: int | None = None,
+    ) -> tuple[Float[Array, "b q d"], Float[Array, "b h q n"] | None]:
+        """Attend over the tokens; the weights and the perturbation are those of attend().
+
+        first: only so many tokens, from the first on, are answered, while they look at all of them.
+        """
+        if first is None:
+            q, k, v = self.project(x, PARTS)
+        else:
+            [q], [k, v] = self.project(x[:, :first], "q"), self.project(x, "kv")
         mixed, weights = attend(
             q,
             k,

@@ -148,6 +148,13 @@ class ViTConfig:
         return 2 * self.width if self.pooling == "cls_gap" else self.width
 
     @property
+    def readout(self) -> int | None:
+        """How many tokens, from the first on, the logits are read from; None for all."""
+        if self.pooling != "cls":
+            return None
+        return 2 if self.distillation_head else 1
+
+    @property
     def num_tokens(self) -> int:
         """Length of the token sequence at the model's own image size."""
         return self.num_prefix + self.grid[0] * self.grid[1]

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 
 from vit_jax.errors import InputError
 
@@ -40,11 +41,30 @@ class Layers:
 PLAIN = Layers()
 
 
+def compiler_options() -> dict[str, bool | str]:
+    """For jax.jit(step, compiler_options=...): on a CPU, leave out the pass that drops barriers before it fuses.
+
+    Known of jaxlib 0.10.2; for others, and for accelerators, nothing is changed.
+    """
+    known = jaxlib.__version__ == "0.10.2" and jax.default_backend() == "cpu"
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if known else {}
+
+
+def settled(x: jax.Array) -> jax.Array:
+    """x, which the compiler is to work out once, not anew in each thing that it goes into.
+
+    A residual stream is a sum that grows with every block. XLA fuses it into all that reads it, and its CPU compiler
+    would work the whole sum out again there: twice the time of a step of B_16. It heeds this in programs compiled with
+    compiler_options().
+    """
+    return jax.lax.optimization_barrier(x)
+
+
 def run_blocks(apply: Callable[..., Any], blocks: Sequence[Any], x: Any, arguments: Sequence[Any], how: Layers) -> Any:
     """x through apply(block, x, argument) for each block and its argument, a pytree of arrays or Nones of one shape."""
     if how.remat != "none":
         apply = jax.checkpoint(apply, policy=POLICIES[how.remat], prevent_cse=not how.scan)
-    if not how.scan:
+    if not (how.scan and blocks):
         for block, argument in zip(blocks, arguments, strict=True):
             x = apply(block, x, argument)
         return x

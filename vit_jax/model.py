@@ -10,6 +10,8 @@ Letters: B batch, N tokens, H heads, L layers, D width, C classes, h x w image, 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -25,6 +27,7 @@ from vit_jax.layers import PLAIN, Layers, run_blocks
 from vit_jax.pooling import AttentionPool
 from vit_jax.posemb import resize_position_embedding, similarity
 
+Drawn = tuple[Key | None, jax.Array | None]  # what a block draws by: its key and its rate of drop path
 HEAD_FUSIONS: dict[str, Callable] = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}
 
 
@@ -79,16 +82,25 @@ class VisionTransformer(nnx.Module):
         Images may have any size that the patch divides: the position grid is resized to it.
         Raises InputError for another number of channels or a size that the patch does not divide.
         """
-        return self.classify(self.features(images, key=key, layers=layers))
+        return self.classify(self._tokens(images, key, layers, self.config.readout))
 
     def features(self, images: Images, *, key: Key | None = None, layers: Layers = PLAIN) -> Float[Array, "b n d"]:
         """Every token after the blocks and finish(). A key turns dropout on."""
+        return self._tokens(images, key, layers, None)
 
-        def apply(block: Block, x: jax.Array, drawn: tuple[Key | None, jax.Array | None]) -> jax.Array:
-            return block(x, key=drawn[0], drop_path=drawn[1])[0]
+    def _tokens(self, images: Images, key: Key | None, layers: Layers, first: int | None) -> Float[Array, "b n d"]:
+        """Features of the first so many tokens, all for None: the last block works out those alone."""
 
-        drawn = list(zip(split_key(key, len(self.blocks)), drop_path_rates(self.config), strict=True))
-        return self.finish(run_blocks(apply, self.blocks, self.embed(images), drawn, layers))
+        def apply(block: Block, x: jax.Array, drawn: Drawn, first: int | None = None) -> jax.Array:
+            return block(x, key=drawn[0], drop_path=drawn[1], first=first)[0]
+
+        drawn: list[Drawn] = list(zip(split_key(key, len(self.blocks)), drop_path_rates(self.config), strict=True))
+        x = self.embed(images)
+        if first is None:
+            return self.finish(run_blocks(apply, self.blocks, x, drawn, layers))
+        x = run_blocks(apply, self.blocks[:-1], x, drawn[:-1], layers)
+        last = partial(apply, first=first)
+        return self.finish(run_blocks(last, self.blocks[-1:], x, drawn[-1:], replace(layers, scan=False)))
 
     def embed(self, images: Images) -> Float[Array, "b n d"]:
         """The token sequence that enters the first block: [class], [distillation], registers, patches.

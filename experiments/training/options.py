@@ -23,7 +23,7 @@ class Options:
 
     fsdp: bool = False
     remat: str = "none"
-    scan_layers: bool = True
+    scan_layers: bool = False
     save_minutes: float = 10.0
     memory_check: bool = True
     profile: int = 0
@@ -43,7 +43,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--fsdp", action="store_true", help="divide parameters and optimiser state over the devices")
     group.add_argument("--remat", choices=POLICIES, default="none", help="work out again what the backward pass needs")
     group.add_argument(
-        "--scan-layers", action=argparse.BooleanOptionalAction, default=True, help="compile one block and loop over it"
+        "--scan-layers", action=argparse.BooleanOptionalAction, default=False, help="compile one block and loop over it"
     )
     group.add_argument("--save-minutes", type=non_negative, default=10.0, help="between checkpoints in an epoch (10)")
     group.add_argument("--no-memory-check", dest="memory_check", action="store_false", help="try it all the same")

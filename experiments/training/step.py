@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from experiments.training.sharding import gathered, kept_in_place
 from experiments.training.state import Totals, TrainState
 from vit_jax.attention import Key
+from vit_jax.layers import compiler_options
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
@@ -143,4 +144,4 @@ def make_train_step(
             state = kept_in_place(state, like)
         return state, state.step
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())

@@ -15,7 +15,7 @@ from flax import nnx
 
 from caption import CONFIGS, CaptionConfig, CaptionTransformer, ResNetConfig, generate
 from caption.generate import END, START
-from experiments.timing import alternating, machine, ratio_table, write_report
+from experiments.benchmarks.timing import Timed, alternating, machine, ratio_table, torch_version, write_report
 from vit_jax import InputError
 from vit_jax.checkpoint import filled, to_arrays
 from vit_jax.cli import positive_int
@@ -51,7 +51,7 @@ def peer_of(model: CaptionTransformer, images: np.ndarray) -> Callable[[int], np
     try:
         import torch
 
-        from experiments.peers import catr
+        from experiments.benchmarks.peers import catr
     except ImportError as error:
         raise InputError("--against torch needs torch; install the test extra") from error
     config, encoder = model.config, model.config.encoder
@@ -119,15 +119,14 @@ def run(args: argparse.Namespace) -> int:
     images = np.random.default_rng(0).uniform(-1, 1, (args.batch, *SIZE, 3)).astype(np.float32)
     peer = peer_of(model, images) if args.against else None
     about = machine()
-    kept: dict[str, np.ndarray] = {}
+    first: dict[str, float] = {}
+    seconds: dict[str, np.ndarray] = {}
     height, width = SIZE
-    text = f"{args.model}, {width}x{height}, greedy, {args.rounds} rounds; {about['device']}; {about['versions']}"
+    title = f"{args.model}, {width}x{height}, greedy, {args.rounds} rounds"
     if peer is not None:
-        import torch
-
         check_same(model, images, peer, max(args.lengths))
-        about["torch"] = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
-        text += f"; {about['torch']}"
+        about["torch"] = torch_version()
+    text = "; ".join([title, *about.values()])
     for length in dict.fromkeys(args.lengths):
         batched = f"here, an image of a batch of {args.batch}"
         programs: dict[str, Callable[[], Any]] = {
@@ -136,11 +135,13 @@ def run(args: argparse.Namespace) -> int:
         }
         if peer is not None:
             programs["CATR in torch, one image"] = partial(peer, length)
-        seconds = alternating(programs, args.rounds)
-        seconds[batched] = seconds[batched] / args.batch
-        text += f"\n\n{length} tokens:\n\n" + ratio_table(seconds, "one image here")
-        kept |= {f"{name}, {length} tokens": values for name, values in seconds.items()}
+        timed = alternating(programs, args.rounds)
+        timed.seconds[batched] = timed.seconds[batched] / args.batch
+        text += f"\n\n{length} tokens:\n\n" + ratio_table(timed, "one image here")
+        first |= {f"{name}, {length} tokens": value for name, value in timed.first.items()}
+        seconds |= {f"{name}, {length} tokens": values for name, values in timed.seconds.items()}
     print(text)
     if args.out:
-        write_report(args.out, "benchmark_caption", text, about | {"arguments": vars(args)}, kept)
+        times, stored = next(iter(seconds)), about | {"arguments": vars(args)}
+        write_report(args.out, "benchmark_caption", text, stored, Timed(first, seconds), times=times, title=title)
     return 0

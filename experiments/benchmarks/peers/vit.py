@@ -10,10 +10,23 @@ import transformers
 
 from vit_jax import ViTConfig
 
-Forward = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
+
+class FusedAttention(torch.nn.Module):
+    """pytorch_pretrained_vit's attention by torch's scaled_dot_product_attention, keeping no weights to look at."""
+
+    def __init__(self, written_out: Any):
+        super().__init__()
+        self.proj_q, self.proj_k, self.proj_v = written_out.proj_q, written_out.proj_k, written_out.proj_v
+        self.heads = written_out.n_heads
+
+    def forward(self, x: torch.Tensor, mask: None) -> torch.Tensor:
+        """Tokens [B, N, D] to the heads' answers side by side."""
+        parts = self.proj_q(x), self.proj_k(x), self.proj_v(x)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def original(config: ViTConfig, arrays: dict[str, np.ndarray]) -> torch.nn.Module:
+def original(config: ViTConfig, arrays: dict[str, np.ndarray], *, fused: bool = False) -> torch.nn.Module:
     """pytorch_pretrained_vit's model, holding arrays in its own names; images [B, 3, h, w] to logits [B, C]."""
     sizes = dict(
         patches=config.patch_size,
@@ -31,6 +44,9 @@ def original(config: ViTConfig, arrays: dict[str, np.ndarray]) -> torch.nn.Modul
     made = pytorch_pretrained_vit.ViT("measured", in_channels=config.in_channels)
     del known["measured"]
     made.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+    if fused:
+        for block in made.transformer.blocks:
+            block.attn = FusedAttention(block.attn)
     return made
 
 
@@ -66,30 +82,45 @@ class HuggingFace(torch.nn.Module):
         return self.model(images).logits
 
 
-def inference(model: torch.nn.Module, images: np.ndarray) -> Callable[[], np.ndarray]:
-    """Logits [B, C] of images [B, h, w, 3]."""
+def inference(model: torch.nn.Module, images: np.ndarray, dtype: str, compiled: bool) -> Callable[[], np.ndarray]:
+    """Logits [B, C] of images [B, h, w, 3], weights and images in `dtype`."""
     device = next(model.parameters()).device
-    given = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
-    model = model.eval()
+    number = getattr(torch, dtype)
+    given = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device, number)
+    called: Any = model.eval().to(number)
+    if compiled:
+        called = torch.compile(called)
 
     def run() -> np.ndarray:
         with torch.inference_mode():
-            return model(given).float().cpu().numpy()  # to the host: on a GPU that is when it is done
+            return called(given).float().cpu().numpy()  # to the host: on a GPU that is when it is done
 
     return run
 
 
-def training(model: torch.nn.Module, images: np.ndarray, labels: np.ndarray, **adamw: Any) -> Callable[[], float]:
-    """One step of AdamW after another on the same batch; answers the loss before each."""
+def training(
+    model: torch.nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    dtype: str,
+    compiled: bool,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+) -> Callable[[], float]:
+    """One step of AdamW after another on the same batch, by autocast unless in float32; the loss before each."""
     device = next(model.parameters()).device
     given = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
     wanted = torch.from_numpy(labels).long().to(device)
     model = model.train()
-    rule = torch.optim.AdamW(model.parameters(), **adamw)
+    called: Any = torch.compile(model) if compiled else model
+    rule = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
 
     def run() -> float:
         rule.zero_grad()
-        loss = torch.nn.functional.cross_entropy(model(given), wanted)
+        with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
+            logits = called(given)
+        loss = torch.nn.functional.cross_entropy(logits.float(), wanted)
         loss.backward()
         rule.step()
         return loss.item()

@@ -1,0 +1,1 @@
+"""What `python -m experiments.benchmark` measures, one module for each of its words."""

@@ -1,0 +1,55 @@
+"""python -m experiments.benchmark explain: what looking inside costs, as multiples of the plain forward pass."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.benchmarks.timing import alternating, machine, ratio_table, write_report
+from experiments.benchmarks.vit import made_model, named
+from vit_jax import VisionTransformer, forward_with_attention, relevance
+from vit_jax.cli import image_size, positive_int
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add what `benchmark explain` takes."""
+    parser.add_argument("--model", default="B_16", help="a named architecture, with random weights (B_16)")
+    parser.add_argument("--image-size", type=image_size, metavar="N|HxW")
+    parser.add_argument("--batch-size", type=positive_int, default=1)
+    parser.add_argument("--classes", type=positive_int, default=10, help="targets in the last row (10)")
+    parser.add_argument("--rounds", type=positive_int, default=7)
+    parser.add_argument("--out", help="folder for benchmark_explain.json, .md and .png")
+
+
+def programs(model: VisionTransformer, images: Any, classes: int) -> dict[str, Callable[[], Any]]:
+    """The plain forward pass first, then what looks inside."""
+    config = model.config
+    fused = jax.jit(lambda m, x: forward_with_attention(m, x, head_fusion="mean"))
+    plain = jax.jit(lambda m, x: m(x))
+    one_map = jax.jit(relevance)
+    targets = np.arange(classes, dtype=np.int32)[None].repeat(len(images), axis=0) % config.num_classes
+    return {
+        "forward": lambda: plain(model, images),
+        "forward_with_attention, heads fused": lambda: fused(model, images),
+        "relevance, 1 class": lambda: one_map(model, images, targets[:, :1]),
+        f"relevance, {classes} classes": lambda: one_map(model, images, targets),
+    }
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, and print the table."""
+    config = named(args.model, args.image_size)
+    images = jax.random.uniform(jax.random.key(0), (args.batch_size, *config.image_size, 3), minval=-1, maxval=1)
+    timed = alternating(programs(made_model(config), images, args.classes), args.rounds)
+    about = machine()
+    size = f"{config.image_size[0]}x{config.image_size[1]}"
+    title = f"{args.model} at {size}, batch {args.batch_size}, {args.rounds} rounds; {about['device']}"
+    times = "the forward pass"
+    text = f"{title}; {about['versions']}\n\n" + ratio_table(timed, times, images=args.batch_size)
+    print(text)
+    if args.out:
+        stored = about | {"arguments": vars(args)}
+        write_report(args.out, "benchmark_explain", text, stored, timed, times=times, title=title)
+    return 0

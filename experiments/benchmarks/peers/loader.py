@@ -1,0 +1,40 @@
+"""PyTorch's way from pictures on disk to batches: its DataLoader, with torchvision's transforms of PIL images."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vit_jax import Preprocess
+from vit_jax.preprocess import KERNELS
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Resized, to a tensor in [0, 1], normalised; as torchvision's Resize, ToTensor and Normalize do it, by Pillow."""
+
+    def __init__(self, files: Sequence[str], preprocess: Preprocess):
+        self.files, self.size, self.kernel = files, preprocess.size, KERNELS[preprocess.kernel]
+        self.mean, self.std = (torch.tensor(value).reshape(-1, 1, 1) for value in (preprocess.mean, preprocess.std))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        height, width = self.size
+        with open(self.files[index], "rb") as file:
+            image = Image.open(file).convert("RGB").resize((width, height), self.kernel)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        return (pixels.to(torch.float32).div(255) - self.mean) / self.std
+
+
+def epoch(files: Sequence[str], preprocess: Preprocess, batch_size: int, workers: int) -> Callable[[], float]:
+    """One pass over all files, workers kept between passes; answers the mean of all numbers, to compare."""
+    loader = torch.utils.data.DataLoader(
+        Pictures(files, preprocess), batch_size=batch_size, num_workers=workers, persistent_workers=workers > 0
+    )
+
+    def run() -> float:
+        return sum(float(batch.double().mean()) * len(batch) for batch in loader) / len(files)
+
+    return run
