@@ -68,7 +68,7 @@ def test_a_vit_beside_the_originals(train, tmp_path, capsys):
     assert printed == (tmp_path / "benchmark_vit.md").read_text()
     stored = json.loads((tmp_path / "benchmark_vit.json").read_text())
     assert list(stored["seconds"]) == ["here", "pytorch_pretrained_vit", "Hugging Face, SDPA"]
-    assert len(stored["matrix product"]) == 2
+    assert len(stored["matrix"]) == 2
     assert "images/s" in printed
     assert Image.open(tmp_path / "benchmark_vit.png").width > 500
 
