@@ -144,4 +144,6 @@ def make_train_step(
             state = kept_in_place(state, like)
         return state, state.step
 
-    return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options())
+    # In bfloat16 the CPU compiler, with barriers kept, meets products that it can't emit.
+    options = compiler_options() if settings.dtype == "float32" else {}
+    return jax.jit(train_step, donate_argnums=0, compiler_options=options)
