@@ -96,7 +96,7 @@ class VisionTransformer(nnx.Module):
 
         drawn: list[Drawn] = list(zip(split_key(key, len(self.blocks)), drop_path_rates(self.config), strict=True))
         x = self.embed(images)
-        if first is None:
+        if first is None or x.dtype == jnp.bfloat16:  # XLA's CPU compiler can't emit that gradient of one token's
             return self.finish(run_blocks(apply, self.blocks, x, drawn, layers))
         x = run_blocks(apply, self.blocks[:-1], x, drawn[:-1], layers)
         last = partial(apply, first=first)

@@ -144,6 +144,6 @@ def make_train_step(
             state = kept_in_place(state, like)
         return state, state.step
 
-    # In bfloat16 the CPU compiler, with barriers kept, meets products that it can't emit.
+    # Measured in float32 alone.
     options = compiler_options() if settings.dtype == "float32" else {}
     return jax.jit(train_step, donate_argnums=0, compiler_options=options)
