@@ -13,7 +13,7 @@ from caption.model import (
     forward_with_attention,
 )
 from caption.relevance import word_relevance
-from caption.steps import cross_keys_values, decode_step, empty_cache
+from caption.steps import decode_step, empty_cache, prepare
 from caption.training import caption_loss, optimizer, parameter_groups, trainable
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "ResNetConfig",
     "caption_loss",
     "content_of",
-    "cross_keys_values",
     "decode",
     "decode_step",
     "empty_cache",
@@ -37,6 +36,7 @@ __all__ = [
     "load_card",
     "optimizer",
     "parameter_groups",
+    "prepare",
     "save",
     "trainable",
     "word_attention",

@@ -9,7 +9,8 @@ when no hypothesis that still grows could become one of the finished ones, which
 Letters: B batch, h x w image, K beams, T text tokens, V vocabulary.
 """
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -17,9 +18,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from caption.model import CaptionTransformer, ImageMask
-from caption.steps import Cache, Cross, cross_keys_values, decode_step, empty_cache
+from caption.steps import Cache, Prepared, decode_step, empty_cache, prepare
 from vit_jax import InputError
 from vit_jax.block import Images
+from vit_jax.layers import compiler_options
 
 START, END, PAD = 101, 102, 0  # [CLS], [SEP] and [PAD] of bert-base-uncased
 
@@ -89,7 +91,8 @@ def generate(
     for name, token in (("start", start), ("end", end)):
         if not 0 <= token < config.vocab_size:
             raise InputError(f"{name} token {token} is not among the model's {config.vocab_size}")
-    found = _generate(
+    outermost = not any(isinstance(x, jax.core.Tracer) for x in (images, image_mask, model.embedding.words[...]))
+    found = _compiled(outermost)(
         model,
         images,
         image_mask,
@@ -106,7 +109,13 @@ def generate(
     return jax.tree.map(lambda x: x[:, :n_best], found)
 
 
-@partial(jax.jit, static_argnames=("max_length", "num_beams", "no_repeat_ngram", "padding", "start", "end"))
+@cache
+def _compiled(outermost: bool) -> Callable[..., Generated]:
+    """The search, compiled. Within another jax.jit it is that one's options that count."""
+    static = ("max_length", "num_beams", "no_repeat_ngram", "padding", "start", "end")
+    return jax.jit(_generate, static_argnames=static, compiler_options=compiler_options() if outermost else None)
+
+
 def _generate(
     model: CaptionTransformer,
     images: Images,
@@ -121,8 +130,7 @@ def _generate(
     end: int,
 ) -> Generated:
     memory = model.encode(images, image_mask, padding=padding)
-    cross = jax.tree.map(partial(jnp.repeat, repeats=num_beams, axis=0), cross_keys_values(model, memory))
-    step = partial(_step, model, cross, length_penalty, no_repeat_ngram, end)
+    step = partial(_step, model, prepare(model, memory), length_penalty, no_repeat_ngram, end)
     going = partial(_going, length_penalty, max_length)
     search = _first(model, images.shape[0], num_beams, max_length, start, memory.tokens.dtype)
     return _finish(jax.lax.while_loop(going, step, search), length_penalty)
@@ -158,12 +166,12 @@ def _scored(log_probs: jax.Array, emitted: jax.Array, penalty: jax.Array) -> jax
 
 
 def _step(
-    model: CaptionTransformer, cross: Cross, penalty: Float[Array, ""], ngram: int, end: int, search: _Search
+    model: CaptionTransformer, prepared: Prepared, penalty: Float[Array, ""], ngram: int, end: int, search: _Search
 ) -> _Search:
     """One more token for every hypothesis."""
     b, k, _ = search.tokens.shape
     last = jax.lax.dynamic_index_in_dim(search.tokens, search.step - 1, axis=2, keepdims=False)
-    logits, cache = decode_step(model, last.reshape(b * k), search.step - 1, search.cache, cross)
+    logits, cache = decode_step(model, last.reshape(b * k), search.step - 1, search.cache, prepared)
     log_probs = jax.nn.log_softmax(logits, axis=-1).reshape(b, k, -1)
     if ngram:
         log_probs = jnp.where(_repeating(search.tokens, search.step, ngram, log_probs.shape[-1]), -jnp.inf, log_probs)

@@ -278,7 +278,7 @@ def decode_with_attention(
     kept: list[tuple[Any, ...]] = []
     for index, layer in enumerate(model.decoder_layers):
         added = None if perturbations is None else (at_layer(of_self, index), at_layer(of_cross, index))
-        x, _, *weights = layer(
+        x, *weights = layer(
             x,
             positions,
             self_mask,

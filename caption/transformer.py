@@ -1,7 +1,6 @@
 """The pre-norm encoder and decoder layers of DETR (https://arxiv.org/abs/2005.12872) as CATR has them.
 
-Positions are added to queries and keys in every layer, never to values. Self-attention over text can be cached: a
-layer's keys and values are arguments and answers.
+Positions are added to queries and keys in every layer, never to values.
 
 Letters: B batch, S image tokens, T text tokens, M keys, H heads, K size of a head, D width.
 """
@@ -17,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from caption.config import CaptionConfig
 from vit_jax.attention import Key, MultiHeadAttention, attend, dropout
 from vit_jax.block import split_key
+from vit_jax.layers import settled
 
 Tokens = Float[Array, "b n d"]
 Positions = Float[Array, "#b n d"]
@@ -111,21 +111,19 @@ class EncoderLayer(nnx.Module):
         mixed, weights = answered(
             self.attn, query, met, mask, return_weights=return_weights, perturbation=perturbation, key=attn_key
         )
-        x = x + dropout(mixed, self.dropout_rate, mixed_key)
-        return x + dropout(self.mlp(self.norm2(x), key=inner_key), self.dropout_rate, mlp_key), weights
+        x = settled(x + dropout(mixed, self.dropout_rate, mixed_key))
+        return settled(x + dropout(self.mlp(self.norm2(x), key=inner_key), self.dropout_rate, mlp_key)), weights
 
 
 class DecoderAnswer(NamedTuple):
     """What one decoder layer answers.
 
     text:            [B, T, D]
-    past:            the keys and values of self-attention, those of earlier tokens included
-    self_weights:    [B, H, T, M] when asked for
+    self_weights:    [B, H, T, T] when asked for
     cross_weights:   [B, H, T, S] when asked for
     """
 
     text: Tokens
-    past: KeysValues
     self_weights: Weights | None
     cross_weights: CrossWeights | None
 
@@ -154,38 +152,30 @@ class DecoderLayer(nnx.Module):
         image: KeysValues,
         image_mask: CrossMask,
         *,
-        past: KeysValues | None = None,
-        index: Int[Array, ""] | int = 0,
         return_weights: bool = False,
         perturbations: tuple[Weights | None, CrossWeights | None] | None = None,
         key: Key | None = None,
     ) -> DecoderAnswer:
-        """The layer's output for tokens x at their positions.
+        """The layer's output for tokens x at their positions. steps.py has the same for one token after another.
 
-        past: keys and values with room for all tokens; those of x are put at `index`, and x meets all that self_mask
-        lets it. Without it x meets itself alone. perturbations are those of self- and cross-attention's weights.
+        perturbations are those of self- and cross-attention's weights.
         """
         attn_key, mixed_key, cross_key, seen_key, inner_key, mlp_key = split_key(key, 6)
         of_self, of_cross = perturbations if perturbations is not None else (None, None)
         normed = self.norm1(x)
         query, keys = self.attn.project(normed + positions, "qk")
         met = KeysValues(keys, *self.attn.project(normed, "v"))
-        if past is not None:
-            met = KeysValues(
-                jax.lax.dynamic_update_slice_in_dim(past.keys, met.keys, index, axis=1),
-                jax.lax.dynamic_update_slice_in_dim(past.values, met.values, index, axis=1),
-            )
         mixed, self_weights = answered(
             self.attn, query, met, self_mask, return_weights=return_weights, perturbation=of_self, key=attn_key
         )
-        x = x + dropout(mixed, self.dropout_rate, mixed_key)
+        x = settled(x + dropout(mixed, self.dropout_rate, mixed_key))
         (query,) = self.cross.project(self.norm2(x) + positions, "q")
         seen, cross_weights = answered(
             self.cross, query, image, image_mask, return_weights=return_weights, perturbation=of_cross, key=cross_key
         )
-        x = x + dropout(seen, self.dropout_rate, seen_key)
-        x = x + dropout(self.mlp(self.norm3(x), key=inner_key), self.dropout_rate, mlp_key)
-        return DecoderAnswer(x, met, self_weights, cross_weights)
+        x = settled(x + dropout(seen, self.dropout_rate, seen_key))
+        x = settled(x + dropout(self.mlp(self.norm3(x), key=inner_key), self.dropout_rate, mlp_key))
+        return DecoderAnswer(x, self_weights, cross_weights)
 
 
 class WordEmbedding(nnx.Module):

@@ -22,6 +22,13 @@ def dropout(x: Float[Array, "..."], rate: float, key: Key | None) -> Float[Array
     return jnp.where(keep, (exact / (1.0 - rate)).astype(x.dtype), jnp.zeros((), x.dtype))
 
 
+def masked(scores: Float[Array, "*b n m"], mask: Bool[Array, "*#b #n m"] | None) -> Float[Array, "*b n m"]:
+    """The scores where the mask is True, elsewhere so little that softmax makes it 0; all of them without a mask."""
+    if mask is None:
+        return scores
+    return jnp.where(mask, scores, jnp.asarray(0.7 * float(jnp.finfo(scores.dtype).min), scores.dtype))  # as jax's own
+
+
 def attention_weights(
     query: Float[Array, "b n h k"], key: Float[Array, "b m h k"], mask: Bool[Array, "#b #h #n m"] | None = None
 ) -> Float[Array, "b h n m"]:
@@ -31,23 +38,25 @@ def attention_weights(
     """
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     scores = jnp.einsum("bnhk,bmhk->bhnm", query, key, preferred_element_type=dtype) * (query.shape[-1] ** -0.5)
-    if mask is not None:
-        scores = jnp.where(mask, scores, jnp.asarray(0.7 * float(jnp.finfo(dtype).min), dtype))  # as jax's fused call
-    return jax.nn.softmax(scores, axis=-1)
+    return jax.nn.softmax(masked(scores, mask), axis=-1)
 
 
 def by_heads(
-    query: Float[Array, "b n h k"], key: Float[Array, "b m h k"], value: Float[Array, "b m h k"]
+    query: Float[Array, "b n h k"],
+    key: Float[Array, "b m h k"],
+    value: Float[Array, "b m h k"],
+    mask: Bool[Array, "#b 1 #n m"] | None = None,
 ) -> Float[Array, "b n h k"]:
     """Scaled dot-product attention one head after another, for a CPU: a head's scores stay in its cache.
 
     The division by the sum of the exponentials comes after the product with the values: K numbers a row, not M.
     """
     dtype = jnp.promote_types(query.dtype, jnp.float32)
+    of_all = None if mask is None else mask[:, 0]
 
     def one(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
         scaled = query * query.shape[-1] ** -0.5
-        scores = jnp.einsum("bnk,bmk->bnm", scaled, key, preferred_element_type=dtype)
+        scores = masked(jnp.einsum("bnk,bmk->bnm", scaled, key, preferred_element_type=dtype), of_all)
         raised = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
         mixed = jnp.einsum("bnm,bmk->bnk", raised.astype(value.dtype), value, preferred_element_type=dtype)
         return (mixed / raised.sum(axis=-1, keepdims=True)).astype(value.dtype)
@@ -70,17 +79,19 @@ def attend(
     """Scaled dot-product attention; the weights [B, H, N, M] come with it when asked for, else None.
 
     Without weights and dropout this is jax's fused call, but in float64, where that one's softmax would still work in
-    float32, and on a CPU where a head has many scores, which takes one head at a time. The explicit form does the same
-    arithmetic (scores and softmax in float32 at least, the product with the values in their own type), so that asking
-    for weights does not move the answer beyond rounding. The returned weights are those before dropout.
+    float32, and on a CPU where a head has many scores and no mask of its own, which takes one head at a time. The
+    explicit form does the same arithmetic (scores and softmax in float32 at least, the product with the values in their
+    own type), so that asking for weights does not move the answer beyond rounding. The returned weights are those
+    before dropout.
 
     mask is True where a query may look at a key.
     perturbation is added to the weights: with zeros there, the gradient in it is the gradient in the weights.
     """
     drop = dropout_key is not None and dropout_rate > 0.0
     if not (return_weights or drop or perturbation is not None or query.dtype == jnp.float64):
-        if mask is None and query.shape[1] * key.shape[1] >= LARGE and jax.default_backend() == "cpu":
-            return by_heads(query, key, value), None
+        shared = mask is None or mask.shape[1] == 1
+        if shared and query.shape[1] * key.shape[1] >= LARGE and jax.default_backend() == "cpu":
+            return by_heads(query, key, value, mask), None
         return jax.nn.dot_product_attention(query, key, value, mask=mask), None
     weights = attention_weights(query, key, mask)
     if perturbation is not None:

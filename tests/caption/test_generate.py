@@ -118,6 +118,16 @@ def test_a_batch_answers_what_its_images_answer_alone(case, x64):
         np.testing.assert_allclose(together.log_probs[i], alone.log_probs[0], rtol=1e-9)
 
 
+def test_within_another_jit(case, x64):
+    """Its own compiler options can't be heeded there."""
+    model, images, mask, _ = case
+    options = dict(max_length=LENGTH, num_beams=2, start=START, end=END)
+    alone = generate(model, images, mask, **options)
+    within = jax.jit(lambda m, x: generate(m, x, mask, **options))(model, images)
+    np.testing.assert_array_equal(within.tokens, alone.tokens)
+    np.testing.assert_allclose(within.log_probs, alone.log_probs, rtol=1e-12)
+
+
 def test_the_loop_stops_when_all_are_done(case, x64):
     """A model that ends at once takes one step: the trip count shows in the tokens' positions that were written."""
     model, images, mask, _ = case

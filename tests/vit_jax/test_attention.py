@@ -1,0 +1,61 @@
+"""Attention in each of its forms against the formula, with its gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax.attention import LARGE, attend, attention_weights, by_heads
+
+B, N, M, H, K = 2, 7, 9, 3, 4
+
+
+def formula(query, key, value, mask):
+    """The explicit softmax, by numpy's own arithmetic."""
+    scores = np.einsum("bnhk,bmhk->bhnm", query, key) / np.sqrt(query.shape[-1])
+    scores = np.where(mask, scores, -np.inf)
+    raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.einsum("bhnm,bmhk->bnhk", raised / raised.sum(axis=-1, keepdims=True), value)
+
+
+def case(n=N, m=M, dtype=float):
+    rng = np.random.default_rng(0)
+    parts = [rng.standard_normal((B, length, H, K)).astype(dtype) for length in (n, m, m)]
+    mask = rng.random((B, 1, 1, m)) < 0.7
+    mask[..., 0] = True
+    return parts, mask
+
+
+@pytest.mark.parametrize("rows", [False, True], ids=["of keys", "of queries and keys"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_by_heads_is_the_formula_with_its_gradient(masked, rows, x64):
+    parts, mask = case()
+    if rows:
+        mask = mask & (np.arange(N)[:, None] >= np.arange(M) - 3)
+    given = jnp.asarray(mask) if masked else None
+    found = by_heads(*map(jnp.asarray, parts), given)
+    np.testing.assert_allclose(found, formula(*parts, mask | (not masked)), rtol=1e-12, atol=1e-14)
+
+    def explicit(query, key, value):
+        return jnp.einsum("bhnm,bmhk->bnhk", attention_weights(query, key, given), value)
+
+    gradients = [
+        jax.grad(lambda *x, form=form: jnp.sin(form(*x)).sum(), argnums=(0, 1, 2))(*map(jnp.asarray, parts))
+        for form in (explicit, lambda *x: by_heads(*x, given))
+    ]
+    for ours, theirs in zip(*gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("heads", [1, H])
+def test_large_scores_with_a_mask_answer_as_the_weights_say(heads):
+    """From LARGE on a CPU takes one head at a time where the heads share their mask, but not when asked for weights."""
+    length = int(LARGE**0.5) + 1
+    parts, mask = case(length, length, np.float32)
+    mask = np.broadcast_to(mask, (B, heads, 1, length))
+    arguments = [*map(jnp.asarray, parts)]
+    plain, none = attend(*arguments, mask=jnp.asarray(mask))
+    asked, weights = attend(*arguments, mask=jnp.asarray(mask), return_weights=True)
+    assert none is None
+    np.testing.assert_allclose(plain, asked, rtol=1e-5, atol=1e-6)
+    assert np.abs(np.where(mask, 0, weights)).max() == 0
