@@ -146,7 +146,7 @@ def finetune(folder: Path, config: RunConfig, how: Options, *, resume: bool, cac
     from experiments.data.mix import Mixing
     from experiments.training.classify import loss_of, make_eval_step, make_prepare
     from experiments.training.loop import Task
-    from experiments.training.lora import Adapted, adapted, merged
+    from experiments.training.lora import ATTENTION, MLP, Adapted, adapted, merged
     from experiments.training.rates import learning_rates, optimizer
     from experiments.training.session import run_task
     from experiments.training.sharding import divided, local, make_mesh, own_rows
@@ -184,7 +184,10 @@ def finetune(folder: Path, config: RunConfig, how: Options, *, resume: bool, cac
             save(model, folder / BEST, class_names=images.data.class_names, provenance=provenance)
 
     mixing = Mixing(recipe.mixup, recipe.cutmix, len(images.data.class_names) if recipe.mixup or recipe.cutmix else 0)
-    learnt = adapted(model, recipe.lora_rank, jax.random.key(recipe.seed)) if recipe.train == "lora" else model
+    learnt: Any = model
+    if recipe.train == "lora":
+        targets = ATTENTION if recipe.lora_targets == "attention" else (*ATTENTION, *MLP)
+        learnt = adapted(model, recipe.lora_rank, jax.random.key(recipe.seed), targets)
     task = Task(
         model=learnt,
         tx=optimizer(recipe, learning_rates(recipe, steps), learnt),

@@ -5,7 +5,8 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from experiments.data.augment import Augment
-from experiments.recipe import DTYPES, SCHEDULES, TRAIN, Recipe
+from experiments.recipe import DTYPES, LORA_TARGETS, SCHEDULES, TRAIN, Recipe
+from vit_jax import InputError
 from vit_jax.checkpoint import with_tuples
 from vit_jax.cli import image_size, non_negative, positive_int, share
 
@@ -32,6 +33,7 @@ MORE_OVERRIDES: dict[str, dict[str, Any]] = {
     "train": {"choices": TRAIN, "help": "what learns: all, the head alone, or low-rank additions and the head"},
     "lora_rank": {"type": positive_int},
     "lora_alpha": {"type": non_negative},
+    "lora_targets": {"choices": LORA_TARGETS, "help": "what of a block they add to"},
     "layer_decay": {"type": float, "help": "factor of the learning rate from layer to layer, 1 for none"},
     "clip_norm": {"type": non_negative, "help": "gradients are scaled to this norm at most, 0 for none"},
     "ema": {"type": share, "help": "decay of the parameters' moving average, which is then kept"},
@@ -68,12 +70,16 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def overridden(recipe: Recipe, args: argparse.Namespace) -> Recipe:
-    """The recipe with the flags that were given. Raises InputError as Recipe and Augment do."""
+    """The recipe with the flags that were given. Raises InputError as Recipe and Augment do, and for idle flags."""
     given = with_tuples(vars(args))
     augment = Augment() if args.no_augment else recipe.augment
     augment = replace(augment, **{name: given[name] for name in AUGMENT_OVERRIDES if name in given})
     names = [*OVERRIDES, *MORE_OVERRIDES]
-    return replace(recipe, augment=augment, **{name: given[name] for name in names if name in given})
+    made = replace(recipe, augment=augment, **{name: given[name] for name in names if name in given})
+    idle = [name for name in ("lora_rank", "lora_alpha", "lora_targets") if name in given and made.train != "lora"]
+    if idle:
+        raise InputError(f"--{idle[0].replace('_', '-')} does nothing with --train {made.train}; give --train lora")
+    return made
 
 
 def differing(recipe: Recipe, args: argparse.Namespace) -> list[str]:

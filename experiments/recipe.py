@@ -10,6 +10,7 @@ from vit_jax.config import pair
 
 SCHEDULES = ("constant", "cosine")
 TRAIN = ("all", "head", "lora")
+LORA_TARGETS = ("attention", "all")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -32,8 +33,8 @@ class Recipe:
                     model's own.
     label_smoothing: this share of a label is spread over all classes.
     mixup, cutmix:  alpha of the Beta distribution that a batch's share of the other image is drawn from; 0 for none.
-    train:          all, head (the backbone stays as it is) or lora (low-rank additions to the attention, and the head).
-    lora_rank, lora_alpha: see training/lora.py.
+    train:          all, head (the backbone stays as it is) or lora (low-rank additions, and the head).
+    lora_rank, lora_alpha: see training/lora.py. lora_targets: what is added to, the attention alone or all of a block.
     layer_decay:    each layer learns by this factor of the one above it, the head by the whole rate; 1 for none.
     clip_norm:      gradients are scaled to this global norm at most; 0 for none.
     ema:            decay of the moving average of the parameters that is validated and kept; 0 for none.
@@ -63,6 +64,7 @@ class Recipe:
     train: str = "all"
     lora_rank: int = 8
     lora_alpha: float = 16.0
+    lora_targets: str = "attention"
     layer_decay: float = 1.0
     clip_norm: float = 0.0
     ema: float = 0.0
@@ -91,6 +93,8 @@ class Recipe:
             raise InputError("layer_decay is for training all layers; leave it out, or give --train all")
         if self.lora_rank < 1 or self.lora_alpha <= 0 or self.accumulate < 1:
             raise InputError("lora_rank and accumulate are at least 1, lora_alpha above 0")
+        if self.lora_targets not in LORA_TARGETS:
+            raise InputError(f"lora_targets is one of {', '.join(LORA_TARGETS)}, not {self.lora_targets!r}")
         if self.batch_size % self.accumulate:
             raise InputError(f"accumulate {self.accumulate} does not divide the batch size {self.batch_size}")
 

@@ -15,7 +15,7 @@ from flax import nnx
 
 from caption import CONFIGS, CaptionConfig, CaptionTransformer, ResNetConfig, generate
 from caption.generate import END, START
-from experiments.benchmarks.timing import Timed, alternating, machine, ratio_table, torch_version, write_report
+from experiments.benchmarks.timing import alternating, machine, plot_ratios, ratio_table, torch_version, write_measured
 from vit_jax import InputError
 from vit_jax.checkpoint import filled, to_arrays
 from vit_jax.cli import positive_int
@@ -35,7 +35,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=positive_int, default=BATCH, help=f"images of the batch ({BATCH})")
     parser.add_argument("--rounds", type=positive_int, default=7)
-    parser.add_argument("--out", help="folder for benchmark_caption.json and .md")
+    parser.add_argument("--out", help="folder for benchmark_caption.json, .md and .png")
 
 
 def endless(config: CaptionConfig) -> CaptionTransformer:
@@ -121,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
     about = machine()
     first: dict[str, float] = {}
     seconds: dict[str, np.ndarray] = {}
+    ratios: dict[str, np.ndarray] = {}
     height, width = SIZE
     title = f"{args.model}, {width}x{height}, greedy, {args.rounds} rounds"
     if peer is not None:
@@ -140,8 +141,13 @@ def run(args: argparse.Namespace) -> int:
         text += f"\n\n{length} tokens:\n\n" + ratio_table(timed, "one image here")
         first |= {f"{name}, {length} tokens": value for name, value in timed.first.items()}
         seconds |= {f"{name}, {length} tokens": values for name, values in timed.seconds.items()}
+        alone = timed.seconds["here, one image"]
+        ratios |= {f"{name}, {length} tokens": values / alone for name, values in timed.seconds.items()}
     print(text)
     if args.out:
-        times, stored = next(iter(seconds)), about | {"arguments": vars(args)}
-        write_report(args.out, "benchmark_caption", text, stored, Timed(first, seconds), times=times, title=title)
+        listed = {name: values.tolist() for name, values in seconds.items()}
+        stored = about | {"arguments": vars(args), "first": first, "seconds": listed}
+        place = write_measured(args.out, "benchmark_caption", text, stored)
+        times, name = "one image here, of as many tokens", f"{title}\n{about['device']}"
+        plot_ratios(ratios, place / "benchmark_caption.png", times=times, title=name)
     return 0

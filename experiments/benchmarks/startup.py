@@ -92,12 +92,13 @@ def run(args: argparse.Namespace) -> int:
         print(f"round {number + 1}/{args.rounds}", file=sys.stderr, flush=True)
     timed = Timed({}, {name: np.array(values) for name, values in found.items()})
     before, ours = np.median(imports, axis=0)
-    title = f"{args.model} at {vit.told(setting)}: process start to the end of the first one, {args.rounds} rounds"
-    text = "; ".join([title, *about.values()]) + "\n\n" + ratio_table(timed, "ours, first start")
+    what = f"{args.model} at {vit.told(setting)}"
+    span = f"process start to the end of the first one, {args.rounds} rounds"
+    text = "; ".join([f"{what}: {span}", *about.values()]) + "\n\n" + ratio_table(timed, "ours, first start")
     text += f"\n\nimport jax and flax.nnx: {before:.2f} s; vit_jax after them: {ours:.2f} s"
     print(text)
     if args.out:
         stored = about | {"arguments": vars(args), "imports": imports}
-        name = f"{title}\n{about['device']}"
+        name = "\n".join([what, span, about["device"]])
         write_report(args.out, "benchmark_compile", text, stored, timed, times="ours, first start", title=name)
     return 0

@@ -77,7 +77,7 @@ def ratio_table(timed: Timed, times: str, *, images: int | None = None) -> str:
 def plot_ratios(seconds: dict[str, np.ndarray], path: Path, *, times: str, title: str) -> None:
     """A row for each program: every round's ratio to the first program, and their median."""
     base = next(iter(seconds.values()))
-    figure = new_figure(7.0, 1.3 + 0.35 * len(seconds))
+    figure = new_figure(7.0, 1.4 + 0.35 * len(seconds))
     axes = figure.subplots()
     for row, values in enumerate(seconds.values()):
         ratios = values / base
@@ -89,7 +89,7 @@ def plot_ratios(seconds: dict[str, np.ndarray], path: Path, *, times: str, title
     axes.set_yticks(range(len(seconds)), list(seconds), fontsize=8)
     axes.set_ylim(len(seconds) - 0.5, -0.7)
     axes.set_xlim(left=0)
-    axes.set_xlabel(f"time, times {times} (less is faster; dots: rounds, bar: median)", fontsize=8)
+    axes.set_xlabel(f"time, times {times}\n(less is faster; dots: rounds, bar: median)", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", alpha=0.3)
     axes.set_title(title, fontsize=8, parse_math=False)

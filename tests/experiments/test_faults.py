@@ -4,6 +4,7 @@ import csv
 import random
 import subprocess
 import sys
+import time
 
 import pytest
 from PIL import Image
@@ -39,9 +40,15 @@ def launched(program, *arguments):
 
 
 def left_alone(out, command):
+    """Seconds that a run took to its first epoch's end, which is not disturbed."""
+    began, first, told = time.monotonic(), None, ""
     child = launched(*command, "--out", out)
-    told = child.communicate(timeout=900)[0]
-    assert child.returncode == 0, told
+    for line in child.stdout:
+        told += line
+        if first is None and line.startswith("epoch"):
+            first = time.monotonic() - began
+    assert child.wait(timeout=900) == 0, told
+    return first
 
 
 def assert_same_end(ours, theirs):
@@ -56,13 +63,12 @@ def assert_same_end(ours, theirs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "rounds", "seconds"), [(FINETUNE, 50, 9), (CAPTION, 6, 30)], ids=["finetune", "train_caption"]
-)
-def test_kills_at_random_moments(command, rounds, seconds, scenes, tmp_path):
+@pytest.mark.parametrize(("command", "rounds"), [(FINETUNE, 50), (CAPTION, 6)], ids=["finetune", "train_caption"])
+def test_kills_at_random_moments(command, rounds, scenes, tmp_path):
+    """From the first second on to twice what a run takes to its first epoch's end here: machines differ."""
     command = [*command, "--data", scenes]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    left_alone(whole, command)
+    seconds = 2 * left_alone(whole, command)
     draw = random.Random(0)
     kills = steps = 0
     while kills < rounds:
@@ -77,7 +83,7 @@ def test_kills_at_random_moments(command, rounds, seconds, scenes, tmp_path):
             told = child.communicate()[0]
             kills += 1
             steps += "epoch" in told
-    print(f"{kills} kills, {steps} of them after an epoch")
+    print(f"{kills} kills within {seconds:.1f} s, {steps} of them after an epoch")
     assert kills >= rounds // 2
     assert steps >= kills // 5
     child = launched(command[0], "--resume", killed)

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from vit_jax.checkpoint import abstract_model, to_arrays
 # Another value than the default for every setting beyond the plain recipe.
 OTHER = {
     "drop_path": "0.1", "label_smoothing": "0.1", "mixup": "0.8", "cutmix": "1", "train": "head", "lora_rank": "4",
-    "lora_alpha": "8", "layer_decay": "0.75", "clip_norm": "1", "ema": "0.99", "accumulate": "2", "dtype": "bfloat16",
+    "lora_alpha": "8", "lora_targets": "all", "layer_decay": "0.75", "clip_norm": "1", "ema": "0.99", "accumulate": "2", "dtype": "bfloat16",
     "patience": "3", "rand_ops": "2", "rand_magnitude": "5",
 }  # fmt: skip
 
@@ -41,6 +41,8 @@ def test_every_setting_has_a_flag_and_no_flag_is_without_one():
 @pytest.mark.parametrize("name", OTHER)
 def test_a_resumed_run_keeps_each_of_them(name):
     recipe, flag = RECIPES["pets"], "--" + name.replace("_", "-")
+    if name.startswith("lora"):
+        recipe = replace(recipe, train="lora")
     args = parsed(flag, OTHER[name])
     changed = overridden(recipe, args)
     assert differing(recipe, args) == [flag]
@@ -63,6 +65,7 @@ def test_a_wrong_setting_is_one_line_and_leaves_no_folder(tmp_path, capsys):
     for flags, told in [
         (["--accumulate", "5"], "accumulate 5 does not divide the batch size 64"),
         (["--layer-decay", "0.5", "--train", "lora"], "layer_decay is for training all layers"),
+        (["--lora-rank", "4"], "--lora-rank does nothing with --train all; give --train lora"),
         (["--layer-decay", "nan"], "layer_decay in (0, 1]"),
         (["--patience", "-1"], "patience are at least 0"),
         (["--rand-ops", "2", "--rand-magnitude", "31"], "rand_magnitude from 0 to 30"),
@@ -125,6 +128,7 @@ def test_ranges():
         ({"train": "some"}, "train is one of all, head, lora"), ({"dtype": "float16"}, "dtype one of"),
         ({"mixup": -1.0}, "mixup"), ({"cutmix": -1.0}, "cutmix"), ({"clip_norm": -1.0}, "clip_norm"),
         ({"layer_decay": 1.1}, "layer_decay"), ({"layer_decay": 0.0}, "layer_decay"), ({"lora_rank": 0}, "lora_rank"),
+        ({"lora_targets": "mlp"}, "lora_targets is one of attention, all"),
         ({"lora_alpha": 0.0}, "lora_alpha"), ({"accumulate": 0}, "accumulate"), ({"patience": -1}, "patience"),
     ]:  # fmt: skip
         with pytest.raises(InputError, match=told) as caught:

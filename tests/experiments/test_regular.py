@@ -251,17 +251,19 @@ def test_everything_at_once_by_command(tmp_path, capsys):
     assert "leave out --mixup" in capsys.readouterr().err
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(load(out / "best")))
 
-    lora, head = tmp_path / "lora", tmp_path / "head"
-    for folder, kind in ((lora, "lora"), (head, "head")):
-        options = ["--weights", str(out), "--train", kind, "--recipe", "digits", "--batch-size", "512"]
-        assert finetune.main([*SMALL[:2], *options, "--epochs", "2", "--lora-rank", "4", "--out", str(folder)]) == 0
+    lora, both, head = tmp_path / "lora", tmp_path / "both", tmp_path / "head"
+    kinds = {lora: ["lora", "--lora-rank", "4"], both: ["lora", "--lora-targets", "all"], head: ["head"]}
+    for folder, kind in kinds.items():
+        options = ["--weights", str(out), "--train", *kind, "--recipe", "digits", "--batch-size", "512"]
+        assert finetune.main([*SMALL[:2], *options, "--epochs", "2", "--out", str(folder)]) == 0
     for folder in (out, lora):  # averages and additions are part of what is restored
         assert finetune.main(["--resume", str(folder)]) == 0
         assert "resuming at step 6 of 6" in capsys.readouterr().out
-    first, added, same = (to_arrays(load(folder / "best")) for folder in (out, lora, head))
+    first, added, more, same = (to_arrays(load(folder / "best")) for folder in (out, lora, both, head))
     assert set(first) == set(added)
     name = "blocks.1.attn.qkv.kernel"
     assert np.linalg.matrix_rank(np.asarray(added[name] - first[name]), tol=1e-6) == 4
     np.testing.assert_array_equal(same[name], first[name])
     np.testing.assert_array_equal(added["blocks.1.mlp.up.kernel"], first["blocks.1.mlp.up.kernel"])
+    assert np.abs(more["blocks.1.mlp.up.kernel"] - first["blocks.1.mlp.up.kernel"]).max() > 0
     assert np.abs(same["head.kernel"] - first["head.kernel"]).max() > 0
