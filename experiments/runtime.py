@@ -15,7 +15,7 @@ import jaxlib
 # The empty value turns that off. Other versions may not know the flag, and an unknown one ends the process.
 NO_YNN_FUSION = "--xla_cpu_experimental_ynn_fusion_type="
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
-LEAST_SECONDS = 0.5  # what compiles faster is not kept
+LEAST_SECONDS = 0.0  # what compiles faster is not kept: a start has some thirty small programs, 0.3 s together
 
 
 def configure(*, compile_cache: bool = True) -> None:

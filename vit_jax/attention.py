@@ -65,6 +65,22 @@ def by_heads(
     return jnp.stack([one(q[:, :, 0], k[:, :, 0], v[:, :, 0]) for q, k, v in zip(*heads, strict=True)], axis=2)
 
 
+def capability() -> str:
+    """The CUDA compute capability of the device that programs run on by default, "8.0"; "" for another device."""
+    device = jax.local_devices()[0]
+    return str(getattr(device, "compute_capability", "")) if device.platform == "gpu" else ""
+
+
+def cudnn_takes(dtype: jnp.dtype, size: int, capability: str) -> bool:
+    """Whether cuDNN attends to heads of this type and size, without a mask, on a GPU of this compute capability.
+
+    It has numbers of 16 bits and heads of up to 128, a multiple of 8, from Ampere (8.0) on. jax chooses XLA's itself.
+    """
+    major = capability.partition(".")[0]
+    ampere = major.isdigit() and int(major) >= 8
+    return ampere and dtype in (jnp.bfloat16, jnp.float16) and size % 8 == 0 and size <= 128
+
+
 def attend(
     query: Float[Array, "b n h k"],
     key: Float[Array, "b m h k"],
@@ -78,11 +94,11 @@ def attend(
 ) -> tuple[Float[Array, "b n h k"], Float[Array, "b h n m"] | None]:
     """Scaled dot-product attention; the weights [B, H, N, M] come with it when asked for, else None.
 
-    Without weights and dropout this is jax's fused call, but in float64, where that one's softmax would still work in
-    float32, and on a CPU where a head has many scores and no mask of its own, which takes one head at a time. The
-    explicit form does the same arithmetic (scores and softmax in float32 at least, the product with the values in their
-    own type), so that asking for weights does not move the answer beyond rounding. The returned weights are those
-    before dropout.
+    Without weights and dropout this is jax's fused call (cuDNN's where it has one), but in float64, where that one's
+    softmax would still work in float32, and on a CPU where a head has many scores and no mask of its own, which takes
+    one head at a time. The explicit form does the same arithmetic (scores and softmax in float32 at least, the product
+    with the values in their own type), so that asking for weights does not move the answer beyond rounding. The
+    returned weights are those before dropout.
 
     mask is True where a query may look at a key.
     perturbation is added to the weights: with zeros there, the gradient in it is the gradient in the weights.
@@ -92,7 +108,10 @@ def attend(
         shared = mask is None or mask.shape[1] == 1
         if shared and query.shape[1] * key.shape[1] >= LARGE and jax.default_backend() == "cpu":
             return by_heads(query, key, value, mask), None
-        return jax.nn.dot_product_attention(query, key, value, mask=mask), None
+        cudnn = mask is None and cudnn_takes(query.dtype, query.shape[-1], capability())
+        return jax.nn.dot_product_attention(
+            query, key, value, mask=mask, implementation="cudnn" if cudnn else None
+        ), None
     weights = attention_weights(query, key, mask)
     if perturbation is not None:
         weights = weights + perturbation

@@ -185,5 +185,13 @@ def test_the_quick_study_and_its_report_take_minutes(tmp_path):
     print(done.stdout.splitlines()[-2:], f"{seconds:.0f} s")
     assert "6 of 6 runs done" in done.stdout
     assert f"written to {tmp_path / 'quick' / 'report'}/: report.html" in done.stdout
-    assert "The best, Nano_8," in (tmp_path / "quick" / "report" / "report.html").read_text()
+    rows = [line.split() for line in done.stdout.splitlines()]
+    best = {row[0]: float(row[2]) for row in rows if row[1:2] == ["done"]}
+    assert len(best) == 6
+    assert max(best.values()) > 0.9
+    winners = [
+        name for name in best if best[name] == max(best.values())
+    ]  # another processor's rounding, another winner
+    report = (tmp_path / "quick" / "report" / "report.html").read_text()
+    assert any(f"The best, {name}," in report for name in winners)
     assert seconds < 300

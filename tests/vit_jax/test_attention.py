@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.attention import LARGE, attend, attention_weights, by_heads
+from vit_jax.attention import LARGE, attend, attention_weights, by_heads, capability, cudnn_takes
 
 B, N, M, H, K = 2, 7, 9, 3, 4
 
@@ -59,3 +59,38 @@ def test_large_scores_with_a_mask_answer_as_the_weights_say(heads):
     assert none is None
     np.testing.assert_allclose(plain, asked, rtol=1e-5, atol=1e-6)
     assert np.abs(np.where(mask, 0, weights)).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "capability", "taken"),
+    [
+        ("bfloat16", 64, "9.0", True),
+        ("float16", 80, "8.0", True),
+        ("bfloat16", 128, "10.0", True),
+        ("float32", 64, "9.0", False),
+        ("bfloat16", 64, "7.5", False),
+        ("bfloat16", 60, "9.0", False),
+        ("bfloat16", 256, "9.0", False),
+        ("bfloat16", 64, "gfx90a", False),
+        ("bfloat16", 64, "", False),
+    ],
+)
+def test_where_cudnn_is_taken(dtype, size, capability, taken):
+    assert cudnn_takes(jnp.dtype(dtype), size, capability) is taken
+
+
+@pytest.mark.gpu
+def test_cudnn_answers_as_the_weights_say():
+    """An odd number of tokens, as ViTs have; forward and gradient."""
+    assert cudnn_takes(jnp.dtype("bfloat16"), 64, capability())
+    rng = np.random.default_rng(0)
+    parts = [jnp.asarray(rng.standard_normal((2, 577, 12, 64)), jnp.bfloat16) for _ in range(3)]
+
+    def total(weights):
+        return lambda *x: jnp.square(attend(*x, return_weights=weights)[0].astype(jnp.float32)).sum()
+
+    assert "cudnn" in jax.jit(lambda *x: attend(*x)[0]).lower(*parts).as_text()
+    ours, theirs = (jax.jit(jax.grad(total(weights), argnums=(0, 1, 2)))(*parts) for weights in (False, True))
+    for a, b in zip(ours, theirs, strict=True):
+        a, b = (np.asarray(x, np.float32) for x in (a, b))
+        assert np.abs(a - b).max() < 3e-2 * np.abs(b).max()  # bfloat16 has 8 bits
