@@ -189,9 +189,8 @@ def test_the_quick_study_and_its_report_take_minutes(tmp_path):
     best = {row[0]: float(row[2]) for row in rows if row[1:2] == ["done"]}
     assert len(best) == 6
     assert max(best.values()) > 0.9
-    winners = [
-        name for name in best if best[name] == max(best.values())
-    ]  # another processor's rounding, another winner
+    # Another processor's rounding may have another winner.
+    winners = [name for name in best if best[name] == max(best.values())]
     report = (tmp_path / "quick" / "report" / "report.html").read_text()
     assert any(f"The best, {name}," in report for name in winners)
     assert seconds < 300
