@@ -3,9 +3,12 @@
 Letters: B batch, N tokens (queries), M tokens (keys), H heads, K size of a head, D width (H * K in most models).
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
 
 PARTS = "qkv"
@@ -51,18 +54,31 @@ def by_heads(
 
     The division by the sum of the exponentials comes after the product with the values: K numbers a row, not M.
     """
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
     of_all = None if mask is None else mask[:, 0]
-
-    def one(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-        scaled = query * query.shape[-1] ** -0.5
-        scores = masked(jnp.einsum("bnk,bmk->bnm", scaled, key, preferred_element_type=dtype), of_all)
-        raised = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-        mixed = jnp.einsum("bnm,bmk->bnk", raised.astype(value.dtype), value, preferred_element_type=dtype)
-        return (mixed / raised.sum(axis=-1, keepdims=True)).astype(value.dtype)
-
     heads = [jnp.split(part, query.shape[2], axis=2) for part in (query, key, value)]  # split's gradient is one array
-    return jnp.stack([one(q[:, :, 0], k[:, :, 0], v[:, :, 0]) for q, k, v in zip(*heads, strict=True)], axis=2)
+    each = [_one_head(q[:, :, 0], k[:, :, 0], v[:, :, 0], of_all) for q, k, v in zip(*heads, strict=True)]
+    return jnp.stack(each, axis=2)
+
+
+@partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names("greatest", "mixed", "total"))
+def _one_head(
+    query: Float[Array, "b n k"],
+    key: Float[Array, "b m k"],
+    value: Float[Array, "b m k"],
+    mask: Bool[Array, "#b #n m"] | None,
+) -> Float[Array, "b n k"]:
+    """One head. The backward pass has the rows' sums and works the exponentials out again, so no [N, M] is kept.
+
+    As in FlashAttention (https://arxiv.org/abs/2205.14135), with the compiler's own products in place of a kernel.
+    """
+    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    scaled = query * query.shape[-1] ** -0.5
+    scores = masked(jnp.einsum("bnk,bmk->bnm", scaled, key, preferred_element_type=dtype), mask)
+    greatest = checkpoint_name(jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)), "greatest")
+    raised = jnp.exp(scores - greatest)
+    mixed = jnp.einsum("bnm,bmk->bnk", raised.astype(value.dtype), value, preferred_element_type=dtype)
+    total = checkpoint_name(raised.sum(axis=-1, keepdims=True), "total")
+    return (checkpoint_name(mixed, "mixed") / total).astype(value.dtype)
 
 
 def capability() -> str:

@@ -83,7 +83,13 @@ class Mlp(nnx.Module):
 
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """x, through up, the activation and down."""
-        return self.down(ACTIVATIONS[self.activation](self.up(x)))
+        return _through(self.activation, self.down, self.up(x))
+
+
+@partial(jax.checkpoint, static_argnums=0)
+def _through(activation: str, down: nnx.Linear, x: Float[Array, "b n m"]) -> Float[Array, "b n d"]:
+    """The activation, then down. The backward pass works the activation out again: cheaper than to keep it."""
+    return down(ACTIVATIONS[activation](x))
 
 
 def passed_by(branch: Float[Array, "b n d"], rate: Float[Array, ""] | None, key: Key | None) -> Float[Array, "b n d"]:

@@ -47,6 +47,39 @@ def test_by_heads_is_the_formula_with_its_gradient(masked, rows, x64):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-13)
 
 
+def kept_for_the_backward_pass(function, *arguments):
+    """The lengths of the arrays that a gradient waits with."""
+    return sorted(leaf.size for leaf in jax.tree.leaves(jax.vjp(function, *arguments)[1]))
+
+
+def test_by_heads_keeps_no_scores_for_its_gradient():
+    n, m = 40, 50  # every other array is smaller than a head's scores
+    parts, mask = case(n, m)
+    arguments = [*map(jnp.asarray, parts), jnp.asarray(mask)]
+    assert max(kept_for_the_backward_pass(by_heads, *arguments)) < B * n * m
+    _, weights = attend(*arguments[:3], mask=arguments[3], return_weights=True)
+    asked = kept_for_the_backward_pass(lambda *x: attend(*x, mask=arguments[3], return_weights=True), *arguments[:3])
+    assert weights.size in asked
+
+
+def test_by_heads_has_derivatives_of_every_kind(x64):
+    parts, _ = case()
+    arguments, direction = [*map(jnp.asarray, parts)], [jnp.asarray(np.cos(part)) for part in parts]
+
+    def total(*x):
+        return jnp.sin(by_heads(*x)).sum()
+
+    _, forward = jax.jvp(total, arguments, direction)
+    backward = sum(jnp.vdot(g, d) for g, d in zip(jax.grad(total, (0, 1, 2))(*arguments), direction, strict=True))
+    np.testing.assert_allclose(forward, backward, rtol=1e-12)
+    _, turned = jax.jvp(jax.grad(total), arguments, direction)  # a Hessian by a vector
+    step = 1e-5
+    ahead, behind = (
+        jax.grad(total)(*(x + sign * step * d for x, d in zip(arguments, direction, strict=True))) for sign in (1, -1)
+    )
+    np.testing.assert_allclose(turned, (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize("heads", [1, H])
 def test_large_scores_with_a_mask_answer_as_the_weights_say(heads):
     """From LARGE on a CPU takes one head at a time where the heads share their mask, but not when asked for weights."""

@@ -191,6 +191,14 @@ def test_modules_are_pytrees_of_parameters(model, images):
     assert jax.vmap(lambda m: m(images))(stacked).shape == (2, 3, 5)
 
 
+def test_an_mlp_keeps_its_hidden_layer_once(model):
+    """For its gradient: what the activation answers is worked out again."""
+    mlp, x = model.blocks[0].mlp, jnp.ones((2, 50, model.config.width))
+    _, pull = jax.vjp(lambda mlp, x: mlp(x), mlp, x)
+    hidden = 2 * 50 * model.config.mlp_dim
+    assert [leaf.size for leaf in jax.tree.leaves(pull)].count(hidden) == 1
+
+
 def test_fresh_models_start_with_a_head_of_zeros():
     fresh = VisionTransformer(replace(CONFIG, num_classes=9), rngs=nnx.Rngs(0))
     assert not np.asarray(fresh(jnp.ones((1, 24, 16, 3)))).any()
