@@ -113,7 +113,8 @@ def generate(
 def _compiled(outermost: bool) -> Callable[..., Generated]:
     """The search, compiled. Within another jax.jit it is that one's options that count."""
     static = ("max_length", "num_beams", "no_repeat_ngram", "padding", "start", "end")
-    return jax.jit(_generate, static_argnames=static, compiler_options=compiler_options() if outermost else None)
+    options = compiler_options(forward_only=True) if outermost else None
+    return jax.jit(_generate, static_argnames=static, compiler_options=options)
 
 
 def _generate(

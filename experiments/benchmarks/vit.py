@@ -27,7 +27,7 @@ from experiments.training.step import StepSettings, make_train_step
 from vit_jax import CONFIGS, InputError, VisionTransformer, ViTConfig
 from vit_jax.checkpoint import from_arrays, to_arrays
 from vit_jax.cli import image_size, positive_int
-from vit_jax.layers import Layers
+from vit_jax.layers import Layers, compiler_options
 from weights_convert import export
 
 PRODUCT = 2048  # the side of the matrices
@@ -148,7 +148,7 @@ def own_forward(setting: Setting, model: VisionTransformer) -> Callable[[], jax.
     """The logits [B, C]."""
     layers, dtype = Layers(scan=setting.scan), jnp.dtype(setting.dtype)
     model, images = jax.tree.map(lambda leaf: leaf.astype(dtype), (model, jnp.asarray(setting.images())))
-    forward = jax.jit(lambda m, x: m(x, layers=layers))
+    forward = jax.jit(lambda m, x: m(x, layers=layers), compiler_options=compiler_options(forward_only=True))
     return lambda: forward(model, images)
 
 

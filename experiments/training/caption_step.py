@@ -13,7 +13,7 @@ from experiments.data.caption_pipeline import CaptionBatch
 from experiments.training.state import Totals
 from experiments.training.step import Loss
 from vit_jax.attention import Key
-from vit_jax.layers import PLAIN, Layers
+from vit_jax.layers import PLAIN, Layers, compiler_options
 
 
 def prepare(batch: CaptionBatch, key: Key | None) -> CaptionBatch:
@@ -53,4 +53,8 @@ def loss_of(
 
 def make_eval_step(recipe: CaptionRecipe) -> Callable[[Any, CaptionBatch], Totals]:
     """(model, batch) -> the sums over its captions, without dropout and smoothing."""
-    return jax.jit(lambda model, batch: loss_of(model, prepare(batch, None), None, recipe=recipe).totals)
+
+    def eval_step(model: Any, batch: CaptionBatch) -> Totals:
+        return loss_of(model, prepare(batch, None), None, recipe=recipe).totals
+
+    return jax.jit(eval_step, compiler_options=compiler_options(forward_only=True))

@@ -15,7 +15,7 @@ from experiments.training.state import Totals
 from experiments.training.step import Loss
 from vit_jax import Preprocess
 from vit_jax.attention import Key
-from vit_jax.layers import PLAIN, Layers
+from vit_jax.layers import PLAIN, Layers, compiler_options
 
 
 class Inputs(NamedTuple):
@@ -89,4 +89,4 @@ def make_eval_step(preprocess: Preprocess) -> Callable[[Any, Batch], tuple[Total
         logits = model(preprocess.normalize(jnp.asarray(batch.images).astype(jnp.float32) / 255))
         return cross_entropy(logits, jnp.asarray(batch.labels), jnp.asarray(batch.weights)).totals, logits
 
-    return jax.jit(eval_step)
+    return jax.jit(eval_step, compiler_options=compiler_options(forward_only=True))
