@@ -7,6 +7,9 @@ image is answered as it is alone, at its own size (padding="reference" leaves it
 Letters: B batch, h x w image or feature map, gh x gw the one that comes out, C channels, O channels out.
 """
 
+import functools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -61,8 +64,19 @@ def convolve(x: Maps, kernel: Float[Array, "kh kw c o"], *, stride: int = 1, dil
 
 
 def max_pool(x: Maps) -> Float[Array, "b gh gw c"]:
-    """The largest of 3x3, stride 2, padded. What comes in is not negative, so that 0 outside counts as nothing."""
-    return nnx.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    """The largest of 3x3, stride 2, padded. What comes in is not negative, so that 0 outside counts as nothing.
+
+    Of equals the first in row order gets the gradient, as in torch. In place of jax's own window, whose gradient XLA
+    scatters, which is slow on a CPU.
+    """
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    gh, gw = (-(-size // 2) for size in x.shape[1:3])
+    rows = _first_largest([padded[:, :, i : i + 2 * gw - 1 : 2] for i in range(3)])
+    return _first_largest([rows[:, i : i + 2 * gh - 1 : 2] for i in range(3)])
+
+
+def _first_largest(parts: Sequence[Maps]) -> Maps:
+    return functools.reduce(lambda a, b: jnp.where((b > a) | jnp.isnan(b), b, a), parts)
 
 
 class FrozenBatchNorm(nnx.Module):

@@ -221,6 +221,27 @@ def test_convolutions_are_torchs(size, stride, dilation, dtype, x64):
     np.testing.assert_array_equal(max_pool(jax.nn.relu(jnp.asarray(x))), pooled.numpy().transpose(0, 2, 3, 1))
 
 
+@pytest.mark.parametrize("shape", [(2, 8, 10, 3), (2, 9, 7, 3)])
+def test_pooling_gives_its_gradient_to_the_first_of_equals_as_torch_does(shape):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x = rng.integers(1, 4, shape).astype(np.float32)  # many equals, all above 0
+    theirs = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    pooled = torch.nn.functional.max_pool2d(theirs, 3, 2, 1)
+    sent = rng.standard_normal(pooled.shape).astype(np.float32)
+    pooled.backward(torch.from_numpy(sent))
+    ours, pull = jax.vjp(max_pool, jnp.asarray(x))
+    np.testing.assert_array_equal(ours, pooled.detach().numpy().transpose(0, 2, 3, 1))
+    (found,) = pull(jnp.asarray(sent.transpose(0, 2, 3, 1)))
+    np.testing.assert_allclose(found, theirs.grad.numpy().transpose(0, 2, 3, 1), atol=1e-6)
+
+
+def test_pooling_keeps_what_is_no_number():
+    for place in range(9):
+        x = jnp.ones((1, 3, 3, 1)).at[0, place // 3, place % 3, 0].set(jnp.nan)
+        assert jnp.isnan(max_pool(x)).sum() == (1 if place % 2 == 0 and place != 4 else 4 if place == 4 else 2)
+
+
 def test_dilation_as_torchvision_has_it():
     stage = ResNet(SMALL.encoder, rngs=nnx.Rngs(0)).stages[3]
     assert [(block.conv2.stride, block.conv2.dilation) for block in stage] == [(1, 1), (1, 2)]
