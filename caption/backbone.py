@@ -76,6 +76,7 @@ def max_pool(x: Maps) -> Float[Array, "b gh gw c"]:
 
 
 def _first_largest(parts: Sequence[Maps]) -> Maps:
+    """The largest, place by place; of equals the first, and NaN where any of them is."""
     return functools.reduce(lambda a, b: jnp.where((b > a) | jnp.isnan(b), b, a), parts)
 
 
