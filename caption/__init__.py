@@ -14,7 +14,7 @@ from caption.model import (
 )
 from caption.relevance import word_relevance
 from caption.steps import decode_step, empty_cache, prepare
-from caption.training import caption_loss, optimizer, parameter_groups, trainable
+from caption.train.optim import caption_loss, optimizer, parameter_groups, trainable
 
 __all__ = [
     "CONFIGS",

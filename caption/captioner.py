@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,17 +18,11 @@ import caption
 from caption.attention import WordMaps, content_of, maps_of_words, word_attention
 from caption.plot import LARGEST
 from caption.preprocess import PaddedBatch, pad_batch
-from caption.tokenizer import FILE, Tokenizer, load_tokenizer
-from experiments.models import model_folder
+from caption.tokenizer import Tokenizer
 from vit_jax import InputError
 from vit_jax.checkpoint import to_arrays
-from weights_convert import load_pretrained
-from weights_convert.kinds import CAPTION, kind_of_saved
-from weights_convert.pretrained import RELEASES
-from weights_convert.vocabulary import find_tokenizer
 
 METHODS = ("attention", "relevance")
-BERT_SIZE = caption.CONFIGS["catr"].vocab_size
 STEP = 8  # texts for relevance, which is compiled for every length, are filled up to a multiple of this
 
 
@@ -72,37 +65,6 @@ class Answer(NamedTuple):
 
     captions: list[Told]
     words: WordMaps
-
-
-def open_captioner(
-    weights: str, *, vocabulary: str | None = None, cache: str | None = None
-) -> tuple[caption.CaptionTransformer, Tokenizer]:
-    """A caption model and its vocabulary: a saved folder or a run's, a foreign checkpoint, hf:owner/name or a release.
-
-    vocabulary: a file; else the folder's own vocab.txt, else BERT's, from the cache or fetched. Raises InputError in
-    one line for what is no captioner, and for a vocabulary that is not of the model's size.
-    """
-    path = Path(weights)
-    if not path.exists() and weights in RELEASES and RELEASES[weights].architecture not in caption.CONFIGS:
-        raise InputError(f"{weights}: an image model; captions need a captioner, as {_released()}")
-    folder = model_folder(path) if path.is_dir() else None
-    if folder is not None and kind_of_saved(folder) not in (None, CAPTION):
-        raise InputError(f"{folder}: an image model; captions need a captioner, as {_released()}")
-    model = load_pretrained(weights if folder is None else folder, cache=cache)
-    if not isinstance(model, caption.CaptionTransformer):
-        raise InputError(f"{weights}: an image model; captions need a captioner, as {_released()}")
-    size = model.config.vocab_size
-    if vocabulary is not None:
-        return model, load_tokenizer(vocabulary, vocab_size=size)
-    if folder is not None and (folder / FILE).is_file():
-        return model, load_tokenizer(folder, vocab_size=size)
-    if size != BERT_SIZE:
-        raise InputError(f"{weights}: its {size} words are not BERT's and no {FILE} is beside it; give --vocabulary")
-    return model, find_tokenizer(vocab_size=size, cache=cache)
-
-
-def _released() -> str:
-    return " or ".join(name for name, release in RELEASES.items() if release.architecture in caption.CONFIGS)
 
 
 class Captioner:

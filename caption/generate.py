@@ -21,7 +21,7 @@ from caption.model import CaptionTransformer, ImageMask
 from caption.steps import Cache, Prepared, decode_step, empty_cache, prepare
 from vit_jax import InputError
 from vit_jax.block import Images
-from vit_jax.layers import compiler_options
+from vit_jax.execution import compiler_options
 
 START, END, PAD = 101, 102, 0  # [CLS], [SEP] and [PAD] of bert-base-uncased
 

@@ -33,7 +33,7 @@ from caption.transformer import (
 from vit_jax import InputError, VisionTransformer
 from vit_jax.attention import Key
 from vit_jax.block import Images, split_key
-from vit_jax.layers import PLAIN, Layers, run_blocks
+from vit_jax.execution import PLAIN, Layers, run_blocks
 
 PADDING = ("alone", "reference")
 ImageMask = Bool[Array | np.ndarray, "b h w"]

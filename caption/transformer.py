@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from caption.config import CaptionConfig
 from vit_jax.attention import Key, MultiHeadAttention, attend, dropout
 from vit_jax.block import split_key
-from vit_jax.layers import settled
+from vit_jax.execution import settled
 
 Tokens = Float[Array, "b n d"]
 Positions = Float[Array, "#b n d"]

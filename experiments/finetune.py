@@ -13,20 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import run, runtime
-from experiments.data.catalog import HELP, open_data
-from experiments.data.dataset import Data
-from experiments.data.pipeline import Pictures, batches_per_epoch, ordered_batches, training_batches
-from experiments.flags import add_recipe_flags, differing, overridden
-from experiments.models import BEST, starting_model
-from experiments.recipe import RECIPES
-from experiments.run import RunConfig
-from experiments.training import distributed, options
-from experiments.training.options import Options
+from experiments.common import runtime
+from experiments.common.flags import add_recipe_flags, differing, overridden
+from experiments.common.models import BEST, starting_model
 from vit_jax import InputError, VisionTransformer, count_parameters, save
 from vit_jax.checkpoint import CONFIG
 from vit_jax.cli import Parser, non_negative, share
+from vit_jax.data.dataset import Data
+from vit_jax.data.datasets import HELP, open_data
+from vit_jax.data.loader import Pictures, batches_per_epoch, ordered_batches, training_batches
 from vit_jax.errors import one_line_errors
+from vit_jax.train import distributed, options
+from vit_jax.train import run_folder as run
+from vit_jax.train.options import Options
+from vit_jax.train.recipe import RECIPES
+from vit_jax.train.run_folder import RunConfig
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,14 +144,14 @@ def finetune(folder: Path, config: RunConfig, how: Options, *, resume: bool, cac
     import jax
     import jax.numpy as jnp
 
-    from experiments.data.mix import Mixing
-    from experiments.training.classify import loss_of, make_eval_step, make_prepare
-    from experiments.training.loop import Task
-    from experiments.training.lora import ATTENTION, MLP, Adapted, adapted, merged
-    from experiments.training.rates import learning_rates, optimizer
-    from experiments.training.session import run_task
-    from experiments.training.sharding import divided, local, make_mesh, own_rows
-    from experiments.training.step import Loss, StepSettings
+    from vit_jax.data.augment.mix import Mixing
+    from vit_jax.train.classify import loss_of, make_eval_step, make_prepare
+    from vit_jax.train.loop import Task
+    from vit_jax.train.lora import ATTENTION, MLP, Adapted, adapted, merged
+    from vit_jax.train.optim import learning_rates, optimizer
+    from vit_jax.train.run import run_task
+    from vit_jax.train.sharding import divided, local, make_mesh, own_rows
+    from vit_jax.train.step import Loss, StepSettings
 
     recipe = config.recipe
     mesh, rows = make_mesh(recipe.batch_size), own_rows(recipe.batch_size)
@@ -211,8 +212,8 @@ def finetune(folder: Path, config: RunConfig, how: Options, *, resume: bool, cac
 
 
 def _draw(folder: Path, config: RunConfig) -> None:
-    from experiments.plots import plot_curves
-    from experiments.training.metrics import read_metrics
+    from experiments.common.plots import plot_curves
+    from vit_jax.train.logging import read_metrics
 
     epochs = [record for record in read_metrics(folder / "metrics.jsonl") if "val_accuracy" in record]
     if epochs:

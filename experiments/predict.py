@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from experiments import runtime
-from experiments.data.dataset import Split
-from experiments.data.folder import image_files
-from experiments.data.images import CorruptImageError, open_rgb
-from experiments.models import open_model
+from experiments.common import runtime
+from experiments.common.models import open_model
 from vit_jax import InputError
 from vit_jax.cli import Parser, positive_int
+from vit_jax.data.dataset import Split
+from vit_jax.data.decode import CorruptImageError, open_rgb
+from vit_jax.data.folder import image_files
 from vit_jax.errors import one_line_errors
 from vit_jax.files import written_file
 
@@ -63,8 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     files = image_files(folder)
     model, card = open_model(args.model)
 
-    from experiments.data.pipeline import Pictures
-    from experiments.inference import logits_of
+    from experiments.common.inference import logits_of
+    from vit_jax.data.loader import Pictures
 
     assert model.config.preprocess is not None
     problems: dict[int, str] = {}

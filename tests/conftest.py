@@ -3,7 +3,7 @@
 import os
 from importlib.metadata import version
 
-if version("jaxlib") == "0.10.2":  # see experiments/runtime.py, which must not be imported before the hook below
+if version("jaxlib") == "0.10.2":  # see experiments/common/runtime.py, which must not be imported before the hook below
     # Level 0: the tests compile far more than they compute; what is worked out stays the same.
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type= --xla_backend_optimization_level=0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ["vit_jax", "caption", "weights_convert", "experiments"]
-BENCHMARKS = "experiments/benchmarks/"
+BENCHMARKS = "experiments/benchmark/"
 
 
 def imported(path: Path) -> set[str]:

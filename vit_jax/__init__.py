@@ -16,7 +16,7 @@ from vit_jax.model import (
     forward_with_attention,
     position_similarity,
 )
-from vit_jax.posemb import resize_position_embedding
+from vit_jax.position import resize_position_embedding
 from vit_jax.preprocess import Preprocess
 
 __all__ = [

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from vit_jax.attention import Key, MultiHeadAttention, dropout
 from vit_jax.config import ViTConfig
-from vit_jax.layers import settled
+from vit_jax.execution import settled
 
 Images = Float[Array | np.ndarray, "b h w c"]
 

@@ -21,7 +21,7 @@ from vit_jax.config import ViTConfig, pair
 from vit_jax.errors import InputError
 from vit_jax.files import written_folder
 from vit_jax.model import VisionTransformer
-from vit_jax.posemb import resize_position_embedding
+from vit_jax.position import resize_position_embedding
 from vit_jax.preprocess import Preprocess
 from vit_jax.safetensors_writer import write_safetensors
 

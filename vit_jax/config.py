@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vit_jax.errors import InputError
-from vit_jax.posemb import METHODS
+from vit_jax.position import METHODS
 from vit_jax.preprocess import Preprocess
 
 CHOICES = {
@@ -68,7 +68,7 @@ class ViTConfig:
     patch_norms: bool = False  # a norm before and one after the patch embedding (vit-pytorch)
     head_bias: bool = True
     norm_eps: float = 1e-6  # flax's and big_vision's; torch's default would be 1e-5
-    posemb_resize: str = "zoom"  # how this family's position grid is resized: see vit_jax.posemb
+    posemb_resize: str = "zoom"  # how this family's position grid is resized: see vit_jax.position
     preprocess: Preprocess | None = None  # None becomes Preprocess(image_size)
 
     def __post_init__(self) -> None:

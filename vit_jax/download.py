@@ -10,11 +10,19 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from vit_jax import InputError
+from vit_jax.errors import InputError
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0  # seconds without a byte before a try counts as stalled
 TRIES = 5
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $VIT_JAX_CACHE, else ~/.cache/vit_jax. Raises InputError when that is a file."""
+    folder = Path(os.environ.get("VIT_JAX_CACHE") or Path.home() / ".cache" / "vit_jax")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: not a folder; set VIT_JAX_CACHE to one")
+    return folder
 
 
 class _Interrupted(Exception):

@@ -23,9 +23,9 @@ from vit_jax.attention import Key
 from vit_jax.block import Block, Images, PatchEmbed, layer_norm, split_key
 from vit_jax.config import ViTConfig
 from vit_jax.errors import InputError
-from vit_jax.layers import PLAIN, Layers, run_blocks
+from vit_jax.execution import PLAIN, Layers, run_blocks
 from vit_jax.pooling import AttentionPool
-from vit_jax.posemb import resize_position_embedding, similarity
+from vit_jax.position import resize_position_embedding, similarity
 
 Drawn = tuple[Key | None, jax.Array | None]  # what a block draws by: its key and its rate of drop path
 HEAD_FUSIONS: dict[str, Callable] = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}

@@ -13,15 +13,15 @@ from vit_jax.checkpoint import CONFIG
 from vit_jax.cli import Parser, image_size, positive_int
 from vit_jax.errors import one_line_errors
 from vit_jax.files import written_file
-from weights_convert.companions import companion_of
 from weights_convert.convert import Plan, convert_with_plan, export, layout_of, plan
-from weights_convert.hub import PREFIX
+from weights_convert.formats.readers import open_checkpoint
+from weights_convert.formats.torch_writer import write_torch
+from weights_convert.hub.pretrained import RELEASES, locate
+from weights_convert.hub.repository import PREFIX
 from weights_convert.kinds import KINDS, VIT, kind_of_saved
 from weights_convert.layouts import LAYOUTS, Layout
-from weights_convert.pretrained import RELEASES, locate
-from weights_convert.readers import open_checkpoint
 from weights_convert.rules_file import read_rules
-from weights_convert.torch_writer import write_torch
+from weights_convert.sidecar import companion_of
 from weights_convert.verify import BOUNDS, verify
 
 FILE_HELP = ".pth/.pt/.bin, .safetensors, .npz, a folder of Hugging Face's, hf:owner/name, or a release: see list"

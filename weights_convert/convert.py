@@ -13,11 +13,11 @@ from flax import nnx
 from vit_jax import InputError
 from vit_jax.checkpoint import check_names, filled, to_arrays
 from vit_jax.config import pair
-from weights_convert.arrays import LazyArray
-from weights_convert.companions import Companion, companion_of
+from weights_convert.formats.arrays import LazyArray
+from weights_convert.formats.readers import open_checkpoint
 from weights_convert.layouts import LAYOUTS, Layout
-from weights_convert.readers import open_checkpoint
 from weights_convert.rules import Rule, converted, exported, source_shapes
+from weights_convert.sidecar import Companion, companion_of
 
 NONE_BESIDE = Companion()
 DATA_PARALLEL = "module."  # torch.nn.DataParallel puts this before every name

@@ -15,7 +15,7 @@ from vit_jax import InputError, ViTConfig
 from vit_jax.checkpoint import CONFIG, abstract_model
 from vit_jax.checkpoint import FORMAT as VIT_FORMAT
 from vit_jax.config import pair
-from weights_convert.companions import Companion, preprocess_with
+from weights_convert.sidecar import Companion, preprocess_with
 
 VIT_TOLD = ("patch_size", "width", "depth", "mlp_dim", "in_channels")
 CAPTION_UNTOLD = ("num_heads", "dropout", "preprocess")  # no array tells these

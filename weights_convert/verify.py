@@ -17,8 +17,8 @@ import numpy as np
 from vit_jax import InputError, VisionTransformer, ViTConfig
 from vit_jax.checkpoint import from_arrays, to_arrays
 from weights_convert.convert import Plan, convert_with_plan
+from weights_convert.formats.readers import read_checkpoint
 from weights_convert.layouts import Layout
-from weights_convert.readers import read_checkpoint
 
 BOUNDS = {"float64": 1e-9, "float32": 2e-5}  # relative; float32's is that of BUILD.md
 

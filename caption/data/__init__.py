@@ -1,0 +1,1 @@
+"""Captioned pictures: sources, augmentation, loading, and synthetic scenes."""

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments.data.folder import VAL_FOLDERS
-from experiments.data.images import open_rgb
 from vit_jax import InputError
+from vit_jax.data.decode import open_rgb
+from vit_jax.data.folder import VAL_FOLDERS
 
 SPLITS = ("train", "val", "test")
 KARPATHY = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}  # restval is trained on, as is usual

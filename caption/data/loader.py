@@ -12,13 +12,13 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import grain
 import numpy as np
 
+from caption.data.augment import CaptionAugment, training_input
+from caption.data.captions import CaptionSet
+from caption.data.scenes import SPLITS, scene
 from caption.preprocess import CaptionPreprocess, WholePreprocess, pad_batch
 from caption.tokenizer import Tokenizer
-from experiments.data.caption_augment import CaptionAugment, training_input
-from experiments.data.captions import CaptionSet
-from experiments.data.pipeline import THREADS, batches_per_epoch
-from experiments.data.rows import Chosen, Rows, whole
-from experiments.data.scenes import SPLITS, scene
+from vit_jax.data.loader import THREADS, batches_per_epoch
+from vit_jax.data.process_shard import Chosen, Rows, whole
 
 
 class CaptionBatch(NamedTuple):

@@ -18,8 +18,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from caption import java_metrics
-from caption.words import words
+from caption.scoring import java_metrics
+from caption.scoring.words import words
 from vit_jax.errors import InputError
 
 ImageId = Any  # a str or an int

@@ -1,0 +1,1 @@
+"""Training of captioners: recipe, loss, optimizer and task."""

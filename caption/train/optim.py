@@ -17,9 +17,9 @@ from caption.config import ResNetConfig
 from caption.model import CaptionTransformer
 from vit_jax import InputError
 from vit_jax.checkpoint import parameter_name
+from vit_jax.train.optim import clip_by_norm
 
 BACKBONE, REST, FROZEN = "backbone", "rest", "frozen"
-CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_ divides by the norm plus this
 
 
 def caption_loss(
@@ -100,16 +100,6 @@ def _names(model: CaptionTransformer) -> list[str]:
 def _by_leaf(model: CaptionTransformer, of_name: dict[str, Any]) -> Any:
     """What is told by name, in the model's own tree."""
     return jax.tree.unflatten(jax.tree.structure(model), [of_name[name] for name in _names(model)])
-
-
-def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
-    """Gradients scaled to a global norm of at most max_norm, as torch does it: by max_norm / (norm + 1e-6)."""
-
-    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        scale = jnp.minimum(1.0, max_norm / (optax.tree.norm(gradients) + CLIP_EPS))
-        return jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def optimizer(

@@ -5,10 +5,10 @@ from typing import Any
 
 import optax
 
-from experiments.data.caption_augment import CaptionAugment
-from experiments.recipe import DTYPES
+from caption.data.augment import CaptionAugment
 from vit_jax import InputError
 from vit_jax.checkpoint import with_tuples
+from vit_jax.train.recipe import DTYPES
 
 SCHEDULES = ("constant", "cosine", "step")
 MEASURES = ("loss", "cider", "exact")
@@ -30,7 +30,7 @@ class CaptionRecipe:
     train_norms:    whether its frozen batch norm learns its scales and biases all the same.
     ignore_padding: False counts the loss over every position, as the reference does.
     padding:        "reference" or "alone": see caption.CaptionTransformer.
-    accumulate, dtype, ema, patience: see experiments.recipe.
+    accumulate, dtype, ema, patience: see vit_jax.train.recipe.
     best_by:        the measure of the best epoch: loss, cider or exact (share of captions repeated word by word).
     """
 

@@ -6,14 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from caption import CaptionTransformer
-from caption.training import caption_losses
-from experiments.caption_recipe import CaptionRecipe
-from experiments.data.caption_pipeline import CaptionBatch
-from experiments.training.state import Totals
-from experiments.training.step import Loss
+from caption.data.loader import CaptionBatch
+from caption.model import CaptionTransformer
+from caption.train.optim import caption_losses
+from caption.train.recipe import CaptionRecipe
 from vit_jax.attention import Key
-from vit_jax.layers import PLAIN, Layers, compiler_options
+from vit_jax.execution import PLAIN, Layers, compiler_options
+from vit_jax.train.state import Totals
+from vit_jax.train.step import Loss
 
 
 def prepare(batch: CaptionBatch, key: Key | None) -> CaptionBatch:

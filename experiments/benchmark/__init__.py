@@ -1,1 +1,1 @@
-"""What `python -m experiments.benchmark` measures, one module for each of its words."""
+"""python -m experiments.benchmark: speed and memory, next to other libraries where asked."""

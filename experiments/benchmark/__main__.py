@@ -1,13 +1,13 @@
 """python -m experiments.benchmark: speed and memory, ours beside the PyTorch originals.
 
-Everything is measured as ratios between programs that take turns in one run; a module of experiments/benchmarks each.
+Everything is measured as ratios between programs that take turns in one run; a module of experiments/benchmark each.
 """
 
 import argparse
 import sys
 
-from experiments import runtime
-from experiments.benchmarks import caption, explain, loading, memory, scale, startup, vit
+from experiments.benchmark import caption, explain, loading, memory, scale, startup, vit
+from experiments.common import runtime
 from vit_jax.cli import Parser
 from vit_jax.errors import one_line_errors
 

@@ -15,7 +15,7 @@ from flax import nnx
 
 from caption import CONFIGS, CaptionConfig, CaptionTransformer, ResNetConfig, generate
 from caption.generate import END, START
-from experiments.benchmarks.timing import alternating, machine, plot_ratios, ratio_table, torch_version, write_measured
+from experiments.benchmark.timing import alternating, machine, plot_ratios, ratio_table, torch_version, write_measured
 from vit_jax import InputError
 from vit_jax.checkpoint import filled, to_arrays
 from vit_jax.cli import positive_int
@@ -51,7 +51,7 @@ def peer_of(model: CaptionTransformer, images: np.ndarray) -> Callable[[int], np
     try:
         import torch
 
-        from experiments.benchmarks.peers import catr
+        from experiments.benchmark.peers import catr
     except ImportError as error:
         raise InputError("--against torch needs torch; install the test extra") from error
     config, encoder = model.config, model.config.encoder

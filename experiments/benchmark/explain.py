@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.benchmarks.timing import alternating, machine, ratio_table, write_report
-from experiments.benchmarks.vit import made_model, named
+from experiments.benchmark.timing import alternating, machine, ratio_table, write_report
+from experiments.benchmark.vit import made_model, named
 from vit_jax import VisionTransformer, forward_with_attention, relevance
 from vit_jax.cli import image_size, positive_int
 

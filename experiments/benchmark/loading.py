@@ -17,15 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from experiments.benchmarks import vit
-from experiments.benchmarks.children import Child
-from experiments.benchmarks.timing import alternating, machine, ratio_table, torch_version, write_report
-from experiments.data.dataset import Split
-from experiments.data.folder import image_files
-from experiments.data.images import open_rgb
-from experiments.data.pipeline import Pictures, ordered_batches
+from experiments.benchmark import vit
+from experiments.benchmark.children import Child
+from experiments.benchmark.timing import alternating, machine, ratio_table, torch_version, write_report
 from vit_jax import InputError, Preprocess
 from vit_jax.cli import image_size, positive_int
+from vit_jax.data.dataset import Split
+from vit_jax.data.decode import open_rgb
+from vit_jax.data.folder import image_files
+from vit_jax.data.loader import Pictures, ordered_batches
 
 MADE = 128  # pictures where no folder is given
 MADE_SIZE = (375, 500)  # height, width: the usual photograph of the usual data sets
@@ -75,7 +75,7 @@ def own_epoch(files: Sequence[str], preprocess: Preprocess, batch_size: int) -> 
 
 def torch_epoch(files: Sequence[str], preprocess: Preprocess, batch_size: int, workers: int) -> Callable[[], float]:
     """The same by a DataLoader with this number of worker processes."""
-    from experiments.benchmarks.peers import loader
+    from experiments.benchmark.peers import loader
 
     return loader.epoch(files, preprocess, batch_size, workers)
 

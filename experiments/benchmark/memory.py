@@ -11,9 +11,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.benchmarks import vit
-from experiments.benchmarks.children import Child, forget_peak, peak, resident
-from experiments.benchmarks.timing import machine, torch_version, write_measured
+from experiments.benchmark import vit
+from experiments.benchmark.children import Child, forget_peak, peak, resident
+from experiments.benchmark.timing import machine, torch_version, write_measured
 from vit_jax.cli import positive_int
 
 CALLS = 3

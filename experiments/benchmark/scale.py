@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks import vit
-from experiments.benchmarks.timing import alternating, machine, write_measured
-from experiments.plots import BLUE, GREEN, VERMILION
+from experiments.benchmark import vit
+from experiments.benchmark.timing import alternating, machine, write_measured
+from experiments.common.plots import BLUE, GREEN, VERMILION
 from vit_jax.cli import image_size, positive_int
 from vit_jax.plot import new_figure, save_figure
 

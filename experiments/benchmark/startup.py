@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 
-from experiments.benchmarks import vit
-from experiments.benchmarks.timing import Timed, machine, ratio_table, torch_version, write_report
+from experiments.benchmark import vit
+from experiments.benchmark.timing import Timed, machine, ratio_table, torch_version, write_report
 from vit_jax import InputError
 from vit_jax.cli import Parser, positive_int
 
@@ -47,7 +47,7 @@ def call_once(arguments: list[str]) -> None:
 
 def seconds_to_first(name: str, flags: list[str], cache: str) -> float:
     """Seconds from the start of a process to the end of the first call. Raises InputError where that fails."""
-    code = "import sys; from experiments.benchmarks.startup import call_once; call_once(sys.argv[1:]); print('done')"
+    code = "import sys; from experiments.benchmark.startup import call_once; call_once(sys.argv[1:]); print('done')"
     given = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     given |= dict.fromkeys(CACHES, cache)
     start = time.perf_counter()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.plots import BLUE, VERMILION
+from experiments.common.plots import BLUE, VERMILION
 from vit_jax.files import written_file
 from vit_jax.plot import new_figure, save_figure
 

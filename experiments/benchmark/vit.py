@@ -16,18 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments import runtime
-from experiments.benchmarks.children import Child
-from experiments.benchmarks.timing import Timed, alternating, machine, ratio_table, torch_version, write_report
-from experiments.recipe import Recipe
-from experiments.training.classify import Inputs, loss_of
-from experiments.training.rates import learning_rates, optimizer
-from experiments.training.state import first_state
-from experiments.training.step import StepSettings, make_train_step
+from experiments.benchmark.children import Child
+from experiments.benchmark.timing import Timed, alternating, machine, ratio_table, torch_version, write_report
+from experiments.common import runtime
 from vit_jax import CONFIGS, InputError, VisionTransformer, ViTConfig
 from vit_jax.checkpoint import from_arrays, to_arrays
 from vit_jax.cli import image_size, positive_int
-from vit_jax.layers import Layers, compiler_options
+from vit_jax.execution import Layers, compiler_options
+from vit_jax.train.classify import Inputs, loss_of
+from vit_jax.train.optim import learning_rates, optimizer
+from vit_jax.train.recipe import Recipe
+from vit_jax.train.state import first_state
+from vit_jax.train.step import StepSettings, make_train_step
 from weights_convert import export
 
 PRODUCT = 2048  # the side of the matrices
@@ -123,7 +123,7 @@ def peer_names(config: ViTConfig, *, compiled: bool) -> list[str]:
 def peers_module() -> Any:
     """peers/vit.py. Raises InputError where what it needs is not installed."""
     try:
-        from experiments.benchmarks.peers import vit
+        from experiments.benchmark.peers import vit
     except ImportError as error:
         raise InputError(f"--against torch needs {error.name}; install the test extra") from error
     return vit

@@ -13,14 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from caption.captioner import METHODS, Answer, Captioner, Look, Ready, Search
 from caption.plot import plot_caption
-from experiments import caption_check, runtime
-from experiments.caption_records import CAPTIONS, TABLE, Records
-from experiments.captioner import METHODS, Answer, Captioner, Look, Ready, Search, open_captioner
-from experiments.data.images import CorruptImageError, open_rgb
-from experiments.pictures import ahead, check_apart, pictures_in
+from experiments.caption import check as caption_check
+from experiments.caption.records import CAPTIONS, TABLE, Records
+from experiments.common import runtime
+from experiments.common.captioners import open_captioner
+from experiments.common.pictures import ahead, check_apart, pictures_in
 from vit_jax import InputError
 from vit_jax.cli import Parser, non_negative, positive_int
+from vit_jax.data.decode import CorruptImageError, open_rgb
 from vit_jax.errors import one_line_errors
 from vit_jax.plot import Panel, plot_panels, save_figure
 

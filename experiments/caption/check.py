@@ -5,9 +5,10 @@ The one check that needs the network: five pictures, whose captions the notebook
 
 from pathlib import Path
 
-from experiments.captioner import Captioner
-from experiments.data.images import open_rgb
-from weights_convert.pretrained import Release, cache_folder, fetch
+from caption.captioner import Captioner
+from vit_jax.data.decode import open_rgb
+from vit_jax.download import cache_folder
+from weights_convert.hub.pretrained import Release, fetch
 
 ADDRESS = "https://raw.githubusercontent.com/saahiluppal/catr/master/.github"
 PRINTED = {

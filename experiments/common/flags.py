@@ -4,11 +4,11 @@ import argparse
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from experiments.data.augment import Augment
-from experiments.recipe import DTYPES, LORA_TARGETS, SCHEDULES, TRAIN, Recipe
 from vit_jax import InputError
 from vit_jax.checkpoint import with_tuples
 from vit_jax.cli import image_size, non_negative, positive_int, share
+from vit_jax.data.augment.transforms import Augment
+from vit_jax.train.recipe import DTYPES, LORA_TARGETS, SCHEDULES, TRAIN, Recipe
 
 OVERRIDES: dict[str, dict[str, Any]] = {
     "model": {"help": "a named architecture (python -m weights_convert list)"},

@@ -6,10 +6,10 @@ import time
 import jax
 import numpy as np
 
-from experiments.data.pipeline import Pictures, ordered_batches
-from experiments.training.classify import make_eval_step
-from experiments.training.sharding import divided, make_mesh, spread
 from vit_jax import VisionTransformer
+from vit_jax.data.loader import Pictures, ordered_batches
+from vit_jax.train.classify import make_eval_step
+from vit_jax.train.sharding import divided, make_mesh, spread
 
 
 def logits_of(model: VisionTransformer, pictures: Pictures, batch_size: int) -> np.ndarray:

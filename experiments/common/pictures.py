@@ -6,9 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from experiments.data.folder import image_files
-from experiments.data.pipeline import THREADS
 from vit_jax import InputError
+from vit_jax.data.folder import image_files
+from vit_jax.data.loader import THREADS
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")

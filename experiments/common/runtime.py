@@ -52,7 +52,7 @@ def _keep_compiled() -> None:
     """Programs once compiled are kept on disk, where the user has not told jax where to (or not to)."""
     import jax
 
-    from weights_convert.pretrained import cache_folder
+    from vit_jax.download import cache_folder
 
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(Path(cache_folder()) / "compiled" / _machine()))

@@ -1,0 +1,1 @@
+"""python -m experiments.evaluate: accuracy of a classifier, or scores of captions."""

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import evaluate_captions, run, runtime
-from experiments.data.catalog import HELP, open_data
-from experiments.data.dataset import Split
-from experiments.data.folder import open_labelled
-from experiments.models import open_model
+from experiments.common import runtime
+from experiments.common.models import open_model
+from experiments.evaluate import captions as evaluate_captions
 from vit_jax import InputError
 from vit_jax.cli import Parser, positive_int
+from vit_jax.data.dataset import Split
+from vit_jax.data.datasets import HELP, open_data
+from vit_jax.data.folder import open_labelled
 from vit_jax.errors import one_line_errors
 from vit_jax.files import written_file
+from vit_jax.train import run_folder as run
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,9 +89,9 @@ def main(argv: list[str] | None = None) -> int:
     model, card = open_model(args.model)
     labels = model_labels(split.labels, names, card.class_names, args.model)
 
-    from experiments.data.pipeline import Pictures
-    from experiments.inference import logits_of
-    from experiments.plots import plot_confusion
+    from experiments.common.inference import logits_of
+    from experiments.common.plots import plot_confusion
+    from vit_jax.data.loader import Pictures
 
     assert model.config.preprocess is not None
     answers = logits_of(model, Pictures(split, model.config.preprocess, budget=0), args.batch_size).argmax(axis=1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from caption.metrics import CaptionScores, score_images
+from caption.scoring.metrics import CaptionScores, score_images
 from vit_jax import InputError
 from vit_jax.files import written_file
 

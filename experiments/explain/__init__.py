@@ -1,0 +1,1 @@
+"""python -m experiments.explain: explanation maps of images, or their faithfulness."""

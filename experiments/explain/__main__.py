@@ -10,16 +10,16 @@ import jax
 import numpy as np
 from PIL import Image
 
-from experiments import runtime
-from experiments.data.images import CorruptImageError, open_rgb
-from experiments.explain_evaluate import evaluate
-from experiments.maps import METHODS, checked_options, chosen_methods, compiled, head_rows, options_of
-from experiments.models import open_model
-from experiments.pictures import pictures_in
+from experiments.common import runtime
+from experiments.common.models import open_model
+from experiments.common.pictures import pictures_in
+from experiments.explain.evaluate import evaluate
 from vit_jax import InputError, ModelCard, VisionTransformer, position_similarity, to_grid
 from vit_jax.cli import Parser, image_size, positive_int
+from vit_jax.data.decode import CorruptImageError, open_rgb
 from vit_jax.errors import one_line_errors
 from vit_jax.explain.faithfulness import BASELINES
+from vit_jax.explain.methods import METHODS, checked_options, chosen_methods, compiled, head_rows, options_of
 from vit_jax.files import written_file
 from vit_jax.plot import Panel, in_rows, plot_heads, plot_layers, plot_panels, plot_position_similarity, save_figure
 

@@ -15,10 +15,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from PIL import Image
 
-from experiments.data.folder import image_files
-from experiments.data.images import open_rgb
-from experiments.maps import Options, checked_options, chosen_methods, compiled, options_of
 from vit_jax import InputError, VisionTransformer, pointing_game, segmentation_scores, upsample
+from vit_jax.data.decode import open_rgb
+from vit_jax.data.folder import image_files
 from vit_jax.explain.faithfulness import (
     both_curves,
     centred_map,
@@ -26,6 +25,7 @@ from vit_jax.explain.faithfulness import (
     perturbation_auc_of,
     random_map,
 )
+from vit_jax.explain.methods import Options, checked_options, chosen_methods, compiled, options_of
 from vit_jax.files import written_file
 
 OBJECT, BACKGROUND = 1, 2

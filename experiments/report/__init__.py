@@ -1,0 +1,1 @@
+"""python -m experiments.report: one page about finished runs."""

@@ -11,19 +11,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from experiments import runtime
-from experiments.data.augment import Augment
-from experiments.flags import MORE_OVERRIDES
-from experiments.models import BEST
-from experiments.recipe import Recipe
-from experiments.report_figures import figure, png_figure
-from experiments.report_page import Block, Code, Figure, Heading, Table, Text, to_html, to_markdown
-from experiments.report_runs import Finished, Found, differing_settings, find_runs, flat_settings
-from experiments.study import STUDY_VAL
+from experiments.common import runtime
+from experiments.common.flags import MORE_OVERRIDES
+from experiments.common.models import BEST
+from experiments.report.figures import figure, png_figure
+from experiments.report.page import Block, Code, Figure, Heading, Table, Text, to_html, to_markdown
+from experiments.report.runs import Finished, Found, differing_settings, find_runs, flat_settings
+from experiments.sweep.study import STUDY_VAL
 from vit_jax import InputError, load_card
 from vit_jax.cli import Parser
+from vit_jax.data.augment.transforms import Augment
 from vit_jax.errors import one_line_errors
 from vit_jax.files import written_folder
+from vit_jax.train.recipe import Recipe
 
 PAGE, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
 EXAMPLES = 3  # pictures answered right, and as many answered wrong
@@ -108,7 +108,7 @@ def captions(folder: Path) -> list[Block]:
 
     Raises InputError when it is none.
     """
-    from experiments.caption_records import CAPTIONS
+    from experiments.caption.records import CAPTIONS
 
     try:
         records = json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))
@@ -144,8 +144,8 @@ def main(argv: list[str] | None = None) -> int:
     told = captions(Path(args.captions)) if args.captions else []
     runtime.configure()
 
-    from experiments.report_chosen import looked_inside
-    from experiments.report_curves import plot_runs
+    from experiments.report.chosen import looked_inside
+    from experiments.report.curves import plot_runs
 
     runs = found.runs
     chosen = max(runs, key=lambda one: one.best["val_accuracy"])

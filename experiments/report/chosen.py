@@ -5,16 +5,16 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from experiments.data.catalog import open_data
-from experiments.data.pipeline import Pictures
-from experiments.inference import logits_of
-from experiments.maps import Options, compiled
-from experiments.models import open_model
-from experiments.plots import confusion_figure
-from experiments.report_figures import figure
-from experiments.report_page import Block, Heading, Table, Text
-from experiments.report_runs import Finished
+from experiments.common.inference import logits_of
+from experiments.common.models import open_model
+from experiments.common.plots import confusion_figure
+from experiments.report.figures import figure
+from experiments.report.page import Block, Heading, Table, Text
+from experiments.report.runs import Finished
 from vit_jax import InputError, VisionTransformer, position_similarity
+from vit_jax.data.datasets import open_data
+from vit_jax.data.loader import Pictures
+from vit_jax.explain.methods import Options, compiled
 from vit_jax.plot import plot_methods, plot_position_similarity
 
 SIDE = 384  # a shown picture's longer side in pixels

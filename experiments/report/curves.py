@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.plots import BLUE, VERMILION
+from experiments.common.plots import BLUE, VERMILION
 from vit_jax.plot import FONT, new_figure
 
 COLUMNS = 3

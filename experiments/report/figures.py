@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from experiments.report_page import Figure
+from experiments.report.page import Figure
 from vit_jax.plot import DPI
 
 CSS_DPI = 96

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import run
-from experiments.models import BEST
-from experiments.run import RunConfig
-from experiments.study import model_name, published
-from experiments.sweep_plan import PLAN, read_plan
-from experiments.training.metrics import read_metrics
+from experiments.common.models import BEST
+from experiments.sweep.plan import PLAN, read_plan
+from experiments.sweep.study import model_name, published
 from vit_jax import InputError
 from vit_jax.checkpoint import CONFIG
+from vit_jax.train import run_folder as run
+from vit_jax.train.logging import read_metrics
+from vit_jax.train.run_folder import RunConfig
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""python -m experiments.sweep: train several models and settings."""

@@ -13,15 +13,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import run
-from experiments.data.catalog import open_data
-from experiments.sweep_plan import Plan, alone, keep_plan, make_plan, read_plan, refuse_other
-from experiments.sweep_runs import DONE, SweepRun, forget_failures, wait_for_earlier
-from experiments.sweep_table import Board
-from experiments.training.interrupt import Interrupt
+from experiments.sweep.plan import Plan, alone, keep_plan, make_plan, read_plan, refuse_other
+from experiments.sweep.runs import DONE, SweepRun, forget_failures, wait_for_earlier
+from experiments.sweep.table import Board
 from vit_jax import InputError
 from vit_jax.cli import Parser, positive_int
+from vit_jax.data.datasets import open_data
 from vit_jax.errors import one_line_errors
+from vit_jax.train import run_folder as run
+from vit_jax.train.signals import Interrupt
 
 LOOK_SECONDS = 0.5
 WRITE_SECONDS = 300.0  # what a stopped run may take to save
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     if left:
         print(f"try again with: {again}")
     if plan.report and left < len(runs):
-        from experiments import report
+        from experiments.report import __main__ as report
 
         return report.main([str(folder), "--out", str(folder / "report")]) or int(left > 0)
     print("a report of them: " + shlex.join(["python", "-m", "experiments.report", str(folder), "--out", "DIR"]))

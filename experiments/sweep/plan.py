@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments import finetune
-from experiments.run import RunConfig, settled
-from experiments.study import PUBLISHED, QUICK_DIGITS, QUICK_FLAGS, QUICK_PICTURES, STUDY_DATA
+from experiments.sweep.study import PUBLISHED, QUICK_DIGITS, QUICK_FLAGS, QUICK_PICTURES, STUDY_DATA
 from vit_jax import CONFIGS, InputError
 from vit_jax.files import written_file
-from weights_convert.pretrained import RELEASES
+from vit_jax.train.run_folder import RunConfig, settled
+from weights_convert.hub.pretrained import RELEASES
 
 PLAN, FORMAT = "sweep.json", "vit_jax_sweep/1"
 OURS = {  # what a sweep says itself to its runs, and by which flag

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.sweep_plan import PlannedRun
-from experiments.training.interrupt import Interrupt
-from experiments.training.metrics import read_metrics
+from experiments.sweep.plan import PlannedRun
 from vit_jax import InputError
 from vit_jax.files import written_file
+from vit_jax.train.logging import read_metrics
+from vit_jax.train.signals import Interrupt
 
 WAITING, RUNNING, STOPPED, DONE, FAILED = "waiting", "running", "stopped", "done", "failed"
 ENDED = "ended.json"  # beside the runs: what each ended with

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.recipe import RECIPES, Recipe
-from experiments.run import RunConfig
+from vit_jax.train.recipe import RECIPES, Recipe
+from vit_jax.train.run_folder import RunConfig
 
 # Best validation accuracies that the study's authors report for PyTorch-Pretrained-ViT's files fine-tuned on
 # Oxford-IIIT Pet (recipe "pets": 384 x 384, batch 16, AdamW 1e-5), by architecture. They validated on 1,500 pictures.

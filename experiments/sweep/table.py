@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from experiments.study import published
-from experiments.sweep_runs import FAILED, RUNNING, SweepRun
+from experiments.sweep.runs import FAILED, RUNNING, SweepRun
+from experiments.sweep.study import published
 
 
 class Row(NamedTuple):

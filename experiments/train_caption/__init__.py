@@ -1,0 +1,1 @@
+"""python -m experiments.train_caption: train or fine-tune a captioner."""

@@ -16,20 +16,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from caption.data.captions import CaptionSet, open_captions
+from caption.data.loader import Captioned, Examples, Made, caption_batches
 from caption.tokenizer import FILE, Tokenizer, build_vocabulary, load_tokenizer
-from experiments import run, runtime
-from experiments.caption_recipe import CaptionRecipe, rates
-from experiments.caption_run import BUILD, KIND, SCENES, CaptionRun, make_parser, new_run, old_run
-from experiments.data.caption_pipeline import Captioned, Examples, Made, caption_batches
-from experiments.data.captions import CaptionSet, open_captions
-from experiments.data.pipeline import batches_per_epoch
-from experiments.models import BEST
-from experiments.training import distributed, options
-from experiments.training.options import Options
+from caption.train.recipe import CaptionRecipe, rates
+from experiments.common import runtime
+from experiments.common.models import BEST
+from experiments.train_caption.run import BUILD, KIND, SCENES, CaptionRun, make_parser, new_run, old_run
 from vit_jax import count_parameters
 from vit_jax.checkpoint import CONFIG
+from vit_jax.data.loader import batches_per_epoch
 from vit_jax.errors import one_line_errors
 from vit_jax.files import written_file
+from vit_jax.train import distributed, options
+from vit_jax.train import run_folder as run
+from vit_jax.train.options import Options
 
 SCENES_PER_EPOCH, SCENES_HELD_OUT = 6400, 320
 
@@ -50,7 +51,7 @@ def _first_captions(captions: CaptionSet, count: int | None) -> CaptionSet:
 
 def _tokenizer(config: CaptionRun, folder: Path, texts: Callable[[], Iterator[str]]) -> Tokenizer:
     """The run's own vocabulary where it has one, else as it is told, and kept in the run's folder."""
-    from weights_convert.vocabulary import find_tokenizer
+    from weights_convert.hub.vocabulary import find_tokenizer
 
     if (folder / FILE).is_file():
         return load_tokenizer(folder)
@@ -62,11 +63,11 @@ def _tokenizer(config: CaptionRun, folder: Path, texts: Callable[[], Iterator[st
 
 
 def _prepare(config: CaptionRun, folder: Path, *, resume: bool, cache_gb: float) -> Prepared:
-    from experiments.caption_start import starting_captioner
+    from experiments.train_caption.start import starting_captioner
 
     recipe, length = config.recipe, config.recipe.max_length
     if config.data == SCENES:
-        from experiments.data.scenes import captions as scene_captions
+        from caption.data.scenes import captions as scene_captions
 
         _created(folder, config, resume)
         tokenizer = _tokenizer(config, folder, lambda: iter(scene_captions("train")))
@@ -119,7 +120,7 @@ def _captions(model: Any, tokenizer: Tokenizer, images: list[np.ndarray], recipe
 
 def _measures(model: Any, ready: Prepared, recipe: CaptionRecipe) -> dict[str, float]:
     """The validation's captions against the true ones: the share repeated word by word, and CIDEr-D where asked for."""
-    from caption.metrics import score
+    from caption.scoring.metrics import score
 
     if ready.pictures is None:
         examples = [ready.val.at(-1, index) for index in range(len(ready.val))]
@@ -145,11 +146,11 @@ def train_caption(folder: Path, config: CaptionRun, how: Options, *, resume: boo
     import jax.numpy as jnp
 
     from caption import optimizer, save
-    from experiments.training.caption_step import loss_of, make_eval_step, prepare
-    from experiments.training.loop import Task
-    from experiments.training.session import run_task
-    from experiments.training.sharding import divided, local, make_mesh, own_rows
-    from experiments.training.step import StepSettings
+    from caption.train.task import loss_of, make_eval_step, prepare
+    from vit_jax.train.loop import Task
+    from vit_jax.train.run import run_task
+    from vit_jax.train.sharding import divided, local, make_mesh, own_rows
+    from vit_jax.train.step import StepSettings
 
     recipe = config.recipe
     mesh, rows = make_mesh(recipe.batch_size), own_rows(recipe.batch_size)
@@ -218,8 +219,8 @@ LABELS = {"loss": "validation loss (nats)", "cider": "validation CIDEr-D", "exac
 
 
 def _draw(folder: Path, config: CaptionRun) -> None:
-    from experiments.plots import plot_curves
-    from experiments.training.metrics import read_metrics
+    from experiments.common.plots import plot_curves
+    from vit_jax.train.logging import read_metrics
 
     measure = config.recipe.best_by
     epochs = [record for record in read_metrics(folder / "metrics.jsonl") if f"val_{measure}" in record]
@@ -240,7 +241,7 @@ def _report(folder: Path, config: CaptionRun, outcome: Any, began: float) -> int
     )
     if config.data == SCENES:
         from caption import load
-        from experiments.scene_report import report
+        from experiments.train_caption.scene_report import report
 
         recipe = config.recipe
         model = load(folder / BEST)

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments import run
-from experiments.caption_recipe import MEASURES, PLAIN, RECIPES, SCHEDULES, CaptionRecipe, from_dict
-from experiments.flags import MORE_OVERRIDES
-from experiments.training import distributed
-from experiments.training.options import add_flags
+from caption.train.recipe import MEASURES, PLAIN, RECIPES, SCHEDULES, CaptionRecipe, from_dict
+from experiments.common.flags import MORE_OVERRIDES
 from vit_jax import InputError
 from vit_jax.cli import Parser, non_negative, positive_int, share
+from vit_jax.train import distributed
+from vit_jax.train import run_folder as run
+from vit_jax.train.options import add_flags
 
 KIND = "caption_run/1"
 SCENES = "scenes"

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from caption import CaptionTransformer, forward_with_attention, word_attention
+from caption.data.scenes import Scene, scene
 from caption.plot import plot_caption
 from caption.tokenizer import Tokenizer
-from experiments.data.scenes import Scene, scene
 from vit_jax.explain.heatmap import upsample
 from vit_jax.plot import save_figure
 

@@ -9,9 +9,9 @@ from flax import nnx
 
 from caption import CONFIGS, CaptionConfig, CaptionTransformer, ResNetConfig
 from caption.over_vit import over_vit
-from experiments.caption_recipe import CaptionRecipe
-from experiments.caption_run import CaptionRun
-from experiments.models import model_folder
+from caption.train.recipe import CaptionRecipe
+from experiments.common.models import model_folder
+from experiments.train_caption.run import CaptionRun
 from vit_jax import InputError, VisionTransformer
 from vit_jax.checkpoint import to_arrays
 from weights_convert import load_pretrained

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import sweep
+from experiments.sweep import __main__ as sweep
 
 AWKWARD = ["a<b>&c", r"d$\e$|ü猫"]  # class names that need care in HTML, Markdown and figures
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from caption import CONFIGS
-from experiments import benchmark
-from experiments.benchmarks import caption as benchmark_caption
-from experiments.benchmarks import children, loading
-from experiments.benchmarks import vit as benchmark_vit
-from experiments.benchmarks.timing import Timed, alternating, ratio_table
+from experiments.benchmark import __main__ as benchmark
+from experiments.benchmark import caption as benchmark_caption
+from experiments.benchmark import children, loading
+from experiments.benchmark import vit as benchmark_vit
+from experiments.benchmark.timing import Timed, alternating, ratio_table
 from vit_jax import CONFIGS as VIT_CONFIGS
 
 SMALL = ["caption", "--model", "mini", "--rounds", "2", "--batch", "2"]

@@ -13,12 +13,15 @@ from flax import nnx
 from PIL import Image
 
 import caption
+from caption import captioner
+from caption.captioner import Captioner, Look, Search
+from caption.data.scenes import captions, scene
 from caption.preprocess import CaptionPreprocess, pad_batch
 from caption.tokenizer import build_vocabulary
-from experiments import caption as program
-from experiments import caption_check, captioner, evaluate
-from experiments.captioner import Captioner, Look, Search
-from experiments.data.scenes import captions, scene
+from experiments.caption import __main__ as program
+from experiments.caption import check as caption_check
+from experiments.common import captioners
+from experiments.evaluate import __main__ as evaluate
 from tests.server import Server
 from vit_jax import VisionTransformer, ViTConfig
 from vit_jax import save as save_vit
@@ -243,7 +246,7 @@ def test_a_vit_sees_the_whole_picture(tokenizer, pictures, tmp_path):
         vocab_size=tokenizer.vocab_size, max_positions=LENGTH,
     )  # fmt: skip
     caption.save(caption.CaptionTransformer(config, rngs=nnx.Rngs(0)), tmp_path / "run" / "best", tokenizer=tokenizer)
-    model, _ = captioner.open_captioner(str(tmp_path / "run"))
+    model, _ = captioners.open_captioner(str(tmp_path / "run"))
     program_ = Captioner(model, tokenizer, Search(4), Look())
     [answer] = program_([program_.ready(Image.open(pictures / "p2.png"))], 1)
     assert all(heat.shape == (2, 3) for _, heat in answer.words)
@@ -255,8 +258,9 @@ def published(monkeypatch, tmp_path, tokenizer, model):
     import torch
 
     from tests.weights_convert.test_catr import small_arrays
-    from weights_convert import convert, vocabulary
-    from weights_convert.pretrained import RELEASES
+    from weights_convert import convert
+    from weights_convert.hub import vocabulary
+    from weights_convert.hub.pretrained import RELEASES
 
     arrays = small_arrays()
     torch.save({"model": {name: torch.from_numpy(array) for name, array in arrays.items()}}, tmp_path / "catr.pth")
@@ -272,7 +276,7 @@ def published(monkeypatch, tmp_path, tokenizer, model):
     monkeypatch.setattr(vocabulary, "VOCABULARY", made)
     config = convert(arrays, num_heads=2).config
     monkeypatch.setitem(caption.CONFIGS, "catr", config)
-    monkeypatch.setattr(captioner, "BERT_SIZE", config.vocab_size)
+    monkeypatch.setattr(captioners, "BERT_SIZE", config.vocab_size)
     monkeypatch.setattr(caption_check, "ADDRESS", server.address)
     yield server
     server.shutdown()

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from caption.metrics import score
-from experiments import evaluate
+from caption.scoring.metrics import score
+from experiments.evaluate import __main__ as evaluate
 
 CAPTIONS = {7: ["A cat on a mat.", "The cat sits."], 8: ["Two dogs run.", "Dogs in grass."], 9: ["A bus."]}
 COCO = {

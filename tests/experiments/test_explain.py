@@ -9,9 +9,8 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from experiments import explain
-from experiments.explain_evaluate import interval
-from experiments.maps import METHODS
+from experiments.explain import __main__ as explain
+from experiments.explain.evaluate import interval
 from vit_jax import (
     Preprocess,
     VisionTransformer,
@@ -23,6 +22,7 @@ from vit_jax import (
     save,
     to_grid,
 )
+from vit_jax.explain.methods import METHODS
 
 NAMES = ("cat", "big_dog", "cow")
 

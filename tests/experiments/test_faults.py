@@ -10,8 +10,8 @@ import time
 import pytest
 from PIL import Image
 
-from experiments.data.scenes import scene
-from experiments.training.metrics import read_metrics
+from caption.data.scenes import scene
+from vit_jax.train.logging import read_metrics
 
 FINETUNE = ["finetune", "--model", "Nano_6", "--batch-size", "8", "--learning-rate", "1e-3", "--schedule", "constant",
             "--flip", "0.5", "--dropout", "0.1", "--epochs", "500", "--save-minutes", "0.001"]  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.benchmarks.peers import catr
+from experiments.benchmark.peers import catr
 from tests import reference
 
 GOLDEN = np.load(reference.GOLDEN / "catr.npz")

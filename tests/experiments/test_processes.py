@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from experiments import finetune
-from experiments.training.metrics import read_metrics
 from vit_jax import load
 from vit_jax.checkpoint import to_arrays
+from vit_jax.train.logging import read_metrics
 
 SMALL = [
     "--data",

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 import tests.reference as reference
-from experiments import evaluate, finetune, predict
+from experiments import finetune, predict
+from experiments.evaluate import __main__ as evaluate
 from vit_jax import load, load_card
 from weights_convert.__main__ import main as convert_main
 
@@ -317,8 +318,8 @@ def test_a_full_disk_ends_in_one_line(limit, best, shapes, tmp_path):
 def test_a_checkpoint_that_has_no_room_is_not_begun(tmp_path, monkeypatch):
     import shutil
 
-    from experiments.training.checkpoints import Checkpoints
     from vit_jax import InputError
+    from vit_jax.train.checkpoints import Checkpoints
 
     checkpoints = Checkpoints(tmp_path / "c")
     usage = shutil.disk_usage(tmp_path)._replace(free=100)

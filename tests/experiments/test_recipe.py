@@ -11,12 +11,19 @@ import optax
 import pytest
 
 from experiments import finetune
-from experiments.data.augment import Augment
-from experiments.flags import AUGMENT_OVERRIDES, MORE_OVERRIDES, OVERRIDES, add_recipe_flags, differing, overridden
-from experiments.recipe import RECIPES, Recipe, from_dict
-from experiments.training.rates import learning_rates, optimizer, parameter_groups
+from experiments.common.flags import (
+    AUGMENT_OVERRIDES,
+    MORE_OVERRIDES,
+    OVERRIDES,
+    add_recipe_flags,
+    differing,
+    overridden,
+)
 from vit_jax import InputError, ViTConfig
 from vit_jax.checkpoint import abstract_model, to_arrays
+from vit_jax.data.augment.transforms import Augment
+from vit_jax.train.optim import learning_rates, optimizer, parameter_groups
+from vit_jax.train.recipe import RECIPES, Recipe, from_dict
 
 # Another value than the default for every setting beyond the plain recipe.
 OTHER = {

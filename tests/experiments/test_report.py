@@ -14,16 +14,16 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from experiments import report
-from experiments.data.folder import open_folder
-from experiments.data.pipeline import Pictures
-from experiments.report_chosen import Answers, _attention, looked_inside, mistaken, picked
-from experiments.report_page import Code, Figure, Heading, Table, Text, to_html, to_markdown
-from experiments.report_runs import find_runs, told_apart
-from experiments.training.metrics import read_metrics
+from experiments.report import __main__ as report
+from experiments.report.chosen import Answers, _attention, looked_inside, mistaken, picked
+from experiments.report.page import Code, Figure, Heading, Table, Text, to_html, to_markdown
+from experiments.report.runs import find_runs, told_apart
 from tests.experiments.browser import CHROMIUM, measured, screenshot
 from tests.experiments.conftest import AWKWARD
 from vit_jax import CONFIGS, VisionTransformer
+from vit_jax.data.folder import open_folder
+from vit_jax.data.loader import Pictures
+from vit_jax.train.logging import read_metrics
 
 PARTS = ["Results", "The chosen model", "Position embeddings", "Where it looks", "Confusions", "To do it again"]
 

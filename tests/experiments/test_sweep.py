@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from experiments import report, sweep
-from experiments.recipe import RECIPES
-from experiments.run import RunConfig
-from experiments.study import published
-from experiments.sweep_plan import make_plan, read_plan
-from experiments.training.metrics import read_metrics
+from experiments.report import __main__ as report
+from experiments.sweep import __main__ as sweep
+from experiments.sweep.plan import make_plan, read_plan
+from experiments.sweep.study import published
 from tests.experiments.conftest import flags
 from vit_jax import InputError
+from vit_jax.train.logging import read_metrics
+from vit_jax.train.recipe import RECIPES
+from vit_jax.train.run_folder import RunConfig
 
 
 def test_every_run_is_an_ordinary_one(swept, pictures, capsys):

@@ -17,10 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import report, sweep, sweep_runs
-from experiments.sweep_plan import PlannedRun, alone
-from experiments.sweep_runs import DONE, FAILED, RUNNING, WAITING, Status, SweepRun
-from experiments.sweep_table import Board
+from experiments.report import __main__ as report
+from experiments.sweep import __main__ as sweep
+from experiments.sweep import runs as sweep_runs
+from experiments.sweep.plan import PlannedRun, alone
+from experiments.sweep.runs import DONE, FAILED, RUNNING, WAITING, Status, SweepRun
+from experiments.sweep.table import Board
 
 PRETENDED = str(Path(__file__).with_name("pretended_run.py"))
 

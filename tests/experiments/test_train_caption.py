@@ -13,15 +13,15 @@ from flax import nnx
 from PIL import Image
 
 import caption
+from caption.data.loader import Made, caption_batches
+from caption.data.scenes import scene
 from caption.tokenizer import load_tokenizer
-from experiments import train_caption
-from experiments.caption_recipe import RECIPES, from_dict, rates
-from experiments.data.caption_pipeline import Made, caption_batches
-from experiments.data.scenes import scene
-from experiments.scene_report import pointing
-from experiments.train_caption import main
-from experiments.training.metrics import read_metrics
+from caption.train.recipe import RECIPES, from_dict, rates
+from experiments.train_caption import __main__ as train_caption
+from experiments.train_caption.__main__ import main
+from experiments.train_caption.scene_report import pointing
 from vit_jax import VisionTransformer, ViTConfig, save
+from vit_jax.train.logging import read_metrics
 
 
 @pytest.fixture
@@ -177,8 +177,8 @@ def load_tokenizer_of_scenes():
     import tempfile
     from pathlib import Path
 
+    from caption.data.scenes import captions
     from caption.tokenizer import build_vocabulary
-    from experiments.data.scenes import captions
 
     with tempfile.TemporaryDirectory() as folder:
         return build_vocabulary(captions("train"), Path(folder) / "vocab.txt")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.server import Server
 from vit_jax import InputError
-from weights_convert.download import download
+from vit_jax.download import download
 
 
 @pytest.fixture

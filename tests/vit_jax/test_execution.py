@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from vit_jax import VisionTransformer, ViTConfig
-from vit_jax.layers import compiler_options, settled
+from vit_jax.execution import compiler_options, settled
 
 known = pytest.mark.skipif(
     jaxlib.__version__ != "0.10.2" or jax.default_backend() != "cpu", reason="nothing is changed here"

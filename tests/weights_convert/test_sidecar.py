@@ -12,7 +12,7 @@ from vit_jax import InputError, load, load_card
 from vit_jax.preprocess import Preprocess
 from weights_convert import convert, export
 from weights_convert.__main__ import main
-from weights_convert.companions import companion_of
+from weights_convert.sidecar import companion_of
 
 transformers = pytest.importorskip("transformers")
 

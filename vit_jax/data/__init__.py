@@ -1,1 +1,1 @@
-"""Data sets to batches, and their augmentation on the device."""
+"""Labelled images: sources, decoding, loading and augmentation."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from vit_jax import InputError
+from vit_jax.errors import InputError
 
 
 @dataclass(frozen=True)

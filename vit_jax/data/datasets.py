@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from experiments.data.dataset import Data
-from experiments.data.digits import open_digits
-from experiments.data.folder import open_folder
-from experiments.data.pets import open_pets
-from experiments.data.tfds import open_tfds
-from vit_jax import InputError
-from weights_convert.pretrained import cache_folder
+from vit_jax.data.dataset import Data
+from vit_jax.data.digits import open_digits
+from vit_jax.data.folder import open_folder
+from vit_jax.data.pets import open_pets
+from vit_jax.data.tfds import open_tfds
+from vit_jax.download import cache_folder
+from vit_jax.errors import InputError
 
 HELP = "a folder of pictures, digits, oxford_iiit_pet, or tfds:NAME[/SPLIT] (SPLIT validates)"
 

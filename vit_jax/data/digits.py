@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from experiments.data.dataset import Data, Split, split_off
+from vit_jax.data.dataset import Data, Split, split_off
 
 
 def open_digits(*, val_fraction: float = 0.2, seed: int = 0) -> Data:

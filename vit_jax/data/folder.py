@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.data.dataset import Data, Split, check_classes, labelled, split_off
-from experiments.data.images import EXTENSIONS, open_rgb
-from vit_jax import InputError
+from vit_jax.data.dataset import Data, Split, check_classes, labelled, split_off
+from vit_jax.data.decode import EXTENSIONS, open_rgb
+from vit_jax.errors import InputError
 
 VAL_FOLDERS = ("val", "valid", "validation", "test")
 

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from experiments.data.dataset import Split
-from experiments.data.images import CorruptImageError
-from experiments.data.rows import Chosen, Rows, whole
-from vit_jax import InputError, Preprocess
+from vit_jax.data.dataset import Split
+from vit_jax.data.decode import CorruptImageError
+from vit_jax.data.process_shard import Chosen, Rows, whole
+from vit_jax.errors import InputError
+from vit_jax.preprocess import Preprocess
 
 THREADS = min(16, 2 * (os.cpu_count() or 1))  # Pillow decodes outside the interpreter's lock
 

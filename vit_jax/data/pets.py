@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from experiments.data.dataset import Data, Split, check_classes, labelled
-from experiments.data.images import open_rgb
-from vit_jax import InputError
-from weights_convert.download import download
+from vit_jax.data.dataset import Data, Split, check_classes, labelled
+from vit_jax.data.decode import open_rgb
+from vit_jax.download import download
+from vit_jax.errors import InputError
 
 ADDRESS = "https://thor.robots.ox.ac.uk/~vgg/data/pets"
 Digests = Mapping[str, str | None]

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.dataset import Data, Split, split_off
-from experiments.data.images import open_rgb
-from vit_jax import InputError
+from vit_jax.data.dataset import Data, Split, split_off
+from vit_jax.data.decode import open_rgb
+from vit_jax.errors import InputError
 
 VAL_SPLITS = ("validation", "val", "test")
 

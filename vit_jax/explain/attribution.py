@@ -15,7 +15,7 @@ from vit_jax.attention import Key
 from vit_jax.errors import InputError
 from vit_jax.explain.gradients import Targets, checked_targets, one_hot, per_target
 from vit_jax.model import Images, VisionTransformer
-from vit_jax.posemb import METHODS
+from vit_jax.position import METHODS
 
 
 class IntegratedGradients(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vit_jax.errors import InputError
-from vit_jax.posemb import METHODS
+from vit_jax.position import METHODS
 
 COLORMAP = "inferno"  # even in lightness, so that colour-blind readers and grey prints keep the order
 

@@ -8,21 +8,13 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
-from vit_jax import (
-    InputError,
-    VisionTransformer,
-    attention_flow,
-    attention_gradcam,
-    attention_rollout,
-    forward_with_attention,
-    grad_rollout,
-    integrated_gradients,
-    readout,
-    relevance,
-    rise,
-    to_grid,
-)
-from vit_jax.model import chosen_layers
+from vit_jax.errors import InputError
+from vit_jax.explain.attribution import integrated_gradients, rise
+from vit_jax.explain.flow import attention_flow
+from vit_jax.explain.heatmap import to_grid
+from vit_jax.explain.relevance import attention_gradcam, grad_rollout, relevance
+from vit_jax.explain.rollout import attention_rollout, readout
+from vit_jax.model import VisionTransformer, chosen_layers, forward_with_attention
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""One training loop for every task: state, step, sharding, checkpoints, metrics."""
+"""The training engine: recipe, step, loop, optimizer, sharding, checkpoints and logging."""

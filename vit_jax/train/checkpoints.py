@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from vit_jax import InputError
 from vit_jax.checkpoint import check_names
+from vit_jax.errors import InputError
 
 
 def _flat(tree: Any) -> dict[str, Any]:

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from experiments.data.augment import Augment, augment
-from experiments.data.mix import NO_MIXING, Mixing, mixed
-from experiments.data.pipeline import Batch
-from experiments.training.state import Totals
-from experiments.training.step import Loss
-from vit_jax import Preprocess
 from vit_jax.attention import Key
-from vit_jax.layers import PLAIN, Layers, compiler_options
+from vit_jax.data.augment.mix import NO_MIXING, Mixing, mixed
+from vit_jax.data.augment.transforms import Augment, augment
+from vit_jax.data.loader import Batch
+from vit_jax.execution import PLAIN, Layers, compiler_options
+from vit_jax.preprocess import Preprocess
+from vit_jax.train.state import Totals
+from vit_jax.train.step import Loss
 
 
 class Inputs(NamedTuple):

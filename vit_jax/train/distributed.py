@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import InputError
 from vit_jax.cli import positive_int
+from vit_jax.errors import InputError
 
 # What a cluster sets in a task of several: the variable, and the least number that means more than one process.
 CLUSTERS = {"SLURM_NTASKS": 2, "OMPI_COMM_WORLD_SIZE": 2, "JOB_COMPLETION_INDEX": 0}

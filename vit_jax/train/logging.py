@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from experiments.training.distributed import first
-from experiments.training.options import Options
-from vit_jax import InputError
+from vit_jax.errors import InputError
 from vit_jax.files import written_file
+from vit_jax.train.distributed import first
+from vit_jax.train.options import Options
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -14,14 +14,14 @@ import jax
 import numpy as np
 import optax
 
-from experiments.training.checkpoints import Checkpoints
-from experiments.training.distributed import any_of
-from experiments.training.interrupt import Interrupt
-from experiments.training.metrics import MetricsLog
-from experiments.training.profile import Profile
-from experiments.training.state import Totals, TrainState
-from experiments.training.step import LossOf, Prepare, StepSettings
-from vit_jax import InputError
+from vit_jax.errors import InputError
+from vit_jax.train.checkpoints import Checkpoints
+from vit_jax.train.distributed import any_of
+from vit_jax.train.logging import MetricsLog
+from vit_jax.train.profiler import Profile
+from vit_jax.train.signals import Interrupt
+from vit_jax.train.state import Totals, TrainState
+from vit_jax.train.step import LossOf, Prepare, StepSettings
 
 LOG_SECONDS = 10.0  # how often a line of progress is printed
 TERMINAL_SECONDS = 0.5

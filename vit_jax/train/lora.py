@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vit_jax import InputError, VisionTransformer
 from vit_jax.attention import Key
 from vit_jax.checkpoint import parameter_name, to_arrays
+from vit_jax.errors import InputError
+from vit_jax.model import VisionTransformer
 
 ATTENTION = ("attn.qkv.kernel", "attn.out.kernel")
 MLP = ("mlp.up.kernel", "mlp.down.kernel")

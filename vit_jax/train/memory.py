@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from vit_jax import InputError
+from vit_jax.errors import InputError
 
 
 class Need(NamedTuple):

@@ -3,15 +3,26 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from caption.training import clip_by_norm
-from experiments.recipe import Recipe
-from experiments.training.lora import Adapted
 from vit_jax.checkpoint import parameter_name
+from vit_jax.train.lora import Adapted
+from vit_jax.train.recipe import Recipe
 
 FROZEN = "frozen"
+CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_ divides by the norm plus this
 HEADS = ("head.", "distillation_head.")
+
+
+def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
+    """Gradients scaled to a global norm of at most max_norm, as torch does it: by max_norm / (norm + 1e-6)."""
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        scale = jnp.minimum(1.0, max_norm / (optax.tree.norm(gradients) + CLIP_EPS))
+        return jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def learning_rates(recipe: Recipe, steps_per_epoch: int) -> optax.Schedule:

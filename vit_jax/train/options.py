@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass, fields
 
 from vit_jax.cli import non_negative, positive_int
-from vit_jax.layers import POLICIES, Layers
+from vit_jax.execution import POLICIES, Layers
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Options:
     """How a run uses its devices, and where its metrics go.
 
     fsdp:         parameters and optimiser state divided over the devices, in place of a copy on each.
-    remat:        what the backward pass works out again to save memory: see vit_jax.layers.
+    remat:        what the backward pass works out again to save memory: see vit_jax.execution.
     scan_layers:  the blocks compiled once and looped over, in place of one after another: docs/training.md measures it.
     save_minutes: a checkpoint that often within an epoch, beside the one at its end; 0 for none.
     memory_check: whether a step that the estimate says does not fit is refused.

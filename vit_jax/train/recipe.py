@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from experiments.data.augment import Augment
-from vit_jax import InputError
 from vit_jax.checkpoint import with_tuples
 from vit_jax.config import pair
+from vit_jax.data.augment.transforms import Augment
+from vit_jax.errors import InputError
 
 SCHEDULES = ("constant", "cosine")
 TRAIN = ("all", "head", "lora")

@@ -7,16 +7,16 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from experiments.training.checkpoints import Checkpoints
-from experiments.training.loop import Outcome, Task, Tools, train
-from experiments.training.memory import need_of, out_of_memory, remedy, room, told
-from experiments.training.metrics import MetricsLog, sinks
-from experiments.training.options import Options
-from experiments.training.profile import Profile
-from experiments.training.sharding import spread
-from experiments.training.state import TrainState, first_state
-from experiments.training.step import make_train_step
-from vit_jax import InputError
+from vit_jax.errors import InputError
+from vit_jax.train.checkpoints import Checkpoints
+from vit_jax.train.logging import MetricsLog, sinks
+from vit_jax.train.loop import Outcome, Task, Tools, train
+from vit_jax.train.memory import need_of, out_of_memory, remedy, room, told
+from vit_jax.train.options import Options
+from vit_jax.train.profiler import Profile
+from vit_jax.train.sharding import spread
+from vit_jax.train.state import TrainState, first_state
+from vit_jax.train.step import make_train_step
 
 
 def run_task(folder: Path, task: Task, mesh: Mesh, options: Options, *, resume: bool, best_kept: Path) -> Outcome:

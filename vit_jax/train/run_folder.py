@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from experiments.recipe import Recipe, from_dict
-from vit_jax import InputError
+from vit_jax.errors import InputError
 from vit_jax.files import written_file
+from vit_jax.train.recipe import Recipe, from_dict
 
 FORMAT = "vit_jax_run/1"
 Config = TypeVar("Config")

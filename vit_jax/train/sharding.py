@@ -9,8 +9,8 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from experiments.data.rows import Rows
-from vit_jax import InputError
+from vit_jax.data.process_shard import Rows
+from vit_jax.errors import InputError
 
 AXIS = "data"
 SMALL = 1024  # arrays of fewer entries are replicated all the same

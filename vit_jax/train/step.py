@@ -12,10 +12,10 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from experiments.training.sharding import gathered, kept_in_place
-from experiments.training.state import Totals, TrainState
 from vit_jax.attention import Key
-from vit_jax.layers import compiler_options
+from vit_jax.execution import compiler_options
+from vit_jax.train.sharding import gathered, kept_in_place
+from vit_jax.train.state import Totals, TrainState
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 

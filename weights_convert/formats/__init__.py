@@ -1,0 +1,1 @@
+"""Checkpoint file formats: files to {name: array}, and back."""

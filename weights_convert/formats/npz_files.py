@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.errors import InputError
-from weights_convert.arrays import DTYPES, LazyArray
+from weights_convert.formats.arrays import DTYPES, LazyArray
 
 DAMAGED = (
     zipfile.BadZipFile,

@@ -11,9 +11,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from vit_jax.errors import InputError
-from weights_convert.arrays import DTYPES, LazyArray
-from weights_convert.npz_files import is_npz, open_npz
-from weights_convert.torch_files import LEGACY_START, ZIP_START, open_legacy, open_zip
+from weights_convert.formats.arrays import DTYPES, LazyArray
+from weights_convert.formats.npz_files import is_npz, open_npz
+from weights_convert.formats.torch_files import LEGACY_START, ZIP_START, open_legacy, open_zip
 
 SAFETENSORS_DTYPES = {
     "F64": "float64",

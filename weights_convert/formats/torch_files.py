@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from vit_jax.errors import InputError
-from weights_convert.arrays import DTYPES, LazyArray, Storage, Tensor
-from weights_convert.pickles import Global, Interpreter, PickleError
+from weights_convert.formats.arrays import DTYPES, LazyArray, Storage, Tensor
+from weights_convert.formats.pickles import Global, Interpreter, PickleError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number pickled, after the protocol's own bytes

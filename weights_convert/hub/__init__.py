@@ -1,0 +1,1 @@
+"""Released checkpoints by name: registry, cache and the Hugging Face hub."""

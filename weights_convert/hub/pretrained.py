@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from vit_jax import InputError
+from vit_jax.download import cache_folder, download
 from vit_jax.files import written_file
 from weights_convert.convert import convert
-from weights_convert.download import download
-from weights_convert.hub import PREFIX, fetch_repository
+from weights_convert.hub.repository import PREFIX, fetch_repository
 from weights_convert.kinds import kind_of_saved
 
 OFFLINE = "VIT_JAX_OFFLINE"
@@ -72,14 +72,6 @@ RELEASES: dict[str, Release] = {
         ("catr_v3", "0.2/weight493084032.pth"),
     )
 }
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: $VIT_JAX_CACHE, else ~/.cache/vit_jax. Raises InputError when that is a file."""
-    folder = Path(os.environ.get("VIT_JAX_CACHE") or Path.home() / ".cache" / "vit_jax")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: not a folder; set VIT_JAX_CACHE to one")
-    return folder
 
 
 def is_offline() -> bool:

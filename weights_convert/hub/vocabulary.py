@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from caption.tokenizer import Tokenizer, load_tokenizer
-from weights_convert.pretrained import Release, cache_folder, fetch
+from vit_jax.download import cache_folder
+from weights_convert.hub.pretrained import Release, fetch
 
 VOCABULARY = Release(
     "bert-base-uncased",

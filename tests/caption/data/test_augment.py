@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 import tests.reference as reference
+from caption.data.augment import CaptionAugment, enhance, jitter, training_input, turn
 from caption.preprocess import CaptionPreprocess
-from experiments.data.caption_augment import CaptionAugment, enhance, jitter, training_input, turn
 from vit_jax import InputError
 
 STILL = CaptionAugment(angles=(0,), brightness=(1.0, 1.0), contrast=(1.0, 1.0), saturation=(1.0, 1.0), flip=0.0)

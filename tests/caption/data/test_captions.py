@@ -5,9 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from experiments.data.captions import open_captions, read_coco, read_karpathy, read_table
-from experiments.data.images import CorruptImageError
+from caption.data.captions import open_captions, read_coco, read_karpathy, read_table
 from vit_jax import InputError
+from vit_jax.data.decode import CorruptImageError
 
 
 def pictures(root, *names):

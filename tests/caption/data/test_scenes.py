@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from caption.data.scenes import COLOURS, RELATIONS, SHAPES, SPLITS, captions, contents, coverage, scene
 from caption.tokenizer import build_vocabulary
-from experiments.data.scenes import COLOURS, RELATIONS, SHAPES, SPLITS, captions, contents, coverage, scene
 from vit_jax import InputError
 
 SOME = [scene(0, index, split=split) for split in SPLITS for index in range(150)]

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from caption import java_metrics
-from caption.metrics import score, score_images
-from caption.words import words
+from caption.scoring import java_metrics
+from caption.scoring.metrics import score, score_images
+from caption.scoring.words import words
 from vit_jax import InputError
 
 REFERENCES = {

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import tests.reference as reference
-from experiments.data import augment as module
-from experiments.data.augment import Augment, augment
 from vit_jax import InputError
+from vit_jax.data.augment import transforms as module
+from vit_jax.data.augment.transforms import Augment, augment
 
 GOLDEN = np.load(reference.GOLDEN / "transforms.npz")
 IMAGE = jnp.asarray(GOLDEN["image"], jnp.float32) / 255

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.data.catalog import open_data
-from experiments.data.digits import open_digits
-from experiments.data.folder import open_folder, open_labelled
-from experiments.data.images import CorruptImageError, open_rgb
-from experiments.data.pets import open_pets, unpack
-from experiments.data.pipeline import Pictures, ordered_batches, training_batches
 from tests.server import Server
 from vit_jax import InputError, Preprocess
+from vit_jax.data.datasets import open_data
+from vit_jax.data.decode import CorruptImageError, open_rgb
+from vit_jax.data.digits import open_digits
+from vit_jax.data.folder import open_folder, open_labelled
+from vit_jax.data.loader import Pictures, ordered_batches, training_batches
+from vit_jax.data.pets import open_pets, unpack
 
 RED, BLUE = (200, 30, 20), (10, 60, 220)
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from flax import nnx
 
-from experiments.data.augment import Augment, augment
-from experiments.data.mix import Mixing, cutmix, mixed, mixup, partner_rows
-from experiments.data.pipeline import Batch
-from experiments.training.classify import loss_of, make_prepare
 from vit_jax import Preprocess, VisionTransformer, ViTConfig
+from vit_jax.data.augment.mix import Mixing, cutmix, mixed, mixup, partner_rows
+from vit_jax.data.augment.transforms import Augment, augment
+from vit_jax.data.loader import Batch
+from vit_jax.train.classify import loss_of, make_prepare
 
 H, W, CLASSES = 9, 13, 4
 PREPROCESS = Preprocess((H, W))

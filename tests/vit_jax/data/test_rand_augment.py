@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from experiments.data.augment import Augment, augment
-from experiments.data.rand_augment import OPERATIONS, rand_augment
 from vit_jax import InputError
+from vit_jax.data.augment.rand_augment import OPERATIONS, rand_augment
+from vit_jax.data.augment.transforms import Augment, augment
 
 H, W = 50, 60
 

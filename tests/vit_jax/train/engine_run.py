@@ -16,18 +16,18 @@ from flax import nnx
 from jax.sharding import AxisType
 from PIL import Image
 
-from experiments.data.dataset import Split
-from experiments.data.pipeline import Pictures, training_batches
-from experiments.recipe import Recipe
-from experiments.training import distributed
-from experiments.training.checkpoints import Checkpoints
-from experiments.training.classify import Inputs, loss_of
-from experiments.training.rates import learning_rates, optimizer
-from experiments.training.sharding import AXIS, divided, local, own_rows, spread
-from experiments.training.state import first_state
-from experiments.training.step import StepSettings, make_train_step
 from vit_jax import Preprocess, VisionTransformer, ViTConfig
-from vit_jax.layers import Layers
+from vit_jax.data.dataset import Split
+from vit_jax.data.loader import Pictures, training_batches
+from vit_jax.execution import Layers
+from vit_jax.train import distributed
+from vit_jax.train.checkpoints import Checkpoints
+from vit_jax.train.classify import Inputs, loss_of
+from vit_jax.train.optim import learning_rates, optimizer
+from vit_jax.train.recipe import Recipe
+from vit_jax.train.sharding import AXIS, divided, local, own_rows, spread
+from vit_jax.train.state import first_state
+from vit_jax.train.step import StepSettings, make_train_step
 
 COUNT, BATCH, EPOCHS = 27, 16, 3
 read: list[int] = []

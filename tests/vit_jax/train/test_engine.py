@@ -24,7 +24,7 @@ PROCESSES = ["8,whole,1,0.1,plain,none", "8,fsdp,1,0.1,plain,none"]
 
 def start(out, cases, *, devices, more=()):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    command = [sys.executable, "-m", "tests.experiments.engine_run", str(out), *cases, *more]
+    command = [sys.executable, "-m", "tests.vit_jax.train.engine_run", str(out), *cases, *more]
     return subprocess.Popen(command, env=os.environ | {"XLA_FLAGS": flags}, stderr=subprocess.PIPE, text=True)
 
 

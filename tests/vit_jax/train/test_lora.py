@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.data.augment import Augment
-from experiments.data.pipeline import Batch
-from experiments.recipe import Recipe
-from experiments.training.checkpoints import Checkpoints
-from experiments.training.classify import loss_of, make_prepare
-from experiments.training.lora import adapted, merged
-from experiments.training.rates import learning_rates, optimizer
-from experiments.training.state import first_state
-from experiments.training.step import StepSettings, make_train_step
 from vit_jax import VisionTransformer, ViTConfig
 from vit_jax.checkpoint import to_arrays
+from vit_jax.data.augment.transforms import Augment
+from vit_jax.data.loader import Batch
+from vit_jax.train.checkpoints import Checkpoints
+from vit_jax.train.classify import loss_of, make_prepare
+from vit_jax.train.lora import adapted, merged
+from vit_jax.train.optim import learning_rates, optimizer
+from vit_jax.train.recipe import Recipe
+from vit_jax.train.state import first_state
+from vit_jax.train.step import StepSettings, make_train_step
 
 CONFIG = ViTConfig(image_size=(8, 8), patch_size=(4, 4), width=8, depth=2, num_heads=2, mlp_dim=16, num_classes=3)
 RECIPE = Recipe(model="x", epochs=1, learning_rate=1e-2, weight_decay=0.1, train="lora", lora_rank=2, clip_norm=1.0)

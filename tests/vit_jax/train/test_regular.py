@@ -9,17 +9,17 @@ from flax import nnx
 
 import tests.reference as reference
 from experiments import finetune
-from experiments.data.mix import Mixing, cutmix, mixed, mixup, partner_rows
-from experiments.recipe import Recipe
-from experiments.training.classify import Inputs, cross_entropy, loss_of
-from experiments.training.lora import ATTENTION, MLP, adapted, merged
-from experiments.training.rates import learning_rates, optimizer
-from experiments.training.state import first_state
-from experiments.training.step import StepSettings, updated
 from vit_jax import InputError, VisionTransformer, ViTConfig, load
 from vit_jax.block import passed_by
 from vit_jax.checkpoint import to_arrays
-from vit_jax.layers import Layers
+from vit_jax.data.augment.mix import Mixing, cutmix, mixed, mixup, partner_rows
+from vit_jax.execution import Layers
+from vit_jax.train.classify import Inputs, cross_entropy, loss_of
+from vit_jax.train.lora import ATTENTION, MLP, adapted, merged
+from vit_jax.train.optim import learning_rates, optimizer
+from vit_jax.train.recipe import Recipe
+from vit_jax.train.state import first_state
+from vit_jax.train.step import StepSettings, updated
 from weights_convert import convert, export
 
 STEPS = 4

@@ -12,20 +12,22 @@ import pytest
 from flax import nnx
 
 import caption
-from experiments.caption_recipe import RECIPES as CAPTION_RECIPES
-from experiments.data.caption_pipeline import CaptionBatch
-from experiments.training import caption_step, classify, memory, session
-from experiments.training.loop import Task
-from experiments.training.metrics import read_metrics
-from experiments.training.options import Options
-from experiments.training.session import run_task
-from experiments.training.sharding import make_mesh, spec_of
-from experiments.training.state import Totals, first_state
-from experiments.training.step import Loss, StepSettings, cast, gradient_of, make_train_step, updated
+from caption.data.loader import CaptionBatch
+from caption.train import task as caption_step
+from caption.train.recipe import RECIPES as CAPTION_RECIPES
 from vit_jax import InputError, VisionTransformer, ViTConfig
 from vit_jax.attention import dropout
 from vit_jax.checkpoint import from_arrays, to_arrays
-from vit_jax.layers import Layers
+from vit_jax.execution import Layers
+from vit_jax.train import classify, memory
+from vit_jax.train import run as session
+from vit_jax.train.logging import read_metrics
+from vit_jax.train.loop import Task
+from vit_jax.train.options import Options
+from vit_jax.train.run import run_task
+from vit_jax.train.sharding import make_mesh, spec_of
+from vit_jax.train.state import Totals, first_state
+from vit_jax.train.step import Loss, StepSettings, cast, gradient_of, make_train_step, updated
 
 CONFIG = ViTConfig(image_size=(8, 8), patch_size=(4, 4), width=16, depth=3, num_heads=2, mlp_dim=32, num_classes=3,
                    dropout=0.1, attention_dropout=0.1)  # fmt: skip

@@ -11,16 +11,16 @@ import optax
 import pytest
 
 import tests.reference as reference
-from experiments.recipe import RECIPES, Recipe, from_dict
-from experiments.training.checkpoints import Checkpoints
-from experiments.training.classify import Inputs, cross_entropy, loss_of
-from experiments.training.metrics import MetricsLog, read_metrics, sinks
-from experiments.training.options import Options
-from experiments.training.rates import learning_rates, optimizer
-from experiments.training.state import first_state
-from experiments.training.step import StepSettings, updated
 from vit_jax import InputError
 from vit_jax.checkpoint import to_arrays
+from vit_jax.train.checkpoints import Checkpoints
+from vit_jax.train.classify import Inputs, cross_entropy, loss_of
+from vit_jax.train.logging import MetricsLog, read_metrics, sinks
+from vit_jax.train.optim import learning_rates, optimizer
+from vit_jax.train.options import Options
+from vit_jax.train.recipe import RECIPES, Recipe, from_dict
+from vit_jax.train.state import first_state
+from vit_jax.train.step import StepSettings, updated
 from weights_convert import convert, export
 
 
@@ -93,14 +93,14 @@ EIGHT_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np, sys
 jax.config.update("jax_enable_x64", True)
 from flax import nnx
-from experiments.data.augment import Augment
-from experiments.data.pipeline import Batch
-from experiments.recipe import Recipe
-from experiments.training.classify import loss_of, make_prepare
-from experiments.training.rates import *
-from experiments.training.sharding import divided, make_mesh, spread
-from experiments.training.state import *
-from experiments.training.step import StepSettings, make_train_step
+from vit_jax.data.augment.transforms import Augment
+from vit_jax.data.loader import Batch
+from vit_jax.train.recipe import Recipe
+from vit_jax.train.classify import loss_of, make_prepare
+from vit_jax.train.optim import *
+from vit_jax.train.sharding import divided, make_mesh, spread
+from vit_jax.train.state import *
+from vit_jax.train.step import StepSettings, make_train_step
 from vit_jax import *
 config = ViTConfig(image_size=(16, 16), patch_size=(8, 8), width=16, depth=2, num_heads=2, mlp_dim=24, num_classes=3,
                    dropout=0.1, attention_dropout=0.1)
@@ -136,7 +136,7 @@ def test_eight_devices_train_like_one(tmp_path):
 
 
 def test_a_batch_that_the_devices_cannot_share(monkeypatch):
-    from experiments.training import sharding
+    from vit_jax.train import sharding
 
     monkeypatch.setattr(sharding.jax, "device_count", lambda: 8)
     with pytest.raises(InputError, match="batch size 20 is not divisible by the 8 devices; try 16"):

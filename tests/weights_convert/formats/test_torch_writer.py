@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from weights_convert import read_checkpoint
-from weights_convert.torch_writer import write_torch
+from weights_convert.formats.torch_writer import write_torch
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import caption
 import tests.reference as reference
 from tests.server import Server
 from vit_jax import CONFIGS, InputError, save
-from weights_convert import convert, load_pretrained, pretrained
-from weights_convert.pretrained import RELEASES, fetch, release_of
+from weights_convert import convert, load_pretrained
+from weights_convert.hub import pretrained
+from weights_convert.hub.pretrained import RELEASES, fetch, release_of
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_files_and_saved_models(tmp_path):
 
 
 def test_fine_tuning_takes_a_release_by_name(released):
-    from experiments.models import starting_model
+    from experiments.common.models import starting_model
 
     model = starting_model(name=None, weights="B_16", num_classes=3, image_size=None, dropout=None, seed=0)
     assert model.config.num_classes == 3

@@ -7,8 +7,8 @@ import pytest
 from caption.tokenizer import SPECIAL
 from tests.server import Server
 from vit_jax import InputError
-from weights_convert import vocabulary
-from weights_convert.vocabulary import VOCABULARY, find_tokenizer
+from weights_convert.hub import vocabulary
+from weights_convert.hub.vocabulary import VOCABULARY, find_tokenizer
 
 CONTENT = "\n".join([*SPECIAL, "a", "man", "##s"]) + "\n"
 

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from experiments.data.rand_augment import BINS, rand_augment
-from vit_jax import InputError
 from vit_jax.attention import Key
+from vit_jax.data.augment.rand_augment import BINS, rand_augment
+from vit_jax.errors import InputError
 
 GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of R, G and B
 
