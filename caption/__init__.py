@@ -1,6 +1,6 @@
 """Image captions with a heat map for every word."""
 
-from caption.attention import content_of, word_attention
+from caption.attention import content_region, word_attention
 from caption.checkpoint import load, load_card, save
 from caption.config import CONFIGS, CaptionConfig, ResNetConfig
 from caption.generate import Generated, generate
@@ -14,7 +14,7 @@ from caption.model import (
 )
 from caption.relevance import word_relevance
 from caption.steps import decode_step, empty_cache, prepare
-from caption.train.optim import caption_loss, optimizer, parameter_groups, trainable
+from caption.train.optim import caption_loss, make_optimizer, parameter_groups, trainable
 
 __all__ = [
     "CONFIGS",
@@ -25,7 +25,7 @@ __all__ = [
     "Memory",
     "ResNetConfig",
     "caption_loss",
-    "content_of",
+    "content_region",
     "decode",
     "decode_step",
     "empty_cache",
@@ -34,7 +34,7 @@ __all__ = [
     "generate",
     "load",
     "load_card",
-    "optimizer",
+    "make_optimizer",
     "parameter_groups",
     "prepare",
     "save",

@@ -28,7 +28,7 @@ class Words(Protocol):
         ...
 
 
-def content_of(image_mask: Bool[Array | np.ndarray, "h w"], grid: tuple[int, int]) -> tuple[int, int]:
+def content_region(image_mask: Bool[Array | np.ndarray, "h w"], grid: tuple[int, int]) -> tuple[int, int]:
     """The (rows, columns) of the grid that hold content, of an image in the top left corner of its mask."""
     mask = np.asarray(image_mask)
     (h, w), (gh, gw) = mask.shape, grid
@@ -65,10 +65,10 @@ def word_attention(
         _check("head", head, -heads, heads)
     weights = np.asarray(cross[layer, item])
     fused = weights.mean(axis=0) if head is None else weights[head]
-    return maps_of_words(fused, tokens, tokenizer, output.grid, content=content)
+    return group_word_maps(fused, tokens, tokenizer, output.grid, content=content)
 
 
-def maps_of_words(
+def group_word_maps(
     rows: Float[np.ndarray, "t s"],
     tokens: Ids,
     tokenizer: Words,

@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from caption.config import ResNetConfig
-from vit_jax.execution import settled
+from vit_jax.execution import materialize
 
 Maps = Float[Array, "b h w c"]
 Mask = Bool[Array, "b h w"]
@@ -131,7 +131,7 @@ class Bottleneck(nnx.Module):
         after = strided(mask, self.stride)
         made = jax.nn.relu(self.conv1(x, mask))
         made = self.conv3(jax.nn.relu(self.conv2(made, after)), after)
-        return settled(jax.nn.relu(made + (self.shortcut(x, after) if self.has_shortcut else x))), after
+        return materialize(jax.nn.relu(made + (self.shortcut(x, after) if self.has_shortcut else x))), after
 
 
 class ResNet(nnx.Module):

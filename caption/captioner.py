@@ -15,19 +15,19 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 import caption
-from caption.attention import WordMaps, content_of, maps_of_words, word_attention
+from caption.attention import WordMaps, content_region, group_word_maps, word_attention
 from caption.plot import LARGEST
 from caption.preprocess import PaddedBatch, pad_batch
 from caption.tokenizer import Tokenizer
 from vit_jax import InputError
 from vit_jax.checkpoint import to_arrays
 
-METHODS = ("attention", "relevance")
+WORD_MAP_METHODS = ("attention", "relevance")
 STEP = 8  # texts for relevance, which is compiled for every length, are filled up to a multiple of this
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchOptions:
     """How captions are looked for, as caption.generate takes it."""
 
     max_length: int
@@ -38,7 +38,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Look:
+class MapOptions:
     """Which map every word has. layer and head are of the method attention; head None is their mean."""
 
     method: str = "attention"
@@ -46,24 +46,24 @@ class Look:
     head: int | None = None
 
 
-class Ready(NamedTuple):
+class PreparedImage(NamedTuple):
     """A picture made ready. pixels: normalised, at the model's scale; shown: what the model sees, at most LARGEST."""
 
     pixels: Float32[np.ndarray, "h w 3"]
     shown: UInt8[np.ndarray, "H W 3"]
 
 
-class Told(NamedTuple):
+class ScoredCaption(NamedTuple):
     """A caption and its natural log-probability, summed over its tokens."""
 
     caption: str
     log_probability: float
 
 
-class Answer(NamedTuple):
+class CaptionResult(NamedTuple):
     """What a captioner says of a picture: captions, best first, and the best one's words with their maps, if asked."""
 
-    captions: list[Told]
+    captions: list[ScoredCaption]
     words: WordMaps
 
 
@@ -73,7 +73,9 @@ class Captioner:
     Raises InputError for a layer or a head that the model does not have.
     """
 
-    def __init__(self, model: caption.CaptionTransformer, tokenizer: Tokenizer, search: Search, look: Look | None):
+    def __init__(
+        self, model: caption.CaptionTransformer, tokenizer: Tokenizer, search: SearchOptions, look: MapOptions | None
+    ):
         self.model, self.tokenizer, self.search, self.look = model, tokenizer, search, look
         config = model.config
         for name, value, count in (
@@ -84,14 +86,14 @@ class Captioner:
                 raise InputError(f"no {name} {value}: the decoder has {count}, counted from 0 or from the end (-1)")
         self.size = config.pictures.size
 
-    def ready(self, picture: Image.Image) -> Ready:
+    def ready(self, picture: Image.Image) -> PreparedImage:
         """A picture at the model's scale: for a ResNet in its own shape, for a ViT resized and cut as that has it."""
         preprocess = self.model.config.pictures
         pixels, shown = preprocess(picture), preprocess.view(picture).copy()
         shown.thumbnail((LARGEST, LARGEST))
-        return Ready(pixels, np.asarray(shown))
+        return PreparedImage(pixels, np.asarray(shown))
 
-    def __call__(self, pictures: Sequence[Ready], batch_size: int) -> list[Answer]:
+    def __call__(self, pictures: Sequence[PreparedImage], batch_size: int) -> list[CaptionResult]:
         """The captions of at most batch_size pictures. One shape serves all, so it is compiled once.
 
         Raises InputError when the model answers what is no number.
@@ -107,9 +109,9 @@ class Captioner:
             raise InputError("the model answers no numbers (NaN); are its weights damaged?")
         words = self._words(batch, tokens[:, 0], lengths[:, 0], count)
         return [
-            Answer(
+            CaptionResult(
                 [
-                    Told(self.tokenizer.decode(text[:length]), float(value))
+                    ScoredCaption(self.tokenizer.decode(text[:length]), float(value))
                     for text, value, length in zip(tokens[i], log_probs[i], lengths[i], strict=True)
                     if length  # the search may find fewer than it was asked for
                 ],
@@ -135,7 +137,7 @@ class Captioner:
                 self.tokenizer,
                 head=self.look.head,
                 item=item,
-                content=content_of(batch.mask[item], output.grid),
+                content=content_region(batch.mask[item], output.grid),
             )
             for item, text in enumerate(texts)
         ]
@@ -148,7 +150,7 @@ class Captioner:
         image, mask = batch.images[item : item + 1], batch.mask[item : item + 1]
         rows = np.asarray(caption.word_relevance(self.model, image, mask, filled))
         grid = jax.eval_shape(lambda m: m.encode(image, mask), self.model).grid
-        return maps_of_words(rows, text.tolist(), self.tokenizer, grid, content=content_of(mask[0], grid))
+        return group_word_maps(rows, text.tolist(), self.tokenizer, grid, content=content_region(mask[0], grid))
 
     def settings(self) -> dict[str, Any]:
         """What decides every answer, JSON-able; weights and vocabulary by a hash of their content."""

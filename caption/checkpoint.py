@@ -13,11 +13,11 @@ from caption.model import CaptionTransformer
 from caption.preprocess import CaptionPreprocess
 from caption.tokenizer import FILE, Tokenizer
 from vit_jax import InputError
-from vit_jax.checkpoint import config_from as vit_config_from
-from vit_jax.checkpoint import read_card, read_weights, settings_from, write_model
+from vit_jax.checkpoint import config_fields, read_card, read_weights, write_model
+from vit_jax.checkpoint import config_from_dict as vit_config_from
 
 FORMAT = "caption/1"
-ENCODERS = {"resnet": lambda stored: ResNetConfig(**settings_from(ResNetConfig, stored)), "vit": vit_config_from}
+ENCODERS = {"resnet": lambda stored: ResNetConfig(**config_fields(ResNetConfig, stored)), "vit": vit_config_from}
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ def _config_from(stored: dict[str, Any]) -> CaptionConfig:
     kind = encoder.pop("kind")
     if kind not in ENCODERS:
         raise InputError(f"unknown encoder {kind!r}: one of {', '.join(ENCODERS)}")
-    settings = settings_from(CaptionConfig, stored) | {"encoder": ENCODERS[kind](encoder)}
+    settings = config_fields(CaptionConfig, stored) | {"encoder": ENCODERS[kind](encoder)}
     if "preprocess" in stored:
-        settings["preprocess"] = CaptionPreprocess(**settings_from(CaptionPreprocess, stored["preprocess"]))
+        settings["preprocess"] = CaptionPreprocess(**config_fields(CaptionPreprocess, stored["preprocess"]))
     return CaptionConfig(**settings)
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from caption.model import CaptionTransformer, ImageMask
-from caption.steps import Cache, Prepared, decode_step, empty_cache, prepare
+from caption.steps import Cache, PreparedDecoder, decode_step, empty_cache, prepare
 from vit_jax import InputError
 from vit_jax.block import Images
 from vit_jax.execution import compiler_options
@@ -167,7 +167,12 @@ def _scored(log_probs: jax.Array, emitted: jax.Array, penalty: jax.Array) -> jax
 
 
 def _step(
-    model: CaptionTransformer, prepared: Prepared, penalty: Float[Array, ""], ngram: int, end: int, search: _Search
+    model: CaptionTransformer,
+    prepared: PreparedDecoder,
+    penalty: Float[Array, ""],
+    ngram: int,
+    end: int,
+    search: _Search,
 ) -> _Search:
     """One more token for every hypothesis."""
     b, k, _ = search.tokens.shape

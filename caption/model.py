@@ -33,7 +33,7 @@ from caption.transformer import (
 from vit_jax import InputError, VisionTransformer
 from vit_jax.attention import Key
 from vit_jax.block import Images, split_key
-from vit_jax.execution import PLAIN, Layers, run_blocks
+from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution, apply_blocks
 
 PADDING = ("alone", "reference")
 ImageMask = Bool[Array | np.ndarray, "b h w"]
@@ -116,7 +116,7 @@ class CaptionTransformer(nnx.Module):
         *,
         padding: str = "alone",
         key: Key | None = None,
-        layers: Layers = PLAIN,
+        layers: BlockExecution = DEFAULT_EXECUTION,
     ) -> Float[Array, "b t v"]:
         """Logits [B, T, V] of the token after each, in one pass. A key turns dropout on.
 
@@ -137,7 +137,7 @@ class CaptionTransformer(nnx.Module):
         *,
         padding: str = "alone",
         key: Key | None = None,
-        layers: Layers = PLAIN,
+        layers: BlockExecution = DEFAULT_EXECUTION,
     ) -> Memory:
         """The images, as the decoder looks at them. See __call__ for the padding."""
         options: dict[str, Any] = dict(padding=padding, key=key, layers=layers)
@@ -150,7 +150,7 @@ class CaptionTransformer(nnx.Module):
         *,
         padding: str = "alone",
         key: Key | None = None,
-        layers: Layers = PLAIN,
+        layers: BlockExecution = DEFAULT_EXECUTION,
     ) -> tuple[MapsOut, Bool[Array, "b gh gw"]]:
         """The image encoder's answer [B, gh, gw, C], and the mask at that size."""
         images, mask = jnp.asarray(images), jnp.asarray(image_mask)
@@ -163,14 +163,14 @@ class CaptionTransformer(nnx.Module):
             raise InputError(f"images have {images.shape[-1]} channels in their last axis, not {config.in_channels}")
         if isinstance(self.encoder, ResNet):
             maps, after = self.encoder(images, mask if padding == "alone" else None)
-            return maps, nearest(mask, maps.shape[1:3]) if after is None else after
+            return maps, resize_nearest(mask, maps.shape[1:3]) if after is None else after
         rows, columns = self.encoder.config.grid_for(images.shape[1:3])
         ph, pw = self.encoder.config.patch_size
         patches = self.encoder.features(images, key=key, layers=layers)[:, self.encoder.config.num_prefix :]
         return patches.reshape(-1, rows, columns, patches.shape[-1]), mask[:, ::ph, ::pw]
 
 
-def nearest(mask: Bool[Array, "b h w"], size: tuple[int, ...]) -> Bool[Array, "b gh gw"]:
+def resize_nearest(mask: Bool[Array, "b h w"], size: tuple[int, ...]) -> Bool[Array, "b gh gw"]:
     """The mask at another size as torch's "nearest" has it: row i of n from h is floor(i * (h / n)), in float32."""
     rows, columns = (
         np.floor(np.arange(n, dtype=np.float32) * (np.float32(full) / np.float32(n))).astype(int)
@@ -193,7 +193,7 @@ def encode_with_attention(
     return_weights: bool = True,
     perturbations: Float[Array, "l b heads s s"] | None = None,
     key: Key | None = None,
-    layers: Layers = PLAIN,
+    layers: BlockExecution = DEFAULT_EXECUTION,
 ) -> tuple[Memory, Float[Array, "layers b heads s s"]]:
     """The images' memory, and the attention weights of the layers over their grid; none of them unless asked for.
 
@@ -207,13 +207,13 @@ def encode_with_attention(
     mask = grid_mask.reshape(b, gh * gw)
     x = model.project(maps).reshape(b, gh * gw, d)
     kept: list[Any] = []
-    if layers != PLAIN and not return_weights and perturbations is None:
+    if layers != DEFAULT_EXECUTION and not return_weights and perturbations is None:
         seen = mask[:, None, None, :]
 
         def apply(layer: EncoderLayer, x: Tokens, layer_key: Key | None) -> Tokens:
             return layer(x, positions, seen, key=layer_key)[0]
 
-        x = run_blocks(apply, model.encoder_layers, x, layer_keys, layers)
+        x = apply_blocks(apply, model.encoder_layers, x, layer_keys, layers)
     else:
         for index, layer in enumerate(model.encoder_layers):
             x, weights = layer(
@@ -231,7 +231,7 @@ def encode_with_attention(
     return Memory(x, positions, mask, (gh, gw)), jnp.stack(kept) if kept and return_weights else none
 
 
-class Decoded(NamedTuple):
+class DecoderOutput(NamedTuple):
     """One teacher-forced pass of the decoder: CaptionOutput's fields; no attention unless asked for."""
 
     logits: Float[Array, "b t v"]
@@ -248,8 +248,8 @@ def decode_with_attention(
     return_weights: bool = True,
     perturbations: tuple[Float[Array, "l b h t t"], Float[Array, "l b h t s"]] | None = None,
     key: Key | None = None,
-    layers: Layers = PLAIN,
-) -> Decoded:
+    layers: BlockExecution = DEFAULT_EXECUTION,
+) -> DecoderOutput:
     """Logits of the token after each, each word seeing itself and those before it; with the weights used.
 
     perturbations are added to the weights of self- and of cross-attention. Raises InputError for a text longer than
@@ -266,15 +266,15 @@ def decode_with_attention(
     x = model.embedding(tokens, positions, key=embedding_key)
     self_mask = (jnp.tri(length, dtype=bool)[None] & token_mask[:, None, :])[:, None]  # [B, 1, T, T]
     of_self, of_cross = perturbations if perturbations is not None else (None, None)
-    if layers != PLAIN and not return_weights and perturbations is None:
+    if layers != DEFAULT_EXECUTION and not return_weights and perturbations is None:
         image_mask = memory.mask[:, None, None, :]
 
         def apply(layer: DecoderLayer, x: Tokens, layer_key: Key | None) -> Tokens:
             met = layer.meet(memory.tokens, memory.positions)
             return layer(x, positions, self_mask, met, image_mask, key=layer_key).text
 
-        x = run_blocks(apply, model.decoder_layers, x, layer_keys, layers)
-        return Decoded(model.head(model.decoder_norm(x)), None, None)
+        x = apply_blocks(apply, model.decoder_layers, x, layer_keys, layers)
+        return DecoderOutput(model.head(model.decoder_norm(x)), None, None)
     kept: list[tuple[Any, ...]] = []
     for index, layer in enumerate(model.decoder_layers):
         added = None if perturbations is None else (at_layer(of_self, index), at_layer(of_cross, index))
@@ -291,8 +291,8 @@ def decode_with_attention(
         kept.append(tuple(weights))
     logits = model.head(model.decoder_norm(x))
     if not return_weights:
-        return Decoded(logits, None, None)
-    return Decoded(logits, jnp.stack([cross for _, cross in kept]), jnp.stack([own for own, _ in kept]))
+        return DecoderOutput(logits, None, None)
+    return DecoderOutput(logits, jnp.stack([cross for _, cross in kept]), jnp.stack([own for own, _ in kept]))
 
 
 def decode(
@@ -302,7 +302,7 @@ def decode(
     token_mask: TextMask,
     *,
     key: Key | None = None,
-    layers: Layers = PLAIN,
+    layers: BlockExecution = DEFAULT_EXECUTION,
 ) -> Float[Array, "b t v"]:
     """Logits [B, T, V] of the token after each, over an encoded image. A key turns dropout on."""
     options: dict[str, Any] = dict(return_weights=False, key=key, layers=layers)

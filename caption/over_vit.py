@@ -11,7 +11,7 @@ from vit_jax import InputError, VisionTransformer
 from vit_jax.checkpoint import abstract_model, to_arrays
 
 
-def over_vit(vit: VisionTransformer, config: CaptionConfig, *, rngs: nnx.Rngs) -> CaptionTransformer:
+def captioner_over_vit(vit: VisionTransformer, config: CaptionConfig, *, rngs: nnx.Rngs) -> CaptionTransformer:
     """A captioner whose encoder is this ViT less its head; the rest, as `config` has it, is new.
 
     The ViT's patches go to the decoder as they are (encoder_layers=0), and its own dropout is off: its last norm and

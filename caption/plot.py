@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from vit_jax.errors import InputError
-from vit_jax.plot import Panel, in_rows, plot_panels
+from vit_jax.plot import Panel, arrange_in_rows, plot_panels
 
 LARGEST = 640  # pixels: more than a panel shows, and a photograph of 20 megapixels would be drawn for every word
 END_NAMES = {"[SEP]": "(end)"}
@@ -33,7 +33,9 @@ def plot_caption(
         raise InputError("no words to draw; a caption has at least its end token")
     picture = _small_enough(image).astype(np.float32) / 255
     panels = [Panel("image", None), *(Panel(END_NAMES.get(word, word), heat) for word, heat in words)]
-    return plot_panels(picture, in_rows(panels, most=_columns(len(panels), image.shape)), title=caption, alpha=alpha)
+    return plot_panels(
+        picture, arrange_in_rows(panels, most=_columns(len(panels), image.shape)), title=caption, alpha=alpha
+    )
 
 
 def _small_enough(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 from vit_jax.errors import InputError
-from vit_jax.preprocess import Preprocess, as_picture
+from vit_jax.preprocess import Preprocess, as_pil_image
 
 
 class PaddedBatch(NamedTuple):
@@ -78,7 +78,7 @@ class CaptionPreprocess:
 
         Raises InputError when it is neither, or too thin.
         """
-        return self.normalize(self.resize(as_picture(image)))
+        return self.normalize(self.resize(as_pil_image(image)))
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class WholePreprocess:
 
     def __call__(self, image: Any) -> Float32[np.ndarray, "h w 3"]:
         """A PIL image, or uint8 array, to the model's input. Raises InputError when it is neither."""
-        return self.normalize(self.resize(as_picture(image)))
+        return self.normalize(self.resize(as_pil_image(image)))
 
 
 def normalized(

@@ -17,17 +17,17 @@ from jaxtyping import Array, Bool, Float, Int
 from caption.model import CaptionTransformer, Memory
 from caption.transformer import DecoderLayer
 from vit_jax import InputError
-from vit_jax.attention import masked
+from vit_jax.attention import mask_scores
 
 
-class Kept(NamedTuple):
+class KVCache(NamedTuple):
     """Keys and values in one layer, ready for products."""
 
     keys: Float[Array, "n h k m"]
     values: Float[Array, "n h m k"]
 
 
-Cache = tuple[Kept, ...]  # of the text, in each layer
+Cache = tuple[KVCache, ...]  # of the text, in each layer
 
 
 class PreparedLayer(NamedTuple):
@@ -42,19 +42,19 @@ class PreparedLayer(NamedTuple):
     added: Float[Array, "positions qkv"]
     query: Float[Array, "d d"]
     asked: Float[Array, "positions d"]
-    image: Kept
+    image: KVCache
 
 
-class Prepared(NamedTuple):
+class PreparedDecoder(NamedTuple):
     """What every word of the captions of these images shares. mask: True where there is content."""
 
     layers: tuple[PreparedLayer, ...]
     mask: Bool[Array, "b s"]
 
 
-def prepare(model: CaptionTransformer, memory: Memory) -> Prepared:
+def prepare(model: CaptionTransformer, memory: Memory) -> PreparedDecoder:
     """What the words of these images' captions share, in every decoder layer."""
-    return Prepared(tuple(_prepared(model, layer, memory) for layer in model.decoder_layers), memory.mask)
+    return PreparedDecoder(tuple(_prepared(model, layer, memory) for layer in model.decoder_layers), memory.mask)
 
 
 def _prepared(model: CaptionTransformer, layer: DecoderLayer, memory: Memory) -> PreparedLayer:
@@ -70,7 +70,7 @@ def _prepared(model: CaptionTransformer, layer: DecoderLayer, memory: Memory) ->
         jnp.pad(placed, ((0, 0), (0, d))) + own.bias[...][None],
         cross.kernel[...][:, :d],
         positions @ cross.kernel[...][:, :d] + cross.bias[...][None, :d],
-        Kept(met.keys.transpose(0, 2, 3, 1), met.values.transpose(0, 2, 1, 3)),
+        KVCache(met.keys.transpose(0, 2, 3, 1), met.values.transpose(0, 2, 1, 3)),
     )
 
 
@@ -84,17 +84,17 @@ def empty_cache(model: CaptionTransformer, count: int, length: int, *, dtype: An
         raise InputError(f"a text of {length} tokens; the model has {config.max_positions} positions")
     size = config.width // config.num_heads
     keys = jnp.zeros((count, config.num_heads, size, length), dtype or model.embedding.words[...].dtype)
-    return tuple(Kept(keys, keys.swapaxes(2, 3)) for _ in model.decoder_layers)
+    return tuple(KVCache(keys, keys.swapaxes(2, 3)) for _ in model.decoder_layers)
 
 
-def gathered(query: Float[Array, "n q d"], met: Kept, mask: Bool[Array, "#n m"]) -> Float[Array, "n q d"]:
+def select_beams(query: Float[Array, "n q d"], met: KVCache, mask: Bool[Array, "#n m"]) -> Float[Array, "n q d"]:
     """What queries gather from keys and values by multi-head attention. Scores and softmax in float32 at least."""
     n, q, d = query.shape
     heads, size = met.keys.shape[1:3]
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     scaled = (query * size**-0.5).reshape(n, q, heads, size).swapaxes(1, 2)
     scores = jnp.matmul(scaled, met.keys, preferred_element_type=dtype)  # [N, H, Q, M]
-    weights = jax.nn.softmax(masked(scores, mask[:, None, None, :]), axis=-1).astype(met.values.dtype)
+    weights = jax.nn.softmax(mask_scores(scores, mask[:, None, None, :]), axis=-1).astype(met.values.dtype)
     return jnp.matmul(weights, met.values).swapaxes(1, 2).reshape(n, q, d)
 
 
@@ -103,7 +103,7 @@ def decode_step(
     token: Int[Array, " n"],
     position: Int[Array, ""] | int,
     cache: Cache,
-    prepared: Prepared,
+    prepared: PreparedDecoder,
 ) -> tuple[Float[Array, "n v"], Cache]:
     """Logits [N, V] of the token after `token`, which stands at `position` (from 0) of every text, and the new cache.
 
@@ -123,20 +123,20 @@ def _step(
     layer: DecoderLayer,
     x: Float[Array, "n d"],
     position: Int[Array, ""] | int,
-    past: Kept,
+    past: KVCache,
     shared: PreparedLayer,
     image_mask: Bool[Array, "b s"],
-) -> tuple[Float[Array, "n d"], Kept]:
+) -> tuple[Float[Array, "n d"], KVCache]:
     """DecoderLayer's answer for one token a text, without dropout."""
     n, d = x.shape
     heads, images = layer.attn.num_heads, len(image_mask)
     q, k, v = jnp.split(layer.norm1(x) @ shared.qkv + shared.added[position][None], 3, axis=-1)
-    met = Kept(
+    met = KVCache(
         jax.lax.dynamic_update_slice_in_dim(past.keys, k.reshape(n, heads, -1, 1), position, axis=3),
         jax.lax.dynamic_update_slice_in_dim(past.values, v.reshape(n, heads, 1, -1), position, axis=2),
     )
     so_far = (jnp.arange(met.keys.shape[3]) <= position)[None]
-    x = x + layer.attn.out(gathered(q[:, None], met, so_far)[:, 0])
+    x = x + layer.attn.out(select_beams(q[:, None], met, so_far)[:, 0])
     asked = (layer.norm2(x) @ shared.query + shared.asked[position][None]).reshape(images, n // images, d)
-    x = x + layer.cross.out(gathered(asked, shared.image, image_mask).reshape(n, d))
+    x = x + layer.cross.out(select_beams(asked, shared.image, image_mask).reshape(n, d))
     return x + layer.mlp(layer.norm3(x)[:, None])[:, 0], met

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from vit_jax.errors import InputError
-from vit_jax.files import written_file
+from vit_jax.files import atomic_write
 
 FILE = "vocab.txt"  # a vocabulary's name within a folder
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -169,7 +169,7 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the vocabulary, one WordPiece a line, whole or not at all; load_tokenizer reads it."""
-        with written_file(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text("".join(piece + "\n" for piece in self.vocabulary), encoding="utf-8", newline="\n")
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from caption.config import CaptionConfig
 from vit_jax.attention import Key, MultiHeadAttention, attend, dropout
 from vit_jax.block import split_key
-from vit_jax.execution import settled
+from vit_jax.execution import materialize
 
 Tokens = Float[Array, "b n d"]
 Positions = Float[Array, "#b n d"]
@@ -45,7 +45,7 @@ def attention(config: CaptionConfig, rngs: nnx.Rngs) -> MultiHeadAttention:
     return MultiHeadAttention(config.width, config.num_heads, dropout_rate=config.dropout, rngs=rngs)
 
 
-def answered(
+def attend_and_project(
     attn: MultiHeadAttention,
     query: Float[Array, "b n h k"],
     met: KeysValues,
@@ -108,14 +108,14 @@ class EncoderLayer(nnx.Module):
         normed = self.norm1(x)
         query, keys = self.attn.project(normed + positions, "qk")
         met = KeysValues(keys, *self.attn.project(normed, "v"))
-        mixed, weights = answered(
+        mixed, weights = attend_and_project(
             self.attn, query, met, mask, return_weights=return_weights, perturbation=perturbation, key=attn_key
         )
-        x = settled(x + dropout(mixed, self.dropout_rate, mixed_key))
-        return settled(x + dropout(self.mlp(self.norm2(x), key=inner_key), self.dropout_rate, mlp_key)), weights
+        x = materialize(x + dropout(mixed, self.dropout_rate, mixed_key))
+        return materialize(x + dropout(self.mlp(self.norm2(x), key=inner_key), self.dropout_rate, mlp_key)), weights
 
 
-class DecoderAnswer(NamedTuple):
+class DecoderLayerOutput(NamedTuple):
     """What one decoder layer answers.
 
     text:            [B, T, D]
@@ -155,7 +155,7 @@ class DecoderLayer(nnx.Module):
         return_weights: bool = False,
         perturbations: tuple[Weights | None, CrossWeights | None] | None = None,
         key: Key | None = None,
-    ) -> DecoderAnswer:
+    ) -> DecoderLayerOutput:
         """The layer's output for tokens x at their positions. steps.py has the same for one token after another.
 
         perturbations are those of self- and cross-attention's weights.
@@ -165,17 +165,17 @@ class DecoderLayer(nnx.Module):
         normed = self.norm1(x)
         query, keys = self.attn.project(normed + positions, "qk")
         met = KeysValues(keys, *self.attn.project(normed, "v"))
-        mixed, self_weights = answered(
+        mixed, self_weights = attend_and_project(
             self.attn, query, met, self_mask, return_weights=return_weights, perturbation=of_self, key=attn_key
         )
-        x = settled(x + dropout(mixed, self.dropout_rate, mixed_key))
+        x = materialize(x + dropout(mixed, self.dropout_rate, mixed_key))
         (query,) = self.cross.project(self.norm2(x) + positions, "q")
-        seen, cross_weights = answered(
+        seen, cross_weights = attend_and_project(
             self.cross, query, image, image_mask, return_weights=return_weights, perturbation=of_cross, key=cross_key
         )
-        x = settled(x + dropout(seen, self.dropout_rate, seen_key))
-        x = settled(x + dropout(self.mlp(self.norm3(x), key=inner_key), self.dropout_rate, mlp_key))
-        return DecoderAnswer(x, self_weights, cross_weights)
+        x = materialize(x + dropout(seen, self.dropout_rate, seen_key))
+        x = materialize(x + dropout(self.mlp(self.norm3(x), key=inner_key), self.dropout_rate, mlp_key))
+        return DecoderLayerOutput(x, self_weights, cross_weights)
 
 
 class WordEmbedding(nnx.Module):

@@ -14,27 +14,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.common import runtime
-from experiments.common.flags import add_recipe_flags, differing, overridden
+from experiments.common.flags import add_recipe_flags, changed_flags, override_recipe
 from experiments.common.models import BEST, starting_model
 from vit_jax import InputError, VisionTransformer, count_parameters, save
 from vit_jax.checkpoint import CONFIG
-from vit_jax.cli import Parser, non_negative, share
-from vit_jax.data.dataset import Data
-from vit_jax.data.datasets import HELP, open_data
-from vit_jax.data.loader import Pictures, batches_per_epoch, ordered_batches, training_batches
+from vit_jax.cli import Parser, fraction, non_negative
+from vit_jax.data.dataset import Dataset
+from vit_jax.data.datasets import DATA_HELP, open_dataset
+from vit_jax.data.loader import CachedImages, batches_per_epoch, ordered_batches, training_batches
 from vit_jax.errors import one_line_errors
 from vit_jax.train import distributed, options
 from vit_jax.train import run_folder as run
-from vit_jax.train.options import Options
+from vit_jax.train.options import RunOptions
 from vit_jax.train.recipe import RECIPES
 from vit_jax.train.run_folder import RunConfig
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m experiments.finetune", description="Fine-tune, or train from scratch.")
-    parser.add_argument("--data", default=argparse.SUPPRESS, help=f"{HELP} (default: digits)")
+    parser.add_argument("--data", default=argparse.SUPPRESS, help=f"{DATA_HELP} (default: digits)")
     parser.add_argument("--data-dir", default=argparse.SUPPRESS, help="where downloads and tfds sets lie")
-    parser.add_argument("--val-fraction", type=share, default=argparse.SUPPRESS, help="held out (default: 0.2)")
+    parser.add_argument("--val-fraction", type=fraction, default=argparse.SUPPRESS, help="held out (default: 0.2)")
     parser.add_argument("--skip-corrupt", action="store_true", help="check every image first, go on without bad ones")
     parser.add_argument("--weights", default=argparse.SUPPRESS, help="a saved model, a run, or a foreign .pth")
     parser.add_argument("--recipe", choices=sorted(RECIPES), help="default: digits for digits, pets with weights or "
@@ -62,12 +62,12 @@ def _new_run(args: argparse.Namespace) -> tuple[Path, RunConfig]:
     if weights:  # the recipe's own model is for those who give no weights; --model is held against them
         recipe = replace(recipe, model=None)
     config = RunConfig(
-        recipe=overridden(recipe, args),
-        data=run.settled(data),
+        recipe=override_recipe(recipe, args),
+        data=run.absolute_if_path(data),
         data_dir=given.get("data_dir"),
         val_fraction=given.get("val_fraction", 0.2),
         skip_corrupt=args.skip_corrupt,
-        weights=run.settled(weights) if weights else None,
+        weights=run.absolute_if_path(weights) if weights else None,
     )
     folder = Path(args.out) if args.out else run.default_folder(Path(data.replace(":", "_")).name)
     return folder, config
@@ -77,8 +77,8 @@ def _old_run(args: argparse.Namespace) -> tuple[Path, RunConfig]:
     if not (args.resume or args.out):
         raise InputError("--resume needs the run's folder: --resume RUN")
     folder = Path(args.resume or args.out)
-    config = run.read(folder)
-    changed = differing(config.recipe, args) + run.differing(config, vars(args))
+    config = run.read_run_config(folder)
+    changed = changed_flags(config.recipe, args) + run.changed_source_flags(config, vars(args))
     if changed:
         raise InputError(f"{folder}: a resumed run keeps its settings; leave out {', '.join(changed)}")
     return folder, config
@@ -87,20 +87,20 @@ def _old_run(args: argparse.Namespace) -> tuple[Path, RunConfig]:
 class Images(NamedTuple):
     """The data set and its two splits, ready to be read at the model's size."""
 
-    data: Data
-    train: Pictures
-    val: Pictures
+    data: Dataset
+    train: CachedImages
+    val: CachedImages
 
 
-def _open_images(data: Data, model: VisionTransformer, *, skip_corrupt: bool, cache_gb: float) -> Images:
+def _open_images(data: Dataset, model: VisionTransformer, *, skip_corrupt: bool, cache_gb: float) -> Images:
     preprocess = model.config.preprocess
     assert preprocess is not None
     budget = int(cache_gb * 1e9)
     size = preprocess.size[0] * preprocess.size[1] * 3
     share_of_train = min(budget, size * len(data.train))
     pictures = [
-        Pictures(data.train, preprocess, budget=share_of_train),
-        Pictures(data.val, preprocess, budget=budget - share_of_train),
+        CachedImages(data.train, preprocess, budget=share_of_train),
+        CachedImages(data.val, preprocess, budget=budget - share_of_train),
     ]
     fitting = min(budget // size, len(data.train) + len(data.val))
     print(
@@ -119,7 +119,7 @@ def _open_images(data: Data, model: VisionTransformer, *, skip_corrupt: bool, ca
 def _start(folder: Path, config: RunConfig, resume: bool, cache_gb: float) -> tuple[Any, Images]:
     """The model at the run's beginning, and the images; a new run's folder is made once both are sound."""
     recipe = config.recipe
-    data = open_data(config.data, data_dir=config.data_dir, val_fraction=config.val_fraction, seed=recipe.seed)
+    data = open_dataset(config.data, data_dir=config.data_dir, val_fraction=config.val_fraction, seed=recipe.seed)
     model = starting_model(
         name=recipe.model,
         weights=config.weights,
@@ -133,28 +133,28 @@ def _start(folder: Path, config: RunConfig, resume: bool, cache_gb: float) -> tu
     height, width = model.config.image_size
     origin = f"from {config.weights}" if config.weights else f"{recipe.model} from scratch"
     print(f"model: {origin}, {height}x{width}, {count_parameters(model):,} parameters")
-    if not resume and distributed.first():
-        run.create(folder, config)
-    distributed.wait_for_all("run folder")
+    if not resume and distributed.is_first_process():
+        run.create_run_folder(folder, config)
+    distributed.sync_processes("run folder")
     return model, images
 
 
-def finetune(folder: Path, config: RunConfig, how: Options, *, resume: bool, cache_gb: float = 4.0) -> Any:
+def train(folder: Path, config: RunConfig, how: RunOptions, *, resume: bool, cache_gb: float = 4.0) -> Any:
     """Run or resume training in `folder`; answers the Outcome. Raises InputError for what the user can mend."""
     import jax
     import jax.numpy as jnp
 
-    from vit_jax.data.augment.mix import Mixing
-    from vit_jax.train.classify import loss_of, make_eval_step, make_prepare
-    from vit_jax.train.loop import Task
-    from vit_jax.train.lora import ATTENTION, MLP, Adapted, adapted, merged
-    from vit_jax.train.optim import learning_rates, optimizer
+    from vit_jax.data.augment.mix import MixConfig
+    from vit_jax.train.classify import classification_loss, make_eval_step, make_prepare
+    from vit_jax.train.loop import TrainTask
+    from vit_jax.train.lora import ATTENTION, MLP, LoRAModel, add_lora, merge_lora
+    from vit_jax.train.optim import make_optimizer, make_schedule
     from vit_jax.train.run import run_task
-    from vit_jax.train.sharding import divided, local, make_mesh, own_rows
-    from vit_jax.train.step import Loss, StepSettings
+    from vit_jax.train.sharding import local_replica, make_mesh, process_rows, shard_batch
+    from vit_jax.train.step import StepSettings, TaskLoss
 
     recipe = config.recipe
-    mesh, rows = make_mesh(recipe.batch_size), own_rows(recipe.batch_size)
+    mesh, rows = make_mesh(recipe.batch_size), process_rows(recipe.batch_size)
     model, images = _start(folder, config, resume, cache_gb)
     preprocess = model.config.preprocess
     steps = batches_per_epoch(len(images.train), recipe.batch_size)
@@ -163,35 +163,37 @@ def finetune(folder: Path, config: RunConfig, how: Options, *, resume: bool, cac
     def batches(epoch: int, start: int) -> Iterator[Any]:
         options: dict[str, Any] = dict(seed=recipe.seed, epoch=epoch, start=start, rows=rows)
         for batch in training_batches(images.train, recipe.batch_size, **options):
-            yield divided(mesh, batch)
+            yield shard_batch(mesh, batch)
 
     def whole(learnt: Any) -> VisionTransformer:
-        return merged(learnt, recipe.lora_alpha) if isinstance(learnt, Adapted) else learnt
+        return merge_lora(learnt, recipe.lora_alpha) if isinstance(learnt, LoRAModel) else learnt
 
-    def loss(learnt: Any, *arguments: Any) -> Loss:
-        return loss_of(whole(learnt), *arguments, layers=how.layers, label_smoothing=recipe.label_smoothing)
+    def loss(learnt: Any, *arguments: Any) -> TaskLoss:
+        return classification_loss(whole(learnt), *arguments, layers=how.layers, label_smoothing=recipe.label_smoothing)
 
     def validate(learnt: Any) -> dict[str, float]:
         model = jax.jit(whole)(learnt) if recipe.train == "lora" else learnt
         ordered = ordered_batches(images.val, recipe.batch_size, rows=rows)
-        parts = (eval_step(model, divided(mesh, batch))[0] for batch in ordered)
+        parts = (eval_step(model, shard_batch(mesh, batch))[0] for batch in ordered)
         total = jax.device_get(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), parts))
         return {"val_loss": float(total.loss / total.images), "val_accuracy": float(total.correct / total.images)}
 
     def keep_best(learnt: Any, record: dict[str, Any]) -> None:
         provenance = {"data": config.data, "weights": config.weights, "recipe": recipe.as_dict(), "record": record}
-        model = whole(local(mesh, learnt))
-        if distributed.first():
+        model = whole(local_replica(mesh, learnt))
+        if distributed.is_first_process():
             save(model, folder / BEST, class_names=images.data.class_names, provenance=provenance)
 
-    mixing = Mixing(recipe.mixup, recipe.cutmix, len(images.data.class_names) if recipe.mixup or recipe.cutmix else 0)
+    mixing = MixConfig(
+        recipe.mixup, recipe.cutmix, len(images.data.class_names) if recipe.mixup or recipe.cutmix else 0
+    )
     learnt: Any = model
     if recipe.train == "lora":
         targets = ATTENTION if recipe.lora_targets == "attention" else (*ATTENTION, *MLP)
-        learnt = adapted(model, recipe.lora_rank, jax.random.key(recipe.seed), targets)
-    task = Task(
+        learnt = add_lora(model, recipe.lora_rank, jax.random.key(recipe.seed), targets)
+    task = TrainTask(
         model=learnt,
-        tx=optimizer(recipe, learning_rates(recipe, steps), learnt),
+        tx=make_optimizer(recipe, make_schedule(recipe, steps), learnt),
         prepare=make_prepare(recipe.augment, preprocess, mixing),
         loss_of=loss,
         settings=StepSettings(recipe.seed, recipe.accumulate, recipe.dtype, recipe.ema),
@@ -207,7 +209,7 @@ def finetune(folder: Path, config: RunConfig, how: Options, *, resume: bool, cac
     try:
         return run_task(folder, task, mesh, how, resume=resume, best_kept=folder / BEST / CONFIG)
     finally:
-        if distributed.first():
+        if distributed.is_first_process():
             _draw(folder, config)
 
 
@@ -246,10 +248,10 @@ def main(argv: list[str] | None = None) -> int:
     resume = args.resume is not None
     folder, config = _old_run(args) if resume else _new_run(args)
     if not resume and not args.process:  # of several processes the first one makes it
-        run.refuse_taken(folder)
+        run.check_unused(folder)
     runtime.configure(compile_cache=args.compile_cache)
-    distributed.start(args)
-    outcome = finetune(folder, config, options.options_of(args), resume=resume, cache_gb=args.cache_gb)
+    distributed.initialize(args)
+    outcome = train(folder, config, options.parse_run_options(args), resume=resume, cache_gb=args.cache_gb)
     return _report(folder, outcome, began)
 
 

@@ -16,7 +16,7 @@ from vit_jax.data.dataset import Split
 from vit_jax.data.decode import CorruptImageError, open_rgb
 from vit_jax.data.folder import image_files
 from vit_jax.errors import one_line_errors
-from vit_jax.files import written_file
+from vit_jax.files import atomic_write
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,7 +44,7 @@ def tolerant(files: list[Path], problems: dict[int, str]) -> Split:
 def write_csv(path: Path, rows: list[tuple[str, str]]) -> None:
     """filename,label and the rows, whole or not at all."""
     with (
-        written_file(path) as beside,
+        atomic_write(path) as beside,
         open(beside, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
@@ -63,13 +63,13 @@ def main(argv: list[str] | None = None) -> int:
     files = image_files(folder)
     model, card = open_model(args.model)
 
-    from experiments.common.inference import logits_of
-    from vit_jax.data.loader import Pictures
+    from experiments.common.inference import compute_logits
+    from vit_jax.data.loader import CachedImages
 
     assert model.config.preprocess is not None
     problems: dict[int, str] = {}
-    pictures = Pictures(tolerant(files, problems), model.config.preprocess, budget=0)
-    answers = logits_of(model, pictures, args.batch_size).argmax(axis=1)
+    pictures = CachedImages(tolerant(files, problems), model.config.preprocess, budget=0)
+    answers = compute_logits(model, pictures, args.batch_size).argmax(axis=1)
     for problem in problems.values():
         print(f"skipped: {problem}", file=sys.stderr)
     if len(problems) == len(files):

@@ -25,7 +25,7 @@ def dropout(x: Float[Array, "..."], rate: float, key: Key | None) -> Float[Array
     return jnp.where(keep, (exact / (1.0 - rate)).astype(x.dtype), jnp.zeros((), x.dtype))
 
 
-def masked(scores: Float[Array, "*b n m"], mask: Bool[Array, "*#b #n m"] | None) -> Float[Array, "*b n m"]:
+def mask_scores(scores: Float[Array, "*b n m"], mask: Bool[Array, "*#b #n m"] | None) -> Float[Array, "*b n m"]:
     """The scores where the mask is True, elsewhere so little that softmax makes it 0; all of them without a mask."""
     if mask is None:
         return scores
@@ -41,10 +41,10 @@ def attention_weights(
     """
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     scores = jnp.einsum("bnhk,bmhk->bhnm", query, key, preferred_element_type=dtype) * (query.shape[-1] ** -0.5)
-    return jax.nn.softmax(masked(scores, mask), axis=-1)
+    return jax.nn.softmax(mask_scores(scores, mask), axis=-1)
 
 
-def by_heads(
+def attention_per_head(
     query: Float[Array, "b n h k"],
     key: Float[Array, "b m h k"],
     value: Float[Array, "b m h k"],
@@ -73,7 +73,7 @@ def _one_head(
     """
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     scaled = query * query.shape[-1] ** -0.5
-    scores = masked(jnp.einsum("bnk,bmk->bnm", scaled, key, preferred_element_type=dtype), mask)
+    scores = mask_scores(jnp.einsum("bnk,bmk->bnm", scaled, key, preferred_element_type=dtype), mask)
     greatest = checkpoint_name(jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)), "greatest")
     raised = jnp.exp(scores - greatest)
     mixed = jnp.einsum("bnm,bmk->bnk", raised.astype(value.dtype), value, preferred_element_type=dtype)
@@ -81,13 +81,13 @@ def _one_head(
     return (checkpoint_name(mixed, "mixed") / total).astype(value.dtype)
 
 
-def capability() -> str:
+def compute_capability() -> str:
     """The CUDA compute capability of the device that programs run on by default, "8.0"; "" for another device."""
     device = jax.local_devices()[0]
     return str(getattr(device, "compute_capability", "")) if device.platform == "gpu" else ""
 
 
-def cudnn_takes(dtype: jnp.dtype, size: int, capability: str) -> bool:
+def cudnn_supports(dtype: jnp.dtype, size: int, capability: str) -> bool:
     """Whether cuDNN attends to heads of this type and size, without a mask, on a GPU of this compute capability.
 
     It has numbers of 16 bits and heads of up to 128, a multiple of 8, from Ampere (8.0) on. jax chooses XLA's itself.
@@ -123,8 +123,8 @@ def attend(
     if not (return_weights or drop or perturbation is not None or query.dtype == jnp.float64):
         shared = mask is None or mask.shape[1] == 1
         if shared and query.shape[1] * key.shape[1] >= LARGE and jax.default_backend() == "cpu":
-            return by_heads(query, key, value, mask), None
-        cudnn = mask is None and cudnn_takes(query.dtype, query.shape[-1], capability())
+            return attention_per_head(query, key, value, mask), None
+        cudnn = mask is None and cudnn_supports(query.dtype, query.shape[-1], compute_capability())
         return jax.nn.dot_product_attention(
             query, key, value, mask=mask, implementation="cudnn" if cudnn else None
         ), None

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from vit_jax.attention import Key, MultiHeadAttention, dropout
 from vit_jax.config import ViTConfig
-from vit_jax.execution import settled
+from vit_jax.execution import materialize
 
 Images = Float[Array | np.ndarray, "b h w c"]
 
@@ -148,8 +148,8 @@ class Block(nnx.Module):
         )
         if self.layer_scale:
             mixed = mixed * self.scale1[...].reshape(1, 1, -1)
-        x = settled(x[:, :first] + passed_by(dropout(mixed, self.dropout_rate, out_key), drop_path, out_key))
+        x = materialize(x[:, :first] + passed_by(dropout(mixed, self.dropout_rate, out_key), drop_path, out_key))
         changed = self.mlp(self.norm2(x))
         if self.layer_scale:
             changed = changed * self.scale2[...].reshape(1, 1, -1)
-        return settled(x + passed_by(dropout(changed, self.dropout_rate, mlp_key), drop_path, mlp_key)), weights
+        return materialize(x + passed_by(dropout(changed, self.dropout_rate, mlp_key), drop_path, mlp_key)), weights

@@ -17,16 +17,16 @@ import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
 
-from vit_jax.config import ViTConfig, pair
+from vit_jax.config import ViTConfig, as_pair
 from vit_jax.errors import InputError
-from vit_jax.files import written_folder
+from vit_jax.files import atomic_write_folder
 from vit_jax.model import VisionTransformer
 from vit_jax.position import resize_position_embedding
 from vit_jax.preprocess import Preprocess
 from vit_jax.safetensors_writer import write_safetensors
 
 FORMAT = "vit_jax/1"
-HEADS = ("head.", "distillation_head.")
+HEAD_PREFIXES = ("head.", "distillation_head.")
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 Model = TypeVar("Model", bound=nnx.Module)
 Card = TypeVar("Card")
@@ -70,10 +70,10 @@ def from_arrays(config: ViTConfig, arrays: Mapping[str, Any]) -> VisionTransform
 
     Raises InputError listing every name that is missing, left over, or of another shape.
     """
-    return filled(abstract_model(config), arrays)
+    return fill_model(abstract_model(config), arrays)
 
 
-def filled(abstract: Model, arrays: Mapping[str, Any]) -> Model:
+def fill_model(abstract: Model, arrays: Mapping[str, Any]) -> Model:
     """The model of these shapes that holds these arrays. Raises InputError as from_arrays does."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
     wanted = {parameter_name(path): leaf.shape for path, leaf in leaves}
@@ -118,9 +118,9 @@ def with_num_classes(model: VisionTransformer, num_classes: int) -> VisionTransf
     if num_classes == model.config.num_classes:
         return model
     config = replace(model.config, num_classes=num_classes, head_bias=True)
-    arrays = {name: array for name, array in to_arrays(model).items() if not name.startswith(HEADS)}
+    arrays = {name: array for name, array in to_arrays(model).items() if not name.startswith(HEAD_PREFIXES)}
     dtype = arrays["patch_embed.kernel"].dtype
-    new = {name: leaf for name, leaf in to_arrays(abstract_model(config)).items() if name.startswith(HEADS)}
+    new = {name: leaf for name, leaf in to_arrays(abstract_model(config)).items() if name.startswith(HEAD_PREFIXES)}
     return from_arrays(config, arrays | {name: jnp.zeros(leaf.shape, dtype) for name, leaf in new.items()})
 
 
@@ -162,31 +162,31 @@ def write_model(
     if target.exists() and not (target.is_dir() and ((target / CONFIG).is_file() or not any(target.iterdir()))):
         raise InputError(f"{folder}: exists and is no saved model; choose another folder")
     text = json.dumps(card, indent=1) + "\n"
-    with written_folder(folder) as made:
+    with atomic_write_folder(folder) as made:
         write_safetensors(made / WEIGHTS, to_arrays(model))
         (made / CONFIG).write_text(text)
         for name, write in (beside or {}).items():
             write(made / name)
 
 
-def with_tuples(stored: dict[str, Any]) -> dict[str, Any]:
+def lists_to_tuples(stored: dict[str, Any]) -> dict[str, Any]:
     """A JSON object's lists as the tuples they were."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
 
 
-def settings_from(kind: type, stored: dict[str, Any]) -> dict[str, Any]:
+def config_fields(kind: type, stored: dict[str, Any]) -> dict[str, Any]:
     """A config class's arguments from its JSON object. Raises InputError for one that the class does not know."""
     unknown = sorted(set(stored) - {f.name for f in fields(kind)})
     if unknown:
         raise InputError(f"unknown settings {', '.join(unknown)}; is this file from a newer version?")
-    return with_tuples(stored)
+    return lists_to_tuples(stored)
 
 
-def config_from(stored: dict[str, Any]) -> ViTConfig:
+def config_from_dict(stored: dict[str, Any]) -> ViTConfig:
     """A ViTConfig from its JSON object."""
-    values = settings_from(ViTConfig, stored)
+    values = config_fields(ViTConfig, stored)
     if values.get("preprocess") is not None:
-        values["preprocess"] = Preprocess(**with_tuples(values["preprocess"]))
+        values["preprocess"] = Preprocess(**lists_to_tuples(values["preprocess"]))
     return ViTConfig(**values)
 
 
@@ -196,7 +196,7 @@ def load_card(folder: str | os.PathLike) -> ModelCard:
         folder,
         FORMAT,
         lambda stored: ModelCard(
-            config_from(stored["config"]), tuple(stored.get("class_names", ())), stored.get("provenance", {})
+            config_from_dict(stored["config"]), tuple(stored.get("class_names", ())), stored.get("provenance", {})
         ),
     )
 
@@ -220,7 +220,7 @@ def read_weights(folder: str | os.PathLike, abstract: Model) -> Model:
     path = Path(folder) / WEIGHTS
     try:
         with safe_open(path, framework="numpy") as file:
-            return filled(abstract, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            return fill_model(abstract, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except FileNotFoundError as error:
         raise InputError(f"{path}: missing; the folder is incomplete") from error
     except (SafetensorError, ValueError) as error:
@@ -239,6 +239,6 @@ def load(folder: str | os.PathLike, *, image_size: Any = None, num_classes: int 
     model = read_weights(folder, abstract_model(config))
     if num_classes is not None:
         model = with_num_classes(model, num_classes)
-    if image_size is not None and pair(image_size) != config.image_size:
+    if image_size is not None and as_pair(image_size) != config.image_size:
         model = with_image_size(model, image_size)
     return model

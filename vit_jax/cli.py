@@ -32,7 +32,7 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """A number in [0, 1)."""
     try:
         value = float(text)

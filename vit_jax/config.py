@@ -4,18 +4,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vit_jax.errors import InputError
-from vit_jax.position import METHODS
+from vit_jax.position import RESIZE_METHODS
 from vit_jax.preprocess import Preprocess
 
 CHOICES = {
-    "posemb_resize": tuple(METHODS),
+    "posemb_resize": tuple(RESIZE_METHODS),
     "pooling": ("cls", "gap", "cls_gap", "map"),
     "final_norm": ("tokens", "pooled", "none"),
     "activation": ("gelu", "gelu_tanh", "quick_gelu", "swiglu"),
 }
 
 
-def pair(size: Any) -> tuple[int, int]:
+def as_pair(size: Any) -> tuple[int, int]:
     """An int or a (height, width) sequence as a (height, width) tuple. Raises InputError for anything else."""
     values = (size, size) if isinstance(size, int) else tuple(size)
     if len(values) != 2 or not all(isinstance(v, int) and v > 0 for v in values):
@@ -72,8 +72,8 @@ class ViTConfig:
     preprocess: Preprocess | None = None  # None becomes Preprocess(image_size)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "image_size", pair(self.image_size))
-        object.__setattr__(self, "patch_size", pair(self.patch_size))
+        object.__setattr__(self, "image_size", as_pair(self.image_size))
+        object.__setattr__(self, "patch_size", as_pair(self.patch_size))
         if self.preprocess is None:
             object.__setattr__(self, "preprocess", Preprocess(self.image_size))
         elif self.preprocess.size != self.image_size:
@@ -106,7 +106,7 @@ class ViTConfig:
 
     def grid_for(self, image_size: Any) -> tuple[int, int]:
         """(rows, columns) of patches for an image size. Raises InputError when the patch does not divide it."""
-        (height, width), (ph, pw) = pair(image_size), self.patch_size
+        (height, width), (ph, pw) = as_pair(image_size), self.patch_size
         if height % ph or width % pw:
             down = f"{max(1, height // ph) * ph}x{max(1, width // pw) * pw}"
             raise InputError(f"image size {height}x{width} is not divisible by the {ph}x{pw} patch; try {down}")
@@ -161,7 +161,7 @@ class ViTConfig:
 
     def resized(self, image_size: Any) -> "ViTConfig":
         """The same architecture at another image size, preprocessing included."""
-        size = pair(image_size)
+        size = as_pair(image_size)
         assert self.preprocess is not None
         return replace(self, image_size=size, preprocess=replace(self.preprocess, size=size))
 

@@ -29,7 +29,7 @@ class _Interrupted(Exception):
     """The transfer broke off; what arrived is kept and the next try goes on from there."""
 
 
-def download(
+def download_file(
     address: str,
     path: str | os.PathLike,
     *,

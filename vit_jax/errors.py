@@ -23,7 +23,7 @@ def describe_os_error(error: OSError) -> str:
     return f"{where}{what}"
 
 
-def full_disk_in(error: BaseException) -> bool:
+def is_full_disk(error: BaseException) -> bool:
     """Whether an error, or one that it came from, says that the disk is full.
 
     Libraries that write from threads of their own (tensorstore under orbax) wrap the system's error in a text.
@@ -57,7 +57,7 @@ def one_line_errors(main: Callable[P, int]) -> Callable[P, int]:
             print("\ninterrupted", file=sys.stderr)
             return 130
         except Exception as error:
-            if not full_disk_in(error):
+            if not is_full_disk(error):
                 raise
             line = "cannot write: no space left on device; free some space or choose another output folder"
         print("error: " + " ".join(line.split()), file=sys.stderr)

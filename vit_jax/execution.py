@@ -22,7 +22,7 @@ POLICIES: dict[str, Callable[..., bool] | None] = {
 
 
 @dataclass(frozen=True)
-class Layers:
+class BlockExecution:
     """How blocks are run.
 
     scan:  one block is compiled and looped over: large models compile faster; the blocks' parameters are stacked anew
@@ -38,7 +38,7 @@ class Layers:
             raise InputError(f"unknown remat {self.remat!r}: one of {', '.join(POLICIES)}")
 
 
-PLAIN = Layers()
+DEFAULT_EXECUTION = BlockExecution()
 
 
 def compiler_options(*, forward_only: bool = False) -> dict[str, bool | str]:
@@ -57,7 +57,7 @@ def compiler_options(*, forward_only: bool = False) -> dict[str, bool | str]:
     return {"xla_disable_hlo_passes": "cse_barrier_expander" + sums}
 
 
-def settled(x: jax.Array) -> jax.Array:
+def materialize(x: jax.Array) -> jax.Array:
     """x, which the compiler is to work out once, not anew in each thing that it goes into.
 
     A residual stream is a sum that grows with every block. XLA fuses it into all that reads it, and its CPU compiler
@@ -67,7 +67,9 @@ def settled(x: jax.Array) -> jax.Array:
     return jax.lax.optimization_barrier(x)
 
 
-def run_blocks(apply: Callable[..., Any], blocks: Sequence[Any], x: Any, arguments: Sequence[Any], how: Layers) -> Any:
+def apply_blocks(
+    apply: Callable[..., Any], blocks: Sequence[Any], x: Any, arguments: Sequence[Any], how: BlockExecution
+) -> Any:
     """x through apply(block, x, argument) for each block and its argument, a pytree of arrays or Nones of one shape."""
     if how.remat != "none":
         apply = jax.checkpoint(apply, policy=POLICIES[how.remat], prevent_cse=not how.scan)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def written_file(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """A path beside `path` to write to; it takes `path`'s place when the block ends without error.
 
     After an error nothing is left, and what stood there before still stands.
@@ -25,7 +25,7 @@ def written_file(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def written_folder(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write_folder(path: str | os.PathLike) -> Iterator[Path]:
     """A fresh folder beside `path` to write into; it takes `path`'s place when the block ends without error.
 
     Whatever stood at `path` is replaced, so the caller makes sure that it may be. After an error nothing is left,

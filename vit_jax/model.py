@@ -23,11 +23,11 @@ from vit_jax.attention import Key
 from vit_jax.block import Block, Images, PatchEmbed, layer_norm, split_key
 from vit_jax.config import ViTConfig
 from vit_jax.errors import InputError
-from vit_jax.execution import PLAIN, Layers, run_blocks
+from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution, apply_blocks
 from vit_jax.pooling import AttentionPool
 from vit_jax.position import resize_position_embedding, similarity
 
-Drawn = tuple[Key | None, jax.Array | None]  # what a block draws by: its key and its rate of drop path
+BlockRandomness = tuple[Key | None, jax.Array | None]  # what a block draws by: its key and its rate of drop path
 HEAD_FUSIONS: dict[str, Callable] = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}
 
 
@@ -74,7 +74,9 @@ class VisionTransformer(nnx.Module):
             if config.distillation_head:
                 self.distillation_head = nnx.Linear(size, config.num_classes, kernel_init=zeros, rngs=rngs)
 
-    def __call__(self, images: Images, *, key: Key | None = None, layers: Layers = PLAIN) -> Float[Array, "b classes"]:
+    def __call__(
+        self, images: Images, *, key: Key | None = None, layers: BlockExecution = DEFAULT_EXECUTION
+    ) -> Float[Array, "b classes"]:
         """Logits [B, C] of normalised images [B, h, w, channels], or without a head the pooled features [B, D].
 
         A key turns dropout on. layers: how the blocks are run, which changes no answer.
@@ -84,23 +86,29 @@ class VisionTransformer(nnx.Module):
         """
         return self.classify(self._tokens(images, key, layers, self.config.readout))
 
-    def features(self, images: Images, *, key: Key | None = None, layers: Layers = PLAIN) -> Float[Array, "b n d"]:
+    def features(
+        self, images: Images, *, key: Key | None = None, layers: BlockExecution = DEFAULT_EXECUTION
+    ) -> Float[Array, "b n d"]:
         """Every token after the blocks and finish(). A key turns dropout on."""
         return self._tokens(images, key, layers, None)
 
-    def _tokens(self, images: Images, key: Key | None, layers: Layers, first: int | None) -> Float[Array, "b n d"]:
+    def _tokens(
+        self, images: Images, key: Key | None, layers: BlockExecution, first: int | None
+    ) -> Float[Array, "b n d"]:
         """Features of the first so many tokens, all for None: the last block works out those alone."""
 
-        def apply(block: Block, x: jax.Array, drawn: Drawn, first: int | None = None) -> jax.Array:
+        def apply(block: Block, x: jax.Array, drawn: BlockRandomness, first: int | None = None) -> jax.Array:
             return block(x, key=drawn[0], drop_path=drawn[1], first=first)[0]
 
-        drawn: list[Drawn] = list(zip(split_key(key, len(self.blocks)), drop_path_rates(self.config), strict=True))
+        drawn: list[BlockRandomness] = list(
+            zip(split_key(key, len(self.blocks)), drop_path_rates(self.config), strict=True)
+        )
         x = self.embed(images)
         if first is None or x.dtype == jnp.bfloat16:  # XLA's CPU compiler can't emit that gradient of one token's
-            return self.finish(run_blocks(apply, self.blocks, x, drawn, layers))
-        x = run_blocks(apply, self.blocks[:-1], x, drawn[:-1], layers)
+            return self.finish(apply_blocks(apply, self.blocks, x, drawn, layers))
+        x = apply_blocks(apply, self.blocks[:-1], x, drawn[:-1], layers)
         last = partial(apply, first=first)
-        return self.finish(run_blocks(last, self.blocks[-1:], x, drawn[-1:], replace(layers, scan=False)))
+        return self.finish(apply_blocks(last, self.blocks[-1:], x, drawn[-1:], replace(layers, scan=False)))
 
     def embed(self, images: Images) -> Float[Array, "b n d"]:
         """The token sequence that enters the first block: [class], [distillation], registers, patches.
@@ -168,7 +176,7 @@ def drop_path_rates(config: ViTConfig) -> list[jax.Array | None]:
     return [jnp.asarray(config.drop_path * i / max(1, config.depth - 1), jnp.float32) for i in range(config.depth)]
 
 
-def chosen_layers(layers: Sequence[int] | None, depth: int) -> list[int]:
+def resolve_layers(layers: Sequence[int] | None, depth: int) -> list[int]:
     """Layers counted from 0, all of them for None. Raises InputError for one that there is not."""
     if layers is None:
         return list(range(depth))
@@ -195,7 +203,7 @@ def forward_with_attention(
     """
     if head_fusion is not None and head_fusion not in HEAD_FUSIONS:
         raise InputError(f"unknown head_fusion {head_fusion!r}: one of {', '.join(HEAD_FUSIONS)}, or None")
-    chosen = chosen_layers(layers, len(model.blocks))
+    chosen = resolve_layers(layers, len(model.blocks))
     kept: dict[int, Float[Array, "..."]] = {}
     x = model.embed(images)
     for index, block in enumerate(model.blocks):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from vit_jax.errors import InputError
 from vit_jax.explain.heatmap import COLORMAP, overlay, upsample
-from vit_jax.files import written_file
+from vit_jax.files import atomic_write
 
 DPI = 150
 WIDEST = 7.0  # inches: two columns of a paper
@@ -43,7 +43,7 @@ def new_figure(width: float, height: float) -> Any:
 
 def save_figure(figure: Any, path: str | os.PathLike) -> None:
     """Write a figure as PNG, whole or not at all."""
-    with written_file(path) as beside:
+    with atomic_write(path) as beside:
         figure.savefig(beside, format="png")
 
 
@@ -111,7 +111,7 @@ def _add_colour_bar(figure: Any, axes: Any) -> None:
     bar.ax.set_yticklabels(["least", "most"], fontsize=FONT)
 
 
-def in_rows(panels: Sequence[Panel], most: int = 5) -> list[list[Panel | None]]:
+def arrange_in_rows(panels: Sequence[Panel], most: int = 5) -> list[list[Panel | None]]:
     """Panels in as few rows as hold at most `most` each, as even as can be."""
     columns = -(-len(panels) // -(-len(panels) // most)) if panels else 1
     return [list(panels[start : start + columns]) for start in range(0, len(panels), columns)]
@@ -125,19 +125,19 @@ def plot_attention(image: Picture, heat: Map, *, title: str = "", name: str = "[
 def plot_heads(image: Picture, maps: Float[Array | np.ndarray, "heads gh gw"], *, title: str = "") -> Any:
     """The image, and one panel for each head's map."""
     panels = [Panel("image", None), *(Panel(f"head {head}", heat) for head, heat in enumerate(np.asarray(maps)))]
-    return plot_panels(image, in_rows(panels), title=title)
+    return plot_panels(image, arrange_in_rows(panels), title=title)
 
 
 def plot_layers(image: Picture, maps: Float[Array | np.ndarray, "layers gh gw"], *, title: str = "") -> Any:
     """The image, and one panel for each layer's map."""
     panels = [Panel("image", None), *(Panel(f"layer {layer}", heat) for layer, heat in enumerate(np.asarray(maps)))]
-    return plot_panels(image, in_rows(panels), title=title)
+    return plot_panels(image, arrange_in_rows(panels), title=title)
 
 
 def plot_methods(image: Picture, maps: Mapping[str, Map], *, title: str = "") -> Any:
     """The image, and the maps of several methods side by side, by name."""
     panels = [Panel("image", None), *(Panel(name, heat) for name, heat in maps.items())]
-    return plot_panels(image, in_rows(panels), title=title)
+    return plot_panels(image, arrange_in_rows(panels), title=title)
 
 
 def plot_classes(image: Picture, maps: Mapping[str, Map], *, title: str = "") -> Any:

@@ -68,7 +68,7 @@ def _bicubic_antialias(old: int, new: int) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)  # what lies past the border is left out
 
 
-METHODS: dict[str, Callable[[int, int], np.ndarray]] = {
+RESIZE_METHODS: dict[str, Callable[[int, int], np.ndarray]] = {
     "zoom": _zoom,
     "bilinear": _bilinear,
     "bicubic_antialias": _bicubic_antialias,
@@ -97,16 +97,16 @@ def resize_position_embedding(
     The first num_prefix positions ([class], registers) are kept. Grids are (rows, columns); method is one of
     METHODS. Raises InputError for an unknown method or a table that does not have old_grid's length.
     """
-    if method not in METHODS:
-        raise InputError(f"unknown resize method {method!r}: one of {', '.join(METHODS)}")
+    if method not in RESIZE_METHODS:
+        raise InputError(f"unknown resize method {method!r}: one of {', '.join(RESIZE_METHODS)}")
     rows, columns = old_grid
     _check_table(table, old_grid, num_prefix)
     if tuple(old_grid) == tuple(new_grid):
         return table
     prefix, patches = table[:, :num_prefix], table[:, num_prefix:]
     grid = patches.reshape(rows, columns, -1)
-    row_weights = jnp.asarray(METHODS[method](rows, new_grid[0]), table.dtype)
-    column_weights = jnp.asarray(METHODS[method](columns, new_grid[1]), table.dtype)
+    row_weights = jnp.asarray(RESIZE_METHODS[method](rows, new_grid[0]), table.dtype)
+    column_weights = jnp.asarray(RESIZE_METHODS[method](columns, new_grid[1]), table.dtype)
     grid = jnp.einsum("yr,rcd,xc->yxd", row_weights, grid, column_weights, precision=jax.lax.Precision.HIGHEST)
     return jnp.concatenate([prefix, grid.reshape(1, new_grid[0] * new_grid[1], -1)], axis=1)
 

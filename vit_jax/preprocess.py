@@ -23,7 +23,7 @@ KERNELS = {
 }
 
 
-def as_picture(image: Any) -> Image.Image:
+def as_pil_image(image: Any) -> Image.Image:
     """A PIL image, or uint8 array [height, width, 3], as a PIL image. Raises InputError when it is neither."""
     if isinstance(image, (np.ndarray, jax.Array)):
         array = np.asarray(image)
@@ -99,4 +99,4 @@ class Preprocess:
 
         Raises InputError when it is neither.
         """
-        return self.normalize(jnp.asarray(self.resize(as_picture(image)), jnp.float32) / 255)
+        return self.normalize(jnp.asarray(self.resize(as_pil_image(image)), jnp.float32) / 255)

@@ -12,8 +12,8 @@ from vit_jax import InputError, count_parameters
 from vit_jax.checkpoint import CONFIG
 from vit_jax.cli import Parser, image_size, positive_int
 from vit_jax.errors import one_line_errors
-from vit_jax.files import written_file
-from weights_convert.convert import Plan, convert_with_plan, export, layout_of, plan
+from vit_jax.files import atomic_write
+from weights_convert.convert import ConversionPlan, convert_with_plan, export, layout_of, plan_conversion
 from weights_convert.formats.readers import open_checkpoint
 from weights_convert.formats.torch_writer import write_torch
 from weights_convert.hub.pretrained import RELEASES, locate
@@ -21,8 +21,8 @@ from weights_convert.hub.repository import PREFIX
 from weights_convert.kinds import KINDS, VIT, kind_of_saved
 from weights_convert.layouts import LAYOUTS, Layout
 from weights_convert.rules_file import read_rules
-from weights_convert.sidecar import companion_of
-from weights_convert.verify import BOUNDS, verify
+from weights_convert.sidecar import read_sidecar
+from weights_convert.verify import BOUNDS, verify_checkpoint
 
 FILE_HELP = ".pth/.pt/.bin, .safetensors, .npz, a folder of Hugging Face's, hf:owner/name, or a release: see list"
 RULES_HELP = "a rule file for names of one's own, in place of --layout: see docs/families.md"
@@ -115,20 +115,20 @@ def _inspect(args: argparse.Namespace) -> None:
     size = sum(array.nbytes for array in arrays.values())
     print(f"{len(arrays)} arrays, {count:,} values, {size / 1e6:.1f} MB")
     try:
-        found = plan(
+        found = plan_conversion(
             {name: array.shape for name, array in arrays.items()},
             layout=_layout(args),
             name=args.name,
             image_size=args.image_size,
             num_heads=args.num_heads,
-            companion=companion_of(args.file),
+            companion=read_sidecar(args.file),
         )
     except InputError as error:
         raise InputError(f"{args.file}: {error}") from error
     _describe(found)
 
 
-def _describe(found: Plan) -> None:
+def _describe(found: ConversionPlan) -> None:
     """What was found in a checkpoint, why, and what had to be assumed."""
     told, assumed = found.layout.kind.described(found.config)
     print(f"layout: {found.layout.name} ({found.layout.title}): {found.reason}")
@@ -143,7 +143,9 @@ def _describe(found: Plan) -> None:
 def _verify(args: argparse.Namespace) -> int:
     dtype = "float32" if args.float32 else "float64"
     bound = BOUNDS[dtype] if args.bound is None else args.bound
-    report = verify(args.file, against=args.against, dtype=dtype, layout=_layout(args), num_heads=args.num_heads)
+    report = verify_checkpoint(
+        args.file, against=args.against, dtype=dtype, layout=_layout(args), num_heads=args.num_heads
+    )
     print(f"{'place':12} {'maximum':>10} {'relative':>10}")
     for row in report.rows:
         print(f"{row.place:12} {row.maximum:10.2e} {row.relative:10.2e}")
@@ -166,7 +168,7 @@ def _export(args: argparse.Namespace) -> None:
     layout = layout_of(_layout(args))
     kind = kind_of_saved(args.model) or VIT  # whose load says what is wrong with a folder of no kind
     arrays = export(kind.load(args.model, None, None), layout=layout)
-    with written_file(out) as beside:
+    with atomic_write(out) as beside:
         if out.suffix == ".safetensors":
             save_file(arrays, beside, metadata={"format": "pt"})
         else:

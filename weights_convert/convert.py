@@ -11,20 +11,20 @@ import numpy as np
 from flax import nnx
 
 from vit_jax import InputError
-from vit_jax.checkpoint import check_names, filled, to_arrays
-from vit_jax.config import pair
+from vit_jax.checkpoint import check_names, fill_model, to_arrays
+from vit_jax.config import as_pair
 from weights_convert.formats.arrays import LazyArray
 from weights_convert.formats.readers import open_checkpoint
 from weights_convert.layouts import LAYOUTS, Layout
-from weights_convert.rules import Rule, converted, exported, source_shapes
-from weights_convert.sidecar import Companion, companion_of
+from weights_convert.rules import Rule, apply_rules, invert_rules, source_shapes
+from weights_convert.sidecar import SidecarConfig, read_sidecar
 
-NONE_BESIDE = Companion()
+NONE_BESIDE = SidecarConfig()
 DATA_PARALLEL = "module."  # torch.nn.DataParallel puts this before every name
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConversionPlan:
     """How a checkpoint will be converted: found without reading a value.
 
     names: our spelling of a foreign name -> its name in the file; shapes: -> the shape that the rules take.
@@ -71,15 +71,15 @@ def _chosen_layout(layout: str | Layout, names: Collection[str]) -> tuple[Layout
     return best, f"it has {', '.join(found) or 'none'}" + (f" of {', '.join(best.marks)}" if share(best) < 1 else "")
 
 
-def plan(
+def plan_conversion(
     shapes: Mapping[str, tuple[int, ...]],
     *,
     layout: str | Layout = "auto",
     name: str | None = None,
     image_size: Any = None,
     num_heads: int | None = None,
-    companion: Companion = NONE_BESIDE,
-) -> Plan:
+    companion: SidecarConfig = NONE_BESIDE,
+) -> ConversionPlan:
     """Decide the layout and the architecture from the arrays' names and shapes.
 
     Raises InputError for an unknown layout or name, another architecture than `name`'s, and arrays that are missing,
@@ -95,7 +95,7 @@ def plan(
     try:
         fits = companion.family == chosen.family
         beside = companion if fits else NONE_BESIDE
-        size = beside.image_size if image_size is None else pair(image_size)
+        size = beside.image_size if image_size is None else as_pair(image_size)
         found = chosen.architecture(shapes, size)
         if known and (differences := kind.differences(known, found)):
             raise InputError(f"a checkpoint of another architecture than {name}: {'; '.join(differences)}")
@@ -115,7 +115,7 @@ def plan(
     wanted = source_shapes(rules, targets)
     check_names(wanted, {k: _alike(v, wanted.get(k, v)) for k, v in shapes.items() if k not in unused})
     told = [*beside.settings, *(("preprocess",) if beside.preprocess else ())]
-    return Plan(
+    return ConversionPlan(
         chosen,
         reason,
         config,
@@ -175,10 +175,10 @@ def convert_with_plan(
     num_classes: int | None = None,
     num_heads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Any, Plan]:
+) -> tuple[Any, ConversionPlan]:
     """convert() of a file or folder, with the plan that it followed."""
     try:
-        opened, beside = open_checkpoint(path), companion_of(path)
+        opened, beside = open_checkpoint(path), read_sidecar(path)
         return _converted(opened, beside, layout, name, image_size, num_classes, num_heads, progress)
     except InputError as error:
         prefix = f"{path}: "
@@ -187,16 +187,18 @@ def convert_with_plan(
 
 def _converted(
     arrays: Mapping[str, Any],
-    beside: Companion,
+    beside: SidecarConfig,
     layout: str | Layout,
     name: str | None,
     image_size: Any,
     num_classes: int | None,
     num_heads: int | None,
     progress: Callable[[int, int], None] | None,
-) -> tuple[Any, Plan]:
+) -> tuple[Any, ConversionPlan]:
     shapes = {key: tuple(np.shape(a) if not isinstance(a, LazyArray) else a.shape) for key, a in arrays.items()}
-    found = plan(shapes, layout=layout, name=name, image_size=image_size, num_heads=num_heads, companion=beside)
+    found = plan_conversion(
+        shapes, layout=layout, name=name, image_size=image_size, num_heads=num_heads, companion=beside
+    )
     found.layout.kind.check(found.config, image_size, num_classes)  # before anything is read
 
     def read(key: str) -> np.ndarray:
@@ -204,12 +206,12 @@ def _converted(
         return array.read() if isinstance(array, LazyArray) else np.asarray(array)
 
     parameters: dict[str, Any] = {}
-    for target, value in converted(found.rules, read, found.shapes):
+    for target, value in apply_rules(found.rules, read, found.shapes):
         parameters[target] = jnp.asarray(value)
         if progress is not None:
             progress(len(parameters), len(found.rules))
     kind = found.layout.kind
-    model = kind.changed(filled(kind.abstract(found.config), parameters), image_size, num_classes)
+    model = kind.changed(fill_model(kind.abstract(found.config), parameters), image_size, num_classes)
     return model, found
 
 
@@ -220,6 +222,6 @@ def export(model: nnx.Module, *, layout: str | Layout) -> dict[str, np.ndarray]:
     """
     chosen, config = layout_of(layout), getattr(model, "config", None)
     arrays = {name: np.asarray(array) for name, array in to_arrays(model).items()}
-    foreign = exported(chosen.rules_for(config), arrays)
+    foreign = invert_rules(chosen.rules_for(config), arrays)
     named = {chosen.exported_as(name, config): array for name, array in foreign.items()}
     return named | dict(chosen.also_exported(config))

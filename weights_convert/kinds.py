@@ -14,8 +14,8 @@ from caption.checkpoint import abstract_model as abstract_caption
 from vit_jax import InputError, ViTConfig
 from vit_jax.checkpoint import CONFIG, abstract_model
 from vit_jax.checkpoint import FORMAT as VIT_FORMAT
-from vit_jax.config import pair
-from weights_convert.sidecar import Companion, preprocess_with
+from vit_jax.config import as_pair
+from weights_convert.sidecar import SidecarConfig, preprocess_with
 
 VIT_TOLD = ("patch_size", "width", "depth", "mlp_dim", "in_channels")
 CAPTION_UNTOLD = ("num_heads", "dropout", "preprocess")  # no array tells these
@@ -49,7 +49,7 @@ class Kind:
     configs: Mapping[str, Any]
     told: tuple[str, ...]
     abstract: Callable[[Any], Any]
-    config_of: Callable[[dict[str, Any], Any, int | None, Companion], Any]
+    config_of: Callable[[dict[str, Any], Any, int | None, SidecarConfig], Any]
     name_of: Callable[[Any], str]
     check: Callable[[Any, Any, int | None], None]
     changed: Callable[[Any, Any, int | None], Any]
@@ -68,7 +68,7 @@ class Kind:
         return [f"{f} is {found[f]}, not {getattr(known, f)}" for f in self.told if getattr(known, f) != found[f]]
 
 
-def _vit_config(found: dict[str, Any], known: Any, num_heads: int | None, beside: Companion) -> ViTConfig:
+def _vit_config(found: dict[str, Any], known: Any, num_heads: int | None, beside: SidecarConfig) -> ViTConfig:
     heads = HEADS_OF_WIDTH.get(found["width"], max(1, found["width"] // 64))
     settings = {"num_heads": known.num_heads if known else heads} | found | dict(beside.settings)
     if found.get("activation") == "swiglu":
@@ -99,7 +99,7 @@ def _vit_changed(
 ) -> vit_jax.VisionTransformer:
     if num_classes is not None:
         model = vit_jax.with_num_classes(model, num_classes)
-    if image_size is not None and pair(image_size) != model.config.image_size:
+    if image_size is not None and as_pair(image_size) != model.config.image_size:
         model = vit_jax.with_image_size(model, image_size)
     return model
 
@@ -136,7 +136,7 @@ VIT = Kind(
 
 
 def _caption_config(
-    found: dict[str, Any], known: Any, num_heads: int | None, beside: Companion
+    found: dict[str, Any], known: Any, num_heads: int | None, beside: SidecarConfig
 ) -> caption.CaptionConfig:
     heads = known.num_heads if known else max(1, found["width"] // CATR_HEAD)
     return caption.CaptionConfig(**found | {"num_heads": heads if num_heads is None else num_heads})

@@ -120,7 +120,7 @@ def source_shapes(rules: Sequence[Rule], target_shapes: Mapping[str, tuple[int, 
     return shapes
 
 
-def converted(
+def apply_rules(
     rules: Sequence[Rule], read: Callable[[str], np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(our name, array) for each rule; foreign arrays are read just before they are used, in the shapes given.
@@ -144,7 +144,7 @@ def _floating(array: Any) -> np.ndarray:
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
 
 
-def exported(rules: Sequence[Rule], arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def invert_rules(rules: Sequence[Rule], arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The foreign arrays that our parameters make: `converted` the other way."""
     foreign: dict[str, np.ndarray] = {}
     for rule in rules:

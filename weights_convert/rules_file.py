@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_jax import InputError, ViTConfig
-from vit_jax.checkpoint import with_tuples
+from vit_jax.checkpoint import lists_to_tuples
 from weights_convert.layouts import LAYOUTS
 from weights_convert.layouts.layout import Layout
 
@@ -78,7 +78,7 @@ def _check(names: Any, settings: Any, unused: Any) -> None:
     if wrong := sorted(set(settings) - set(known)):
         raise InputError(f"[settings] has fields of ViTConfig, not {', '.join(wrong)}")
     for name, value in settings.items():
-        if type(with_tuples({name: value})[name]) is not known[name]:
+        if type(lists_to_tuples({name: value})[name]) is not known[name]:
             raise InputError(f"[settings] {name} = {value!r} is no {known[name].__name__}")
     try:
         for pattern in unused:

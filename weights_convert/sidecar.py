@@ -23,7 +23,7 @@ PIL_KERNELS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 @dataclass(frozen=True)
-class Companion:
+class SidecarConfig:
     """What the files beside a checkpoint say.
 
     family: "hf", "timm", "openai", or "" where there are none. settings: fields of ViTConfig. preprocess: fields of
@@ -38,7 +38,7 @@ class Companion:
     source: tuple[str, ...] = ()
 
 
-def companion_of(path: str | os.PathLike) -> Companion:
+def read_sidecar(path: str | os.PathLike) -> SidecarConfig:
     """The companion of a checkpoint file or folder. Raises InputError naming a config file that can't be understood."""
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     config, name = _json(folder / "open_clip_config.json"), "open_clip_config.json"
@@ -52,7 +52,7 @@ def companion_of(path: str | os.PathLike) -> Companion:
             return _timm(config)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{folder / name}: not understood ({error}); mend it or move it away") from error
-    return Companion()
+    return SidecarConfig()
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _size(value: Any) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
-def _huggingface(config: dict[str, Any], processor: dict[str, Any]) -> Companion:
+def _huggingface(config: dict[str, Any], processor: dict[str, Any]) -> SidecarConfig:
     vision = config.get("vision_config", config)
     settings: dict[str, Any] = {}
     if "num_attention_heads" in vision:
@@ -95,7 +95,7 @@ def _huggingface(config: dict[str, Any], processor: dict[str, Any]) -> Companion
     labels = config.get("id2label") or {}
     names = tuple(str(labels[key]) for key in sorted(labels, key=int))
     source = ("config.json", "preprocessor_config.json") if processor else ("config.json",)
-    return Companion("hf", settings, _processor(processor), _size(vision.get("image_size")), names, source)
+    return SidecarConfig("hf", settings, _processor(processor), _size(vision.get("image_size")), names, source)
 
 
 def _processor(processor: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _processor(processor: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _timm(config: dict[str, Any]) -> Companion:
+def _timm(config: dict[str, Any]) -> SidecarConfig:
     settings: dict[str, Any] = {}
     if "quickgelu" in str(config["architecture"]):
         settings["activation"] = "quick_gelu"
@@ -129,10 +129,12 @@ def _timm(config: dict[str, Any]) -> Companion:
         fields["crop"] = min(1.0, float(pretrained["crop_pct"]))
     size = pretrained.get("input_size")
     names = tuple(str(name) for name in config.get("label_names") or ())
-    return Companion("timm", settings, fields, (int(size[1]), int(size[2])) if size else None, names, ("config.json",))
+    return SidecarConfig(
+        "timm", settings, fields, (int(size[1]), int(size[2])) if size else None, names, ("config.json",)
+    )
 
 
-def _open_clip(config: dict[str, Any]) -> Companion:
+def _open_clip(config: dict[str, Any]) -> SidecarConfig:
     model = config["model_cfg"]
     fields: dict[str, Any] = {}
     vision = model["vision_cfg"]
@@ -146,9 +148,9 @@ def _open_clip(config: dict[str, Any]) -> Companion:
     if "interpolation" in preprocess:
         fields["kernel"] = str(preprocess["interpolation"])
     size = _size(vision.get("image_size"))
-    return Companion("openai", settings, fields, size, (), ("open_clip_config.json",))
+    return SidecarConfig("openai", settings, fields, size, (), ("open_clip_config.json",))
 
 
-def preprocess_with(companion: Companion, image_size: tuple[int, int]) -> Preprocess | None:
+def preprocess_with(companion: SidecarConfig, image_size: tuple[int, int]) -> Preprocess | None:
     """The preprocessing that a companion tells, at the model's size; None where it tells none."""
     return Preprocess(image_size, **companion.preprocess) if companion.preprocess else None

@@ -16,7 +16,7 @@ import numpy as np
 
 from vit_jax import InputError, VisionTransformer, ViTConfig
 from vit_jax.checkpoint import from_arrays, to_arrays
-from weights_convert.convert import Plan, convert_with_plan
+from weights_convert.convert import ConversionPlan, convert_with_plan
 from weights_convert.formats.readers import read_checkpoint
 from weights_convert.layouts import Layout
 
@@ -45,7 +45,7 @@ class Report(NamedTuple):
         return max(row.relative if np.isfinite(row.relative) else np.inf for row in self.rows)
 
 
-def verify(
+def verify_checkpoint(
     path: str | os.PathLike,
     *,
     against: str,
@@ -117,7 +117,7 @@ def _places_of(original: Any, config: ViTConfig, image: np.ndarray) -> list[np.n
     return [tensor.numpy() for tensor in [*tokens, answer]]
 
 
-def _lukemelas(found: Plan, arrays: dict[str, np.ndarray], path: Path) -> tuple[Any, tuple[str, ...]]:
+def _lukemelas(found: ConversionPlan, arrays: dict[str, np.ndarray], path: Path) -> tuple[Any, tuple[str, ...]]:
     torch, package = importlib.import_module("torch"), importlib.import_module("pytorch_pretrained_vit")
     config = found.config
     if found.layout.name != "lukemelas":
@@ -151,7 +151,7 @@ def _plain(array: np.ndarray) -> np.ndarray:
     return np.array(array, np.float64 if array.dtype == np.float64 else np.float32)
 
 
-def _transformers(found: Plan, arrays: dict[str, np.ndarray], path: Path) -> tuple[Any, tuple[str, ...]]:
+def _transformers(found: ConversionPlan, arrays: dict[str, np.ndarray], path: Path) -> tuple[Any, tuple[str, ...]]:
     torch, package = importlib.import_module("torch"), importlib.import_module("transformers")
     if found.layout.name not in CLASSES:
         raise InputError(f"a checkpoint in the layout {found.layout.name}: transformers does not take it")
@@ -222,7 +222,7 @@ CLASSES: dict[str, Callable[[ViTConfig], str]] = {
     "hf_clip": lambda config: "CLIPVisionModelWithProjection" if config.num_classes else "CLIPVisionModel",
     "hf_siglip": lambda config: "SiglipForImageClassification" if config.num_classes else "SiglipVisionModel",
 }
-PEERS: dict[str, tuple[str, Callable[[Plan, dict[str, np.ndarray], Path], tuple[Any, tuple[str, ...]]]]] = {
+PEERS: dict[str, tuple[str, Callable[[ConversionPlan, dict[str, np.ndarray], Path], tuple[Any, tuple[str, ...]]]]] = {
     "lukemelas": ("pytorch_pretrained_vit", _lukemelas),
     "transformers": ("transformers", _transformers),
 }

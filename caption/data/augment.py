@@ -75,7 +75,7 @@ def jitter(image: Image.Image, settings: CaptionAugment, rng: np.random.Generato
     return image
 
 
-def training_input(
+def augment_image(
     image: Image.Image,
     preprocess: CaptionPreprocess | WholePreprocess,
     settings: CaptionAugment,

@@ -25,7 +25,7 @@ COLUMNS = ("file", "caption")
 
 
 @dataclass(frozen=True)
-class CaptionSet:
+class CaptionDataset:
     """One split: each picture once, with one caption or more. ids: COCO's numbers, or file names."""
 
     paths: tuple[Path, ...]
@@ -46,11 +46,11 @@ class CaptionSet:
         """The picture at an index, upright RGB. Raises CorruptImageError naming the file."""
         return open_rgb(self.paths[index])
 
-    def take(self, indices: Sequence[int] | np.ndarray) -> "CaptionSet":
+    def take(self, indices: Sequence[int] | np.ndarray) -> "CaptionDataset":
         """The set made of these pictures, in this order."""
         chosen = [int(index) for index in indices]
         paths, ids = tuple(self.paths[i] for i in chosen), tuple(self.ids[i] for i in chosen)
-        return CaptionSet(paths, tuple(self.captions[i] for i in chosen), ids)
+        return CaptionDataset(paths, tuple(self.captions[i] for i in chosen), ids)
 
     def pairs(self) -> list[tuple[int, str]]:
         """(picture's index, caption), every caption once: what one epoch of training goes through."""
@@ -64,7 +64,7 @@ def open_captions(
     images: str | os.PathLike | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
-) -> CaptionSet:
+) -> CaptionDataset:
     """One split, train, val or test, of whatever captions lie at a path, told by what is there.
 
     A folder with annotations/captions_*.json is COCO's; a .json file is Karpathy's, whose pictures lie in `images` or
@@ -93,7 +93,7 @@ def open_captions(
     return train if split == "train" else val
 
 
-def read_coco(folder: str | os.PathLike, split: str) -> CaptionSet:
+def read_coco(folder: str | os.PathLike, split: str) -> CaptionDataset:
     """annotations/captions_{split}YEAR.json with the pictures in {split}YEAR/, by picture number.
 
     Pictures without a caption are left out. Raises InputError for a broken or missing file, a caption of a picture that
@@ -120,7 +120,7 @@ def read_coco(folder: str | os.PathLike, split: str) -> CaptionSet:
     return _checked([pictures / names[n] for n in order], [captions[n] for n in order], order, file)
 
 
-def read_karpathy(file: str | os.PathLike, split: str, *, images: str | os.PathLike | None = None) -> CaptionSet:
+def read_karpathy(file: str | os.PathLike, split: str, *, images: str | os.PathLike | None = None) -> CaptionDataset:
     """Karpathy's dataset_*.json: images[].filepath, filename, split, sentences[].raw; train takes restval too.
 
     images: the folder that `filepath` is in, by default the file's own. Order and ids are the file's (cocoid, else
@@ -145,7 +145,7 @@ def read_karpathy(file: str | os.PathLike, split: str, *, images: str | os.PathL
     return _checked(paths, captions, ids, file)
 
 
-def read_table(file: str | os.PathLike) -> CaptionSet:
+def read_table(file: str | os.PathLike) -> CaptionDataset:
     """A CSV with the columns file and caption, by name, and a row for each caption; paths start at its own folder.
 
     Pictures come in the order of their first row; other columns are not read. Raises InputError naming the line for a
@@ -212,17 +212,19 @@ def _caption(text: str, where: str) -> str:
     return text.strip()
 
 
-def _checked(paths: Sequence[Path], captions: Sequence[list[str]], ids: Sequence[int | str], file: Path) -> CaptionSet:
+def _checked(
+    paths: Sequence[Path], captions: Sequence[list[str]], ids: Sequence[int | str], file: Path
+) -> CaptionDataset:
     if not paths:
         raise InputError(f"{file}: no captions of this split in it")
     missing = [path for path in paths if not path.is_file()]
     if missing:
         more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}: listed in {file} but not there{more}")
-    return CaptionSet(tuple(paths), tuple(tuple(some) for some in captions), tuple(ids))
+    return CaptionDataset(tuple(paths), tuple(tuple(some) for some in captions), tuple(ids))
 
 
-def _divided(whole: CaptionSet, fraction: float, seed: int) -> tuple[CaptionSet, CaptionSet]:
+def _divided(whole: CaptionDataset, fraction: float, seed: int) -> tuple[CaptionDataset, CaptionDataset]:
     """(rest, fraction of the pictures), each at least one, in the order that they had."""
     if len(whole) < 2:
         raise InputError(f"{whole.paths[0]}: the only picture; training and validation need one each")

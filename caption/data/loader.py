@@ -12,13 +12,13 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import grain
 import numpy as np
 
-from caption.data.augment import CaptionAugment, training_input
-from caption.data.captions import CaptionSet
-from caption.data.scenes import SPLITS, scene
+from caption.data.augment import CaptionAugment, augment_image
+from caption.data.captions import CaptionDataset
+from caption.data.scenes import SPLITS, make_scene
 from caption.preprocess import CaptionPreprocess, WholePreprocess, pad_batch
 from caption.tokenizer import Tokenizer
 from vit_jax.data.loader import THREADS, batches_per_epoch
-from vit_jax.data.process_shard import Chosen, Rows, whole
+from vit_jax.data.process_shard import ProcessShard, RowRange, all_rows
 
 
 class CaptionBatch(NamedTuple):
@@ -38,7 +38,7 @@ class Example(NamedTuple):
 
 
 @runtime_checkable
-class Examples(Protocol):
+class ExampleSource(Protocol):
     """What a split gives to an epoch."""
 
     def __len__(self) -> int:
@@ -51,7 +51,7 @@ class Examples(Protocol):
 
 
 @dataclass(frozen=True)
-class Made:
+class SceneExamples:
     """Made scenes, new ones in every epoch."""
 
     split: str
@@ -67,17 +67,17 @@ class Made:
     def at(self, epoch: int, index: int) -> Example:
         """The scene of that number in the epoch's stretch of the endless row."""
         assert self.split in SPLITS
-        made = scene(self.seed, max(epoch, 0) * self.count + index, split=self.split, size=self.preprocess.size[0])
+        made = make_scene(self.seed, max(epoch, 0) * self.count + index, split=self.split, size=self.preprocess.size[0])
         tokens = self.tokenizer.encode_batch([made.caption], self.length).tokens[0]
         return Example(self.preprocess.normalize(made.image), tokens)
 
 
-class Captioned:
+class CaptionedImages:
     """Pictures of a CaptionSet, one example for each caption; small ones are kept decoded within a budget of bytes."""
 
     def __init__(
         self,
-        captions: CaptionSet,
+        captions: CaptionDataset,
         tokenizer: Tokenizer,
         preprocess: CaptionPreprocess | WholePreprocess,
         augment: CaptionAugment,
@@ -102,7 +102,7 @@ class Captioned:
         if epoch < 0:
             return Example(self.picture(picture), self.tokens[index])
         rng = np.random.default_rng([self.seed, epoch, index])
-        drawn = training_input(self.captions.open(picture), self.preprocess, self.augment, rng)
+        drawn = augment_image(self.captions.open(picture), self.preprocess, self.augment, rng)
         return Example(drawn, self.tokens[index])
 
     def picture(self, index: int) -> np.ndarray:
@@ -120,7 +120,7 @@ class Captioned:
 class _Epoch:
     """One epoch of a split as a random-access source."""
 
-    def __init__(self, examples: Examples, epoch: int):
+    def __init__(self, examples: ExampleSource, epoch: int):
         self.examples, self.epoch = examples, epoch
 
     def __len__(self) -> int:
@@ -131,25 +131,25 @@ class _Epoch:
 
 
 def caption_batches(
-    examples: Examples,
+    examples: ExampleSource,
     batch_size: int,
     size: tuple[int, int],
     *,
     seed: int = 0,
     epoch: int = -1,
     start: int = 0,
-    rows: Rows | None = None,
+    rows: RowRange | None = None,
 ) -> Iterator[CaptionBatch]:
     """The batches of an epoch from batch `start` on, shuffled by (seed, epoch); in order where the epoch is -1.
 
     Every example once; the last batch is filled up with rows of weight 0. size: (H, W) of every batch.
     rows: those of every batch that this process reads, all of them where it is alone.
     """
-    rows = rows or whole(batch_size)
+    rows = rows or all_rows(batch_size)
     order = grain.MapDataset.source(_Epoch(examples, epoch))
     if epoch >= 0:
         order = order.shuffle(seed=int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
-    source = grain.MapDataset.source(Chosen(order, batch_size, start, rows))
+    source = grain.MapDataset.source(ProcessShard(order, batch_size, start, rows))
     share = rows.end - rows.first
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(2 * share, THREADS))
     found = iter(source.to_iter_dataset(options)) if len(source) else iter(())
@@ -157,7 +157,7 @@ def caption_batches(
         yield _batch([example for (example,) in itertools.islice(found, share)], examples, share, size)
 
 
-def _batch(found: list[Example], examples: Examples, count: int, size: tuple[int, int]) -> CaptionBatch:
+def _batch(found: list[Example], examples: ExampleSource, count: int, size: tuple[int, int]) -> CaptionBatch:
     weights = np.zeros(count, np.float32)
     weights[: len(found)] = 1
     filling = [found[0] if found else examples.at(-1, 0)] * (count - len(found))

@@ -40,19 +40,19 @@ HELD_OUT = 5  # one caption of so many is held out
 FINER = 4  # shapes are drawn at so many times the size, for smooth edges
 
 
-class Thing(NamedTuple):
+class SceneObject(NamedTuple):
     """A coloured shape, as a caption names it."""
 
     colour: str
     shape: str
 
 
-class Content(NamedTuple):
+class SceneContent(NamedTuple):
     """What a scene shows and its caption says; a shape alone has no relation and no second."""
 
-    first: Thing
+    first: SceneObject
     relation: str | None = None
-    second: Thing | None = None
+    second: SceneObject | None = None
 
     @property
     def caption(self) -> str:
@@ -89,30 +89,30 @@ def _article(word: str) -> str:
 
 
 @functools.cache
-def contents(split: str) -> tuple[tuple[Content, ...], tuple[Content, ...]]:
+def contents(split: str) -> tuple[tuple[SceneContent, ...], tuple[SceneContent, ...]]:
     """Everything that a split's scenes may show: shapes alone, and two shapes. Shapes of a pair are never alike.
 
     Raises InputError for a split that there is not.
     """
     if split not in SPLITS:
         raise InputError(f"made scenes have no split {split!r}: one of {', '.join(SPLITS)}")
-    things = [Thing(colour, shape) for colour in COLOURS for shape in SHAPES]
-    alone = [Content(thing) for thing in things]
-    pairs = [Content(a, relation, b) for a, relation, b in itertools.product(things, RELATIONS, things) if a != b]
+    things = [SceneObject(colour, shape) for colour in COLOURS for shape in SHAPES]
+    alone = [SceneContent(thing) for thing in things]
+    pairs = [SceneContent(a, relation, b) for a, relation, b in itertools.product(things, RELATIONS, things) if a != b]
     return tuple(c for c in alone if _in(c, split)), tuple(c for c in pairs if _in(c, split))
 
 
-def _in(content: Content, split: str) -> bool:
+def _in(content: SceneContent, split: str) -> bool:
     held_out = zlib.crc32(content.caption.encode()) % HELD_OUT == 0  # the same on every machine and in every version
     return held_out == (split == "val")
 
 
-def captions(split: str) -> list[str]:
+def scene_captions(split: str) -> list[str]:
     """Every caption of a split, once."""
     return [content.caption for kind in contents(split) for content in kind]
 
 
-def scene(seed: int, index: int, *, split: str = "train", size: int = SIZE) -> Scene:
+def make_scene(seed: int, index: int, *, split: str = "train", size: int = SIZE) -> Scene:
     """Scene number `index` of the seed's endless row: the same on every call, `size` pixels a side (32 or more).
 
     Raises InputError for a split that there is not, a negative seed or index, and a size too small to see shapes.
@@ -136,7 +136,7 @@ def scene(seed: int, index: int, *, split: str = "train", size: int = SIZE) -> S
     return Scene(image.round().clip(0, 255).astype(np.uint8), content.caption, regions)
 
 
-def _places(content: Content, rng: np.random.Generator) -> list[tuple[float, float, float]]:
+def _places(content: SceneContent, rng: np.random.Generator) -> list[tuple[float, float, float]]:
     """Each shape's (x, y, radius) in units of the picture's side: whole within it, apart, and on one line but a bit."""
     if content.relation is None:
         radius = rng.uniform(0.12, 0.24)

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from caption.scoring import java_metrics
-from caption.scoring.words import words
+from caption.scoring.words import split_words
 from vit_jax.errors import InputError
 
 ImageId = Any  # a str or an int
@@ -57,8 +57,8 @@ def score_images(
     Raises InputError for an empty set, an image without references, and images that only one of the two has.
     """
     _check(predictions, references)
-    hypotheses = {image: words(caption) for image, caption in predictions.items()}
-    truths = {image: [words(caption) for caption in references[image]] for image in predictions}
+    hypotheses = {image: split_words(caption) for image, caption in predictions.items()}
+    truths = {image: [split_words(caption) for caption in references[image]] for image in predictions}
     columns = _bleu(list(hypotheses.values()), list(truths.values()))
     columns["ROUGE-L"] = _with_mean([_rouge_l(hypotheses[image], truths[image]) for image in hypotheses])
     columns["CIDEr-D"] = _with_mean(_cider_d(list(hypotheses.values()), list(truths.values())))

@@ -104,6 +104,6 @@ def _rewrite(token: str) -> str:
     return token.lower().replace("(", "-lrb-").replace(")", "-rrb-")
 
 
-def words(caption: str) -> list[str]:
+def split_words(caption: str) -> list[str]:
     """The words of a caption, in order; none where it holds nothing but punctuation."""
     return [_rewrite(token) for token in TOKEN.findall(caption) if not DROPPED.fullmatch(token)]

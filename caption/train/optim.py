@@ -102,7 +102,7 @@ def _by_leaf(model: CaptionTransformer, of_name: dict[str, Any]) -> Any:
     return jax.tree.unflatten(jax.tree.structure(model), [of_name[name] for name in _names(model)])
 
 
-def optimizer(
+def make_optimizer(
     model: CaptionTransformer,
     *,
     learning_rate: float | optax.Schedule = 1e-4,

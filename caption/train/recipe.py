@@ -7,7 +7,7 @@ import optax
 
 from caption.data.augment import CaptionAugment
 from vit_jax import InputError
-from vit_jax.checkpoint import with_tuples
+from vit_jax.checkpoint import lists_to_tuples
 from vit_jax.train.recipe import DTYPES
 
 SCHEDULES = ("constant", "cosine", "step")
@@ -78,11 +78,11 @@ class CaptionRecipe:
         return asdict(self)
 
 
-def from_dict(stored: dict[str, Any]) -> CaptionRecipe:
+def recipe_from_dict(stored: dict[str, Any]) -> CaptionRecipe:
     """The recipe that as_dict wrote."""
     known = {f.name for f in fields(CaptionRecipe)}
     values = {name: value for name, value in stored.items() if name in known}
-    return CaptionRecipe(**values | {"augment": CaptionAugment(**with_tuples(stored["augment"]))})
+    return CaptionRecipe(**values | {"augment": CaptionAugment(**lists_to_tuples(stored["augment"]))})
 
 
 def rates(recipe: CaptionRecipe, peak: float, steps_per_epoch: int) -> optax.Schedule:

@@ -11,9 +11,9 @@ from caption.model import CaptionTransformer
 from caption.train.optim import caption_losses
 from caption.train.recipe import CaptionRecipe
 from vit_jax.attention import Key
-from vit_jax.execution import PLAIN, Layers, compiler_options
+from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution, compiler_options
 from vit_jax.train.state import Totals
-from vit_jax.train.step import Loss
+from vit_jax.train.step import TaskLoss
 
 
 def prepare(batch: CaptionBatch, key: Key | None) -> CaptionBatch:
@@ -21,14 +21,14 @@ def prepare(batch: CaptionBatch, key: Key | None) -> CaptionBatch:
     return jax.tree.map(jnp.asarray, batch)
 
 
-def loss_of(
+def captioning_loss(
     model: CaptionTransformer,
     batch: CaptionBatch,
     key: Key | None,
     *,
     recipe: CaptionRecipe,
-    layers: Layers = PLAIN,
-) -> Loss:
+    layers: BlockExecution = DEFAULT_EXECUTION,
+) -> TaskLoss:
     """The losses of a batch in nats; its totals count captions, and of each the share of tokens foreseen.
 
     A key turns dropout and label smoothing on.
@@ -48,13 +48,13 @@ def loss_of(
     share = hits.sum(axis=1) / jnp.maximum(content.sum(axis=1), 1)
     captions = batch.weights.sum()
     count = jnp.maximum(count, 1)
-    return Loss(total, count, Totals(total / count * captions, (share * batch.weights).sum(), captions))
+    return TaskLoss(total, count, Totals(total / count * captions, (share * batch.weights).sum(), captions))
 
 
 def make_eval_step(recipe: CaptionRecipe) -> Callable[[Any, CaptionBatch], Totals]:
     """(model, batch) -> the sums over its captions, without dropout and smoothing."""
 
     def eval_step(model: Any, batch: CaptionBatch) -> Totals:
-        return loss_of(model, prepare(batch, None), None, recipe=recipe).totals
+        return captioning_loss(model, prepare(batch, None), None, recipe=recipe).totals
 
     return jax.jit(eval_step, compiler_options=compiler_options(forward_only=True))

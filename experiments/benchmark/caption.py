@@ -17,7 +17,7 @@ from caption import CONFIGS, CaptionConfig, CaptionTransformer, ResNetConfig, ge
 from caption.generate import END, START
 from experiments.benchmark.timing import alternating, machine, plot_ratios, ratio_table, torch_version, write_measured
 from vit_jax import InputError
-from vit_jax.checkpoint import filled, to_arrays
+from vit_jax.checkpoint import fill_model, to_arrays
 from vit_jax.cli import positive_int
 from weights_convert import export
 
@@ -43,7 +43,7 @@ def endless(config: CaptionConfig) -> CaptionTransformer:
     model = jax.jit(lambda: CaptionTransformer(config, rngs=nnx.Rngs(0)))()
     last = f"head.layers.{len(model.head.layers) - 1}.bias"
     arrays = to_arrays(model)
-    return filled(model, arrays | {last: arrays[last].at[END].set(NEVER)})
+    return fill_model(model, arrays | {last: arrays[last].at[END].set(NEVER)})
 
 
 def peer_of(model: CaptionTransformer, images: np.ndarray) -> Callable[[int], np.ndarray]:

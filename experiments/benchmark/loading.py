@@ -25,7 +25,7 @@ from vit_jax.cli import image_size, positive_int
 from vit_jax.data.dataset import Split
 from vit_jax.data.decode import open_rgb
 from vit_jax.data.folder import image_files
-from vit_jax.data.loader import Pictures, ordered_batches
+from vit_jax.data.loader import CachedImages, ordered_batches
 
 MADE = 128  # pictures where no folder is given
 MADE_SIZE = (375, 500)  # height, width: the usual photograph of the usual data sets
@@ -59,7 +59,7 @@ def made_pictures(folder: Path, count: int) -> None:
 def own_epoch(files: Sequence[str], preprocess: Preprocess, batch_size: int) -> Callable[[], float]:
     """One pass over all files, to batches on the device; answers the mean of all numbers, to compare."""
     split = Split(files, np.zeros(len(files), np.int32), lambda index: open_rgb(Path(files[index])))
-    pictures = Pictures(split, preprocess, budget=0)
+    pictures = CachedImages(split, preprocess, budget=0)
 
     @jax.jit
     def total(images: jax.Array, weights: jax.Array) -> jax.Array:

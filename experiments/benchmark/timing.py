@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from experiments.common.plots import BLUE, VERMILION
-from vit_jax.files import written_file
+from vit_jax.files import atomic_write
 from vit_jax.plot import new_figure, save_figure
 
 
@@ -130,9 +130,9 @@ def write_measured(folder: str, name: str, text: str, stored: dict[str, Any]) ->
     """Write `name`.md, the table, and `name`.json, all that was measured, each whole or not at all; the folder."""
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    with written_file(place / f"{name}.json") as beside:
+    with atomic_write(place / f"{name}.json") as beside:
         beside.write_text(json.dumps(stored) + "\n")
-    with written_file(place / f"{name}.md") as beside:
+    with atomic_write(place / f"{name}.md") as beside:
         beside.write_text(text + "\n")
     return place
 

@@ -22,11 +22,11 @@ from experiments.common import runtime
 from vit_jax import CONFIGS, InputError, VisionTransformer, ViTConfig
 from vit_jax.checkpoint import from_arrays, to_arrays
 from vit_jax.cli import image_size, positive_int
-from vit_jax.execution import Layers, compiler_options
-from vit_jax.train.classify import Inputs, loss_of
-from vit_jax.train.optim import learning_rates, optimizer
+from vit_jax.execution import BlockExecution, compiler_options
+from vit_jax.train.classify import ClassifierInputs, classification_loss
+from vit_jax.train.optim import make_optimizer, make_schedule
 from vit_jax.train.recipe import Recipe
-from vit_jax.train.state import first_state
+from vit_jax.train.state import init_state
 from vit_jax.train.step import StepSettings, make_train_step
 from weights_convert import export
 
@@ -146,7 +146,7 @@ def own(setting: Setting, model: VisionTransformer) -> Callable[[], Any]:
 
 def own_forward(setting: Setting, model: VisionTransformer) -> Callable[[], jax.Array]:
     """The logits [B, C]."""
-    layers, dtype = Layers(scan=setting.scan), jnp.dtype(setting.dtype)
+    layers, dtype = BlockExecution(scan=setting.scan), jnp.dtype(setting.dtype)
     model, images = jax.tree.map(lambda leaf: leaf.astype(dtype), (model, jnp.asarray(setting.images())))
     forward = jax.jit(lambda m, x: m(x, layers=layers), compiler_options=compiler_options(forward_only=True))
     return lambda: forward(model, images)
@@ -154,17 +154,19 @@ def own_forward(setting: Setting, model: VisionTransformer) -> Callable[[], jax.
 
 def own_step(setting: Setting, model: VisionTransformer) -> Callable[[], jax.Array]:
     """One step of the engine after another on the same batch; answers the sum of all images' losses so far."""
-    layers = Layers(scan=setting.scan)
+    layers = BlockExecution(scan=setting.scan)
     recipe = Recipe(model=None, epochs=1, **setting.rule)
-    tx = optimizer(recipe, learning_rates(recipe, 1), model)
+    tx = make_optimizer(recipe, make_schedule(recipe, 1), model)
     step = make_train_step(
         lambda batch, key: batch,
-        lambda learnt, inputs, key: loss_of(learnt, inputs, None, layers=layers),
+        lambda learnt, inputs, key: classification_loss(learnt, inputs, None, layers=layers),
         tx,
         StepSettings(dtype=setting.dtype),
     )
-    inputs = Inputs(jnp.asarray(setting.images()), jnp.asarray(setting.labels()), jnp.ones(setting.batch_size))
-    held = [first_state(model, tx)]
+    inputs = ClassifierInputs(
+        jnp.asarray(setting.images()), jnp.asarray(setting.labels()), jnp.ones(setting.batch_size)
+    )
+    held = [init_state(model, tx)]
 
     def run() -> jax.Array:
         held[0], _ = step(held[0], inputs)

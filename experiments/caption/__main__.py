@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from caption.captioner import METHODS, Answer, Captioner, Look, Ready, Search
+from caption.captioner import WORD_MAP_METHODS, Captioner, CaptionResult, MapOptions, PreparedImage, SearchOptions
 from caption.plot import plot_caption
 from experiments.caption import check as caption_check
 from experiments.caption.records import CAPTIONS, TABLE, Records
 from experiments.common import runtime
 from experiments.common.captioners import open_captioner
-from experiments.common.pictures import ahead, check_apart, pictures_in
+from experiments.common.pictures import check_no_overwrite, list_images, map_ahead
 from vit_jax import InputError
 from vit_jax.cli import Parser, non_negative, positive_int
 from vit_jax.data.decode import CorruptImageError, open_rgb
@@ -53,18 +53,18 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--no-repeat", type=_whole, default=0, metavar="N", help="no N tokens in a row come twice")
     search.add_argument("--max-length", type=positive_int, help="tokens, start and end too (default: the model's most)")
     figures = parser.add_argument_group("figures")
-    figures.add_argument("--method", choices=METHODS, default="attention", help="of the maps (attention)")
+    figures.add_argument("--method", choices=WORD_MAP_METHODS, default="attention", help="of the maps (attention)")
     figures.add_argument("--layer", type=int, help="of the decoder's attention (default: the last, -1)")
     figures.add_argument("--head", type=int, help="of the decoder's attention (default: their mean)")
     figures.add_argument("--no-figures", action="store_true", help="captions only")
     return parser
 
 
-def look_of(args: argparse.Namespace) -> Look:
+def look_of(args: argparse.Namespace) -> MapOptions:
     """The maps that the flags ask for. Raises InputError for flags that exclude one another."""
     if args.method != "attention" and (args.layer, args.head) != (None, None):
         raise InputError("--layer and --head are of the method attention; leave them out")
-    return Look(args.method, -1 if args.layer is None else args.layer, args.head)
+    return MapOptions(args.method, -1 if args.layer is None else args.layer, args.head)
 
 
 def captioner_of(args: argparse.Namespace) -> Captioner:
@@ -77,11 +77,11 @@ def captioner_of(args: argparse.Namespace) -> Captioner:
     length = longest if args.max_length is None else args.max_length
     if not 2 <= length <= longest:
         raise InputError(f"--max-length {length}: between 2 and the model's {longest} positions")
-    search = Search(length, args.beams, args.n_best, args.length_penalty, args.no_repeat)
+    search = SearchOptions(length, args.beams, args.n_best, args.length_penalty, args.no_repeat)
     return Captioner(model, tokenizer, search, None if args.no_figures else look)
 
 
-class Task(NamedTuple):
+class CaptionJob(NamedTuple):
     """A picture to caption. name: as it was given; figure: below the output folder, "" for none."""
 
     file: Path
@@ -89,26 +89,28 @@ class Task(NamedTuple):
     figure: str
 
 
-class Opened(NamedTuple):
+class OpenedImage(NamedTuple):
     """A task with its picture."""
 
-    task: Task
-    ready: Ready
+    task: CaptionJob
+    ready: PreparedImage
 
 
-def _opened(captioner: Captioner, tasks: list[Task], batch_size: int, skip_corrupt: bool) -> Iterator[Opened]:
+def _opened(
+    captioner: Captioner, tasks: list[CaptionJob], batch_size: int, skip_corrupt: bool
+) -> Iterator[OpenedImage]:
     """The tasks' pictures, decoded ahead in threads. Raises CorruptImageError naming one, unless they are skipped."""
 
-    def read(task: Task) -> Opened | CorruptImageError:
+    def read(task: CaptionJob) -> OpenedImage | CorruptImageError:
         try:
-            return Opened(task, captioner.ready(open_rgb(task.file)))
+            return OpenedImage(task, captioner.ready(open_rgb(task.file)))
         except CorruptImageError as error:
             return error
         except InputError as error:  # too thin
             return CorruptImageError(f"{task.file}: {error}")
 
-    for made in ahead(tasks, read, most=2 * batch_size):
-        if isinstance(made, Opened):
+    for made in map_ahead(tasks, read, most=2 * batch_size):
+        if isinstance(made, OpenedImage):
             yield made
         elif skip_corrupt:
             print(f"skipped: {made}", file=sys.stderr)
@@ -116,7 +118,7 @@ def _opened(captioner: Captioner, tasks: list[Task], batch_size: int, skip_corru
             raise made
 
 
-def figure_of(shown: np.ndarray, answer: Answer) -> Any:
+def figure_of(shown: np.ndarray, answer: CaptionResult) -> Any:
     """The picture with its caption and a panel for every word; alone where the caption has none."""
     text = answer.captions[0].caption
     if answer.words:
@@ -124,7 +126,7 @@ def figure_of(shown: np.ndarray, answer: Answer) -> Any:
     return plot_panels(shown.astype(np.float32) / 255, [[Panel("image", None)]], title=text or "(no words)")
 
 
-def _write(opened: Opened, answer: Answer, records: Records) -> None:
+def _write(opened: OpenedImage, answer: CaptionResult, records: Records) -> None:
     """A picture's figure, then its record, so that there is no record without its figure."""
     task = opened.task
     if task.figure:
@@ -136,8 +138,8 @@ def _write(opened: Opened, answer: Answer, records: Records) -> None:
     records.add({"file": task.name} | best | {"n_best": n_best, "figure": task.figure or None})
 
 
-def _batches(opened: Iterator[Opened], size: int) -> Iterator[list[Opened]]:
-    batch: list[Opened] = []
+def _batches(opened: Iterator[OpenedImage], size: int) -> Iterator[list[OpenedImage]]:
+    batch: list[OpenedImage] = []
     for one in opened:
         batch.append(one)
         if len(batch) == size:
@@ -147,7 +149,9 @@ def _batches(opened: Iterator[Opened], size: int) -> Iterator[list[Opened]]:
         yield batch
 
 
-def caption_all(captioner: Captioner, tasks: list[Task], records: Records, batch_size: int, skip_corrupt: bool) -> int:
+def caption_all(
+    captioner: Captioner, tasks: list[CaptionJob], records: Records, batch_size: int, skip_corrupt: bool
+) -> int:
     """Caption pictures a batch at a time; answers how many there were. What is done stays when an error ends it."""
     began = shown = time.monotonic()
     done = 0
@@ -169,12 +173,12 @@ def caption_all(captioner: Captioner, tasks: list[Task], records: Records, batch
     return done
 
 
-def _tasks(args: argparse.Namespace) -> list[Task]:
+def _tasks(args: argparse.Namespace) -> list[CaptionJob]:
     found = [
-        Task(file, str(file), "" if args.no_figures else f"{result}.png")
-        for file, result, _ in pictures_in(args.images)
+        CaptionJob(file, str(file), "" if args.no_figures else f"{result}.png")
+        for file, result, _ in list_images(args.images)
     ]
-    check_apart(args.images, [(task.file, Path(task.figure or CAPTIONS)) for task in found], Path(args.out))
+    check_no_overwrite(args.images, [(task.file, Path(task.figure or CAPTIONS)) for task in found], Path(args.out))
     return found
 
 
@@ -187,7 +191,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.images or args.out:
             raise InputError("--check-released has pictures of its own; leave out the images and --out")
         args.no_figures = True
-        return caption_check.check(captioner_of(args), cache=args.cache)
+        return caption_check.check_released(captioner_of(args), cache=args.cache)
     if not args.images:
         raise InputError("no image given; give pictures or a folder")
     if args.out is None:

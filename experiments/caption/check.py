@@ -21,7 +21,7 @@ PRINTED = {
 FOLDER = "catr_pictures"  # within the cache
 
 
-def check(captioner: Captioner, *, cache: str | None = None) -> int:
+def check_released(captioner: Captioner, *, cache: str | None = None) -> int:
     """Print a table of the captions found and printed there: 0 when all are alike, else 1.
 
     Raises InputError when a picture can't be had.

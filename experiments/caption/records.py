@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_jax import InputError
-from vit_jax.files import written_file
+from vit_jax.files import atomic_write
 
 CAPTIONS, TABLE, SETTINGS = "captions.json", "captions.csv", "settings.json"
 SHARE = 0.05  # of the time goes into writing, at most: a file of a million captions takes long
@@ -57,13 +57,13 @@ class Records:
         if not now and began < self._wait_until:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with written_file(self.folder / SETTINGS) as beside:
+        with atomic_write(self.folder / SETTINGS) as beside:
             beside.write_text(json.dumps(self.settings, indent=1) + "\n")
         records = list(self.by_file.values())
-        with written_file(self.folder / CAPTIONS) as beside:
+        with atomic_write(self.folder / CAPTIONS) as beside:
             beside.write_text("[\n" + ",\n".join(json.dumps(record) for record in records) + "\n]\n")
         with (
-            written_file(self.folder / TABLE) as beside,
+            atomic_write(self.folder / TABLE) as beside,
             open(beside, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
         ):
             writer = csv.writer(file, lineterminator="\n")

@@ -5,8 +5,8 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from vit_jax import InputError
-from vit_jax.checkpoint import with_tuples
-from vit_jax.cli import image_size, non_negative, positive_int, share
+from vit_jax.checkpoint import lists_to_tuples
+from vit_jax.cli import fraction, image_size, non_negative, positive_int
 from vit_jax.data.augment.transforms import Augment
 from vit_jax.train.recipe import DTYPES, LORA_TARGETS, SCHEDULES, TRAIN, Recipe
 
@@ -18,16 +18,16 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "learning_rate": {"type": non_negative, "help": "the peak"},
     "schedule": {"choices": SCHEDULES},
     "warmup_epochs": {"type": non_negative, "help": "linear from 0, may be a fraction"},
-    "beta1": {"type": share},
-    "beta2": {"type": share},
+    "beta1": {"type": fraction},
+    "beta2": {"type": fraction},
     "eps": {"type": non_negative},
     "weight_decay": {"type": non_negative},
-    "dropout": {"type": share, "help": "on branches and attention weights"},
+    "dropout": {"type": fraction, "help": "on branches and attention weights"},
     "seed": {"type": int},
 }
 MORE_OVERRIDES: dict[str, dict[str, Any]] = {
-    "drop_path": {"type": share, "help": "share of images that pass the last block by"},
-    "label_smoothing": {"type": share},
+    "drop_path": {"type": fraction, "help": "share of images that pass the last block by"},
+    "label_smoothing": {"type": fraction},
     "mixup": {"type": non_negative, "help": "alpha; 0.8 is common, 0 for none"},
     "cutmix": {"type": non_negative, "help": "alpha; 1 is common, 0 for none"},
     "train": {"choices": TRAIN, "help": "what learns: all, the head alone, or low-rank additions and the head"},
@@ -36,7 +36,7 @@ MORE_OVERRIDES: dict[str, dict[str, Any]] = {
     "lora_targets": {"choices": LORA_TARGETS, "help": "what of a block they add to"},
     "layer_decay": {"type": float, "help": "factor of the learning rate from layer to layer, 1 for none"},
     "clip_norm": {"type": non_negative, "help": "gradients are scaled to this norm at most, 0 for none"},
-    "ema": {"type": share, "help": "decay of the parameters' moving average, which is then kept"},
+    "ema": {"type": fraction, "help": "decay of the parameters' moving average, which is then kept"},
     "accumulate": {"type": positive_int, "help": "parts that a batch goes through in, to save memory"},
     "dtype": {"choices": DTYPES, "help": "to compute in; parameters stay float32"},
     "patience": {"type": int, "help": "stop after so many epochs without a better one, 0 for never"},
@@ -69,9 +69,9 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
         group.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, **options)
 
 
-def overridden(recipe: Recipe, args: argparse.Namespace) -> Recipe:
+def override_recipe(recipe: Recipe, args: argparse.Namespace) -> Recipe:
     """The recipe with the flags that were given. Raises InputError as Recipe and Augment do, and for idle flags."""
-    given = with_tuples(vars(args))
+    given = lists_to_tuples(vars(args))
     augment = Augment() if args.no_augment else recipe.augment
     augment = replace(augment, **{name: given[name] for name in AUGMENT_OVERRIDES if name in given})
     names = [*OVERRIDES, *MORE_OVERRIDES]
@@ -82,9 +82,9 @@ def overridden(recipe: Recipe, args: argparse.Namespace) -> Recipe:
     return made
 
 
-def differing(recipe: Recipe, args: argparse.Namespace) -> list[str]:
+def changed_flags(recipe: Recipe, args: argparse.Namespace) -> list[str]:
     """The flags that were given and would change the recipe."""
-    new, old = asdict(overridden(recipe, args)), asdict(recipe)
+    new, old = asdict(override_recipe(recipe, args)), asdict(recipe)
     changed = [f.name for f in fields(Recipe) if f.name != "augment" and new[f.name] != old[f.name]]
     changed += [name for name in AUGMENT_OVERRIDES if new["augment"][name] != old["augment"][name]]
     return ["--" + name.replace("_", "-") for name in changed]

@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def pictures_in(given: Sequence[str]) -> list[tuple[Path, Path, bool]]:
+def list_images(given: Sequence[str]) -> list[tuple[Path, Path, bool]]:
     """(file, where its results go below --out, whether it was named itself) for files and folders.
 
     Raises InputError for a file that is not there, a folder without pictures, and two results of one name.
@@ -37,7 +37,7 @@ def pictures_in(given: Sequence[str]) -> list[tuple[Path, Path, bool]]:
     return results
 
 
-def check_apart(given: Sequence[str], results: Iterable[tuple[Path, Path]], out: Path) -> None:
+def check_no_overwrite(given: Sequence[str], results: Iterable[tuple[Path, Path]], out: Path) -> None:
     """Raise InputError where results would lie among the pictures, or replace one; results: (picture, its result)."""
     place = out.resolve()
     for folder in (Path(name).resolve() for name in given if Path(name).is_dir()):
@@ -49,7 +49,7 @@ def check_apart(given: Sequence[str], results: Iterable[tuple[Path, Path]], out:
         raise InputError(f"{out}: a picture of the same name lies there; choose another --out")
 
 
-def ahead(items: Iterable[Item], work: Callable[[Item], Made], *, most: int) -> Iterator[Made]:
+def map_ahead(items: Iterable[Item], work: Callable[[Item], Made], *, most: int) -> Iterator[Made]:
     """work(item) of all items in their order, worked out in threads, `most` of them ahead of what is taken.
 
     Raises what work raises, at that item's turn.

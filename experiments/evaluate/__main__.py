@@ -17,10 +17,10 @@ from experiments.evaluate import captions as evaluate_captions
 from vit_jax import InputError
 from vit_jax.cli import Parser, positive_int
 from vit_jax.data.dataset import Split
-from vit_jax.data.datasets import HELP, open_data
-from vit_jax.data.folder import open_labelled
+from vit_jax.data.datasets import DATA_HELP, open_dataset
+from vit_jax.data.folder import open_folder_split
 from vit_jax.errors import one_line_errors
-from vit_jax.files import written_file
+from vit_jax.files import atomic_write
 from vit_jax.train import run_folder as run
 
 
@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m experiments.evaluate", description="Accuracy on labelled pictures, or captions' scores."
     )
     parser.add_argument("model", nargs="?", help="a saved model, or a run's folder; none with --captions")
-    parser.add_argument("--data", help=f"{HELP} (default: the run's own)")
+    parser.add_argument("--data", help=f"{DATA_HELP} (default: the run's own)")
     parser.add_argument("--data-dir", help="where downloads and prepared tfds sets lie")
     parser.add_argument("--split", choices=("val", "train"), default="val")
     parser.add_argument("--out", help="folder for evaluation.json and confusion.png")
@@ -41,13 +41,13 @@ def _parser() -> argparse.ArgumentParser:
 def _open_split(args: argparse.Namespace) -> tuple[Split, tuple[str, ...]]:
     """The labelled pictures and their class names, from --data or the run that the model came from."""
     if args.data is not None and Path(args.data).is_dir():
-        return open_labelled(args.data, args.split)
+        return open_folder_split(args.data, args.split)
     if args.data is not None:
-        data = open_data(args.data, data_dir=args.data_dir)
+        data = open_dataset(args.data, data_dir=args.data_dir)
     elif (Path(args.model) / "metrics.jsonl").is_file():
-        config = run.read(Path(args.model))
+        config = run.read_run_config(Path(args.model))
         data_dir = args.data_dir or config.data_dir
-        data = open_data(config.data, data_dir=data_dir, val_fraction=config.val_fraction, seed=config.recipe.seed)
+        data = open_dataset(config.data, data_dir=data_dir, val_fraction=config.val_fraction, seed=config.recipe.seed)
     else:
         raise InputError(f"{args.model}: not a run, so there are no images of its own; give --data")
     return getattr(data, args.split), data.class_names
@@ -89,12 +89,14 @@ def main(argv: list[str] | None = None) -> int:
     model, card = open_model(args.model)
     labels = model_labels(split.labels, names, card.class_names, args.model)
 
-    from experiments.common.inference import logits_of
+    from experiments.common.inference import compute_logits
     from experiments.common.plots import plot_confusion
-    from vit_jax.data.loader import Pictures
+    from vit_jax.data.loader import CachedImages
 
     assert model.config.preprocess is not None
-    answers = logits_of(model, Pictures(split, model.config.preprocess, budget=0), args.batch_size).argmax(axis=1)
+    answers = compute_logits(model, CachedImages(split, model.config.preprocess, budget=0), args.batch_size).argmax(
+        axis=1
+    )
     counts = np.zeros((model.config.num_classes,) * 2, np.int64)
     np.add.at(counts, (labels, answers), 1)
     accuracy = float((labels == answers).mean())
@@ -104,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         result = {"accuracy": accuracy, "images": len(labels), "class_names": card.class_names}
         folder = Path(args.out)
         folder.mkdir(parents=True, exist_ok=True)
-        with written_file(folder / "evaluation.json") as path:
+        with atomic_write(folder / "evaluation.json") as path:
             path.write_text(json.dumps(result | {"confusion": counts.tolist()}) + "\n")
         plot_confusion(counts, card.class_names, folder / "confusion.png", title=f"accuracy {accuracy:.4f}")
         print(f"written to {args.out}/: confusion.png, evaluation.json")

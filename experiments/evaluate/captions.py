@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from caption.scoring.metrics import CaptionScores, score_images
 from vit_jax import InputError
-from vit_jax.files import written_file
+from vit_jax.files import atomic_write
 
 PREDICTIONS = 'a list of {"image_id": ..., "caption": ...} or {"file": ..., "caption": ...}, or {file: caption}'
 REFERENCES = 'COCO ("images" and "annotations") or Karpathy ("images" with "sentences")'
@@ -54,7 +54,7 @@ def evaluate(args: argparse.Namespace) -> int:
 def _write(folder: Path, scores: CaptionScores) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     result = {"scores": scores.overall, "images": len(scores.by_image), "by_image": scores.by_image}
-    with written_file(folder / "evaluation.json") as path:
+    with atomic_write(folder / "evaluation.json") as path:
         path.write_text(json.dumps(result) + "\n")
     print(f"written to {folder}/: evaluation.json")
 

@@ -12,16 +12,31 @@ from PIL import Image
 
 from experiments.common import runtime
 from experiments.common.models import open_model
-from experiments.common.pictures import pictures_in
+from experiments.common.pictures import list_images
 from experiments.explain.evaluate import evaluate
 from vit_jax import InputError, ModelCard, VisionTransformer, position_similarity, to_grid
 from vit_jax.cli import Parser, image_size, positive_int
 from vit_jax.data.decode import CorruptImageError, open_rgb
 from vit_jax.errors import one_line_errors
 from vit_jax.explain.faithfulness import BASELINES
-from vit_jax.explain.methods import METHODS, checked_options, chosen_methods, compiled, head_rows, options_of
-from vit_jax.files import written_file
-from vit_jax.plot import Panel, in_rows, plot_heads, plot_layers, plot_panels, plot_position_similarity, save_figure
+from vit_jax.explain.methods import (
+    METHODS,
+    check_method_options,
+    compile_method,
+    head_attention,
+    parse_method_options,
+    parse_methods,
+)
+from vit_jax.files import atomic_write
+from vit_jax.plot import (
+    Panel,
+    arrange_in_rows,
+    plot_heads,
+    plot_layers,
+    plot_panels,
+    plot_position_similarity,
+    save_figure,
+)
 
 SHORTEST, LONGEST = 240, 480  # pixels of a picture's longer side in a figure, where a panel has about 300
 
@@ -70,7 +85,7 @@ def targets_of(given: list[str] | None, card: ModelCard) -> list[int] | None:
     return list(dict.fromkeys(numbers))
 
 
-class Opened(NamedTuple):
+class OpenedImage(NamedTuple):
     """A picture ready for the model. shown: what the model sees of it, RGB in [0, 1] at the picture's own shape."""
 
     result: Path
@@ -78,7 +93,7 @@ class Opened(NamedTuple):
     shown: np.ndarray
 
 
-def _opened(files: list[tuple[Path, Path, bool]], model: VisionTransformer) -> Iterator[Opened]:
+def _opened(files: list[tuple[Path, Path, bool]], model: VisionTransformer) -> Iterator[OpenedImage]:
     """The pictures that can be read; of those from a folder an unreadable one is told and passed over."""
     preprocess = model.config.preprocess
     assert preprocess is not None
@@ -96,7 +111,7 @@ def _opened(files: list[tuple[Path, Path, bool]], model: VisionTransformer) -> I
         view = view.resize(
             (max(1, round(view.width * scale)), max(1, round(view.height * scale))), Image.Resampling.LANCZOS
         )
-        yield Opened(result, preprocess.resize(picture), np.asarray(view, np.float32) / 255)
+        yield OpenedImage(result, preprocess.resize(picture), np.asarray(view, np.float32) / 255)
 
 
 class Explainer:
@@ -107,10 +122,10 @@ class Explainer:
         self.all_heads, self.all_layers = args.head == "all", args.layer == "all"
         layer = "-1" if self.all_layers else args.layer
         head = None if self.all_heads else args.head
-        self.options = checked_options(
-            model, options_of(argparse.Namespace(**vars(args) | dict(layer=layer, head=head)))
+        self.options = check_method_options(
+            model, parse_method_options(argparse.Namespace(**vars(args) | dict(layer=layer, head=head)))
         )
-        self.methods = chosen_methods(args.method)
+        self.methods = parse_methods(args.method)
         if (args.head is not None or self.all_layers) and "attention" not in self.methods:
             raise InputError("--head and --layer all are of the method attention; add it to --method")
         self.targets = targets_of(args.target, card)
@@ -118,8 +133,8 @@ class Explainer:
         normalize = model.config.preprocess.normalize
         self._normalize = jax.jit(lambda pixels: normalize(pixels.astype("float32") / 255))
         self._probabilities = jax.jit(lambda m, x: jax.nn.softmax(m(x)))
-        self._maps = {name: compiled(name, self.options) for name in self.methods}
-        self._heads = jax.jit(head_rows, static_argnames="layer")
+        self._maps = {name: compile_method(name, self.options) for name in self.methods}
+        self._heads = jax.jit(head_attention, static_argnames="layer")
 
     def name_of(self, label: int) -> str:
         """A class's name, or its number."""
@@ -153,15 +168,17 @@ def methods_figure(explainer: Explainer, shown: np.ndarray, answer: dict[str, An
     targets = answer["targets"]
     if len(targets) == 1 or not by_class:
         panels += [Panel(name, answer[name][0]) for name in by_class]
-        return plot_panels(shown, in_rows(panels), title=title)
-    rows = in_rows(panels)
+        return plot_panels(shown, arrange_in_rows(panels), title=title)
+    rows = arrange_in_rows(panels)
     names = [f"{explainer.name_of(target)} {answer['probabilities'][target]:.2f}" for target in targets.tolist()]
     for name in by_class:
-        rows += in_rows([Panel(f"{name}\n{label}", heat) for label, heat in zip(names, answer[name], strict=True)])
+        rows += arrange_in_rows(
+            [Panel(f"{name}\n{label}", heat) for label, heat in zip(names, answer[name], strict=True)]
+        )
     return plot_panels(shown, rows, title=title)
 
 
-def write_results(explainer: Explainer, opened: Opened, answer: dict[str, Any], out: Path) -> str:
+def write_results(explainer: Explainer, opened: OpenedImage, answer: dict[str, Any], out: Path) -> str:
     """One picture's .png and .npz (and its heads' and layers' .png); answers its title."""
     best = int(answer["probabilities"].argmax())
     title = f"{opened.result.name}: {explainer.name_of(best)} {answer['probabilities'][best]:.3f}"
@@ -178,15 +195,15 @@ def write_results(explainer: Explainer, opened: Opened, answer: dict[str, Any], 
     for suffix, figure in figures.items():
         save_figure(figure, Path(f"{base}{suffix}.png"))
     names = np.array([explainer.name_of(label) for label in range(len(answer["probabilities"]))])
-    with written_file(Path(f"{base}.npz")) as beside, open(beside, "wb") as file:
+    with atomic_write(Path(f"{base}.npz")) as beside, open(beside, "wb") as file:
         np.savez_compressed(file, predicted=best, class_names=names, **answer)
     return title
 
 
-def explain(explainer: Explainer, files: list[tuple[Path, Path, bool]], out: Path, batch_size: int) -> int:
+def write_explanations(explainer: Explainer, files: list[tuple[Path, Path, bool]], out: Path, batch_size: int) -> int:
     """Explain pictures a batch at a time; answers how many there were. Raises InputError when none can be read."""
     done = 0
-    waiting: list[Opened] = []
+    waiting: list[OpenedImage] = []
 
     def flush() -> None:
         nonlocal done
@@ -223,7 +240,7 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("no --out: give a folder to write to")
     if args.evaluate and args.masks is None:
         raise InputError("--evaluate needs --masks, a folder of masks named like the pictures")
-    files = pictures_in(args.images)
+    files = list_images(args.images)
     model, card = open_model(args.model, image_size=args.image_size)
     if args.evaluate:
         return evaluate(model, [file for file, _, _ in files], args)
@@ -238,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
         save_figure(figure, out / "position_similarity.png")
         print(f"{out}/position_similarity.png")
     if explainer is not None:
-        done = explain(explainer, files, out, args.batch_size)
+        done = write_explanations(explainer, files, out, args.batch_size)
         print(f"written to {out}/: a .png and a .npz for each of {done} images")
     return 0
 

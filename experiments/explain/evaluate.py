@@ -21,12 +21,18 @@ from vit_jax.data.folder import image_files
 from vit_jax.explain.faithfulness import (
     both_curves,
     centred_map,
-    insertion_deletion_of,
-    perturbation_auc_of,
+    insertion_deletion_from_curves,
+    perturbation_auc_from_curves,
     random_map,
 )
-from vit_jax.explain.methods import Options, checked_options, chosen_methods, compiled, options_of
-from vit_jax.files import written_file
+from vit_jax.explain.methods import (
+    MethodOptions,
+    check_method_options,
+    compile_method,
+    parse_method_options,
+    parse_methods,
+)
+from vit_jax.files import atomic_write
 
 OBJECT, BACKGROUND = 1, 2
 HIGHER_IS_BETTER = {"insertion": True, "deletion": False, "positive": False, "negative": True, "pointing": True,
@@ -35,7 +41,7 @@ MAP_SCORES = ("pointing", "iou", "pixel accuracy", "AP")
 
 
 @dataclass(frozen=True)
-class Example:
+class MaskedExample:
     """pixels: uint8 [h, w, 3]; labels: the mask at the same size, [h, w]."""
 
     pixels: np.ndarray
@@ -51,7 +57,7 @@ def mask_for(image: Path, masks: Path) -> Path:
     return path
 
 
-def open_example(image: Path, mask: Path, model: VisionTransformer) -> Example:
+def open_example(image: Path, mask: Path, model: VisionTransformer) -> MaskedExample:
     """A picture and its mask as the model sees them. Raises InputError for sizes that differ or a mask that is none."""
     preprocess = model.config.preprocess
     assert preprocess is not None
@@ -68,7 +74,7 @@ def open_example(image: Path, mask: Path, model: VisionTransformer) -> Example:
     if not set(np.unique(labels)) <= {1, 2, 3}:
         raise InputError(f"{mask}: a mask holds 1 (object), 2 (background) and 3 (not counted), nothing else")
     sized = replace(preprocess, kernel="nearest").resize(Image.fromarray(labels.astype(np.uint8)))
-    return Example(preprocess.resize(picture), sized[..., 0])
+    return MaskedExample(preprocess.resize(picture), sized[..., 0])
 
 
 def _scorer(model: VisionTransformer, baselines: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
@@ -84,7 +90,10 @@ def _scorer(model: VisionTransformer, baselines: tuple[str, ...]) -> Callable[..
         result: dict[str, Any] = {}
         for baseline in baselines:
             best, worst = both_curves(model, images, flat, targets, baseline=baseline)
-            areas = insertion_deletion_of(best, worst)._asdict() | perturbation_auc_of(best, worst)._asdict()
+            areas = (
+                insertion_deletion_from_curves(best, worst)._asdict()
+                | perturbation_auc_from_curves(best, worst)._asdict()
+            )
             result |= {f"{name}/{baseline}": value for name, value in areas.items()}
         inside, valid = labels == OBJECT, (labels == OBJECT) | (labels == BACKGROUND)
         segmented = segmentation_scores(heat, inside, valid)
@@ -101,13 +110,13 @@ def interval(values: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> tup
     return float(values.mean()), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
-def _makers(model: VisionTransformer, names: tuple[str, ...], options: Options) -> dict[str, Callable[..., Any]]:
+def _makers(model: VisionTransformer, names: tuple[str, ...], options: MethodOptions) -> dict[str, Callable[..., Any]]:
     """Every method, and the two controls, as (images, targets [B], number of the batch) -> maps [B, gh, gw]."""
     grid = model.config.grid
     n = math.prod(grid)
 
     def wrapped(name: str) -> Callable[..., Any]:
-        function = compiled(name, options)
+        function = compile_method(name, options)
         return lambda images, targets, number: function(model, images, targets[:, None])[:, 0]
 
     def chance(images: Any, targets: Any, number: int) -> Any:
@@ -143,7 +152,7 @@ def _score_method(
     return merged | {"seconds": np.array([seconds / images_seen])}
 
 
-def _batches(model: VisionTransformer, examples: list[Example], batch_size: int) -> list[tuple[Any, ...]]:
+def _batches(model: VisionTransformer, examples: list[MaskedExample], batch_size: int) -> list[tuple[Any, ...]]:
     """(normalised images, predicted classes, mask labels, how many count), the last batch filled up."""
     assert model.config.preprocess is not None
     normalize = model.config.preprocess.normalize
@@ -179,8 +188,8 @@ def evaluate(model: VisionTransformer, files: list[Path], args: argparse.Namespa
     if not masks.is_dir():
         raise InputError(f"{args.masks}: no such folder")
     image_files(masks)
-    options = checked_options(model, options_of(args))
-    names = chosen_methods(args.method or ["all"])
+    options = check_method_options(model, parse_method_options(args))
+    names = parse_methods(args.method or ["all"])
     baselines = tuple(dict.fromkeys(args.baseline or ["mean"]))
     examples = [open_example(file, mask_for(file, masks), model) for file in files]
     batches = _batches(model, examples, args.batch_size)
@@ -196,9 +205,9 @@ def evaluate(model: VisionTransformer, files: list[Path], args: argparse.Namespa
         folder = Path(args.out)
         folder.mkdir(parents=True, exist_ok=True)
         stored = {name: {key: values.tolist() for key, values in scores.items()} for name, scores in results.items()}
-        with written_file(folder / "faithfulness.json") as beside:
+        with atomic_write(folder / "faithfulness.json") as beside:
             beside.write_text(json.dumps({"images": [str(file) for file in files], "scores": stored}) + "\n")
-        with written_file(folder / "faithfulness.md") as beside:
+        with atomic_write(folder / "faithfulness.md") as beside:
             beside.write_text(text + "\n")
         print(f"written to {folder}/: faithfulness.md, faithfulness.json")
     return 0

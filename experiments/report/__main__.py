@@ -22,7 +22,7 @@ from vit_jax import InputError, load_card
 from vit_jax.cli import Parser
 from vit_jax.data.augment.transforms import Augment
 from vit_jax.errors import one_line_errors
-from vit_jax.files import written_folder
+from vit_jax.files import atomic_write_folder
 from vit_jax.train.recipe import Recipe
 
 PAGE, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
@@ -144,12 +144,12 @@ def main(argv: list[str] | None = None) -> int:
     told = captions(Path(args.captions)) if args.captions else []
     runtime.configure()
 
-    from experiments.report.chosen import looked_inside
+    from experiments.report.chosen import inspect_model
     from experiments.report.curves import plot_runs
 
     runs = found.runs
     chosen = max(runs, key=lambda one: one.best["val_accuracy"])
-    inside = looked_inside(chosen, EXAMPLES)
+    inside = inspect_model(chosen, EXAMPLES)
     name = Path(chosen.config.data).name
     title = args.title or f"Vision transformers on {name}"
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
@@ -162,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     blocks.append(figure("curves", "Validation accuracy by epoch; the dot is the best epoch.", curves))
     blocks += [*settings(chosen), *inside.blocks, *told]
     blocks += reproduction(found, f"python -m experiments.report {shlex.join(given)}")
-    with written_folder(out) as beside:
+    with atomic_write_folder(out) as beside:
         (beside / FIGURES).mkdir()
         for block in blocks:
             if isinstance(block, Figure):

@@ -5,16 +5,16 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from experiments.common.inference import logits_of
+from experiments.common.inference import compute_logits
 from experiments.common.models import open_model
 from experiments.common.plots import confusion_figure
 from experiments.report.figures import figure
 from experiments.report.page import Block, Heading, Table, Text
 from experiments.report.runs import Finished
 from vit_jax import InputError, VisionTransformer, position_similarity
-from vit_jax.data.datasets import open_data
-from vit_jax.data.loader import Pictures
-from vit_jax.explain.methods import Options, compiled
+from vit_jax.data.datasets import open_dataset
+from vit_jax.data.loader import CachedImages
+from vit_jax.explain.methods import MethodOptions, compile_method
 from vit_jax.plot import plot_methods, plot_position_similarity
 
 SIDE = 384  # a shown picture's longer side in pixels
@@ -34,25 +34,27 @@ class Answers(NamedTuple):
     """A model's answers on validation pictures. logits [count, C]; class_names: of the C classes."""
 
     model: VisionTransformer
-    pictures: Pictures
+    pictures: CachedImages
     logits: np.ndarray
     class_names: tuple[str, ...]
 
 
-def looked_inside(chosen: Finished, examples: int) -> Inside:
+def inspect_model(chosen: Finished, examples: int) -> Inside:
     """What a finished run's best model shows. examples: pictures answered right, and as many answered wrong.
 
     Raises InputError when the run's data can't be opened any more.
     """
     model, card = open_model(chosen.folder)
     config = chosen.config
-    data = open_data(config.data, data_dir=config.data_dir, val_fraction=config.val_fraction, seed=config.recipe.seed)
+    data = open_dataset(
+        config.data, data_dir=config.data_dir, val_fraction=config.val_fraction, seed=config.recipe.seed
+    )
     preprocess = model.config.preprocess
     assert preprocess is not None
-    pictures = Pictures(data.val, preprocess, budget=0)
+    pictures = CachedImages(data.val, preprocess, budget=0)
     if config.skip_corrupt:
         pictures = pictures.without_corrupt()[0]
-    answers = Answers(model, pictures, logits_of(model, pictures, BATCH), card.class_names)
+    answers = Answers(model, pictures, compute_logits(model, pictures, BATCH), card.class_names)
     return Inside(len(pictures), [*_positions(model), *_attention(answers, examples), *_confusions(answers)])
 
 
@@ -67,7 +69,7 @@ def _attention(answers: Answers, examples: int) -> list[Block]:
     labels, preprocess = pictures.split.labels, pictures.preprocess
     blocks: list[Block] = [Heading("Where it looks")]
     shown = picked(logits, labels, examples)
-    maps = {name: compiled(name, Options()) for name in METHODS}
+    maps = {name: compile_method(name, MethodOptions()) for name in METHODS}
     for index in shown:
         pixels, label = pictures[index]
         images = preprocess.normalize(pixels[None].astype(np.float32) / 255)

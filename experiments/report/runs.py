@@ -74,7 +74,7 @@ def find_runs(given: Sequence[str]) -> Found:
         else:
             raise InputError(f"{folder}: no such run; give the folder of experiments.finetune or experiments.sweep")
     unique = list({place.resolve(): place for place in places}.values())
-    names = dict(zip(unique, told_apart(unique), strict=True))
+    names = dict(zip(unique, make_names_unique(unique), strict=True))
     finished = {place: _finished(place, names[place]) for place in unique if places[place] or _begun(place)}
     runs = [found for found in finished.values() if found is not None]
     for place, found in finished.items():
@@ -90,7 +90,7 @@ def _begun(place: Path) -> bool:
 
 
 def _finished(folder: Path, name: str) -> Finished | None:
-    config = run.read(folder)
+    config = run.read_run_config(folder)
     stored = json.loads((folder / "config.json").read_text())
     records = [r for r in read_metrics(folder / "metrics.jsonl") if "val_accuracy" in r]
     if not records or not (folder / BEST / CONFIG).is_file():
@@ -100,7 +100,7 @@ def _finished(folder: Path, name: str) -> Finished | None:
     return Finished(name, folder, config, records, command, versions)
 
 
-def told_apart(folders: Sequence[Path]) -> list[str]:
+def make_names_unique(folders: Sequence[Path]) -> list[str]:
     """A name for each folder: its own, with its parents' before it as far as others have the same."""
     parts = [folder.absolute().parts for folder in folders]
 

@@ -13,12 +13,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.sweep.plan import Plan, alone, keep_plan, make_plan, read_plan, refuse_other
+from experiments.sweep.plan import SweepPlan, alone, keep_plan, make_plan, read_plan, refuse_other
 from experiments.sweep.runs import DONE, SweepRun, forget_failures, wait_for_earlier
 from experiments.sweep.table import Board
 from vit_jax import InputError
 from vit_jax.cli import Parser, positive_int
-from vit_jax.data.datasets import open_data
+from vit_jax.data.datasets import open_dataset
 from vit_jax.errors import one_line_errors
 from vit_jax.train import run_folder as run
 from vit_jax.train.signals import Interrupt
@@ -71,7 +71,7 @@ def devices(gpus: int | None) -> list[str | None]:
     return list(names[:gpus])
 
 
-def sweep(runs: Sequence[SweepRun], places: Sequence[str | None]) -> int | None:
+def run_sweep(runs: Sequence[SweepRun], places: Sequence[str | None]) -> int | None:
     """Bring every run to its end, one in each place at once; answers the signal that stopped them, or None."""
     board = Board(runs)
     waiting = [one for one in runs if one.status().state != DONE]
@@ -97,7 +97,7 @@ def sweep(runs: Sequence[SweepRun], places: Sequence[str | None]) -> int | None:
         return interrupt.signal
 
 
-def _planned(args: argparse.Namespace, flags: list[str], given: list[str]) -> tuple[Path, Plan]:
+def _planned(args: argparse.Namespace, flags: list[str], given: list[str]) -> tuple[Path, SweepPlan]:
     """The sweep's folder and plan, new or gone on with; the data, if a run is left that needs it, has been opened."""
     if args.resume:
         changed = [flag for name, flag in PLANNING.items() if getattr(args, name) != _parser().get_default(name)]
@@ -119,7 +119,7 @@ def _planned(args: argparse.Namespace, flags: list[str], given: list[str]) -> tu
     )
     refuse_other(folder, plan)
     config = plan.runs[0].config()  # fetched here where it has to be, once for all runs
-    open_data(config.data, data_dir=config.data_dir, val_fraction=config.val_fraction, seed=config.recipe.seed)
+    open_dataset(config.data, data_dir=config.data_dir, val_fraction=config.val_fraction, seed=config.recipe.seed)
     keep_plan(folder, plan)
     return folder, plan
 
@@ -142,12 +142,12 @@ def main(argv: list[str] | None = None) -> int:
     began = time.monotonic()
     places = devices(args.gpus)
     folder, plan = _planned(args, flags, given)
-    folder = Path(run.settled(str(folder)))
+    folder = Path(run.absolute_if_path(str(folder)))
     runs = [SweepRun(planned, folder) for planned in plan.runs]
     again = f"python -m experiments.sweep --resume {shlex.quote(str(folder))}"
     with alone(folder):
         forget_failures(folder)
-        stopped = sweep(runs, places)
+        stopped = run_sweep(runs, places)
     if stopped is not None:
         print(f"{signal.Signals(stopped).name}: the runs have saved; go on with")
         print(f"  {again}" + (f" --gpus {args.gpus}" if args.gpus else ""))

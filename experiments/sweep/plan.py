@@ -13,8 +13,8 @@ from typing import Any
 from experiments import finetune
 from experiments.sweep.study import PUBLISHED, QUICK_DIGITS, QUICK_FLAGS, QUICK_PICTURES, STUDY_DATA
 from vit_jax import CONFIGS, InputError
-from vit_jax.files import written_file
-from vit_jax.train.run_folder import RunConfig, settled
+from vit_jax.files import atomic_write
+from vit_jax.train.run_folder import RunConfig, absolute_if_path
 from weights_convert.hub.pretrained import RELEASES
 
 PLAN, FORMAT = "sweep.json", "vit_jax_sweep/1"
@@ -41,7 +41,7 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """All that a sweep runs. report: whether a report follows. command: the sweep's own arguments."""
 
     data: str
@@ -79,7 +79,7 @@ def weights_of(model: str, weights_dir: str | None, *, scratch: bool) -> list[st
     if weights_dir is not None:
         for name in (f"{model}.pth", f"{model}.safetensors", model):
             if (Path(weights_dir) / name).exists():
-                return ["--weights", settled(str(Path(weights_dir) / name))]
+                return ["--weights", absolute_if_path(str(Path(weights_dir) / name))]
         raise InputError(f"{weights_dir}: no weights of {model} ({model}.pth); leave --weights-dir out to fetch them")
     return ["--weights", model] if model in RELEASES else []
 
@@ -95,7 +95,7 @@ def make_plan(
     scratch: bool = False,
     quick: bool = False,
     command: list[str] | None = None,
-) -> Plan:
+) -> SweepPlan:
     """The runs that flags ask for: every model with every seed and every combination of settings.
 
     Raises InputError for an unknown model, a setting that is none, flags that experiments.finetune refuses, and two
@@ -103,7 +103,7 @@ def make_plan(
     """
     for flag in flags:
         _check_not_ours(flag, "--")
-    place = settled(data or ("digits" if quick else STUDY_DATA))
+    place = absolute_if_path(data or ("digits" if quick else STUDY_DATA))
     more: list[str] = []
     if quick:
         kind = "digits" if place == "digits" else "pictures"
@@ -127,10 +127,10 @@ def make_plan(
         raise InputError(f"two runs would be called {twice}; give each model, seed and setting once")
     for run in runs:
         run.config()
-    return Plan(place, tuple(runs), report=quick, command=tuple(command or ()))
+    return SweepPlan(place, tuple(runs), report=quick, command=tuple(command or ()))
 
 
-def refuse_other(folder: Path, plan: Plan) -> None:
+def refuse_other(folder: Path, plan: SweepPlan) -> None:
     """Raise InputError when a new sweep's folder holds another sweep, or something that is none."""
     if (folder / PLAN).is_file():
         if read_plan(folder) != plan:
@@ -139,16 +139,16 @@ def refuse_other(folder: Path, plan: Plan) -> None:
         raise InputError(f"{folder}: exists already and is no sweep; give another --out")
 
 
-def keep_plan(folder: Path, plan: Plan) -> None:
+def keep_plan(folder: Path, plan: SweepPlan) -> None:
     """Write the plan of a new sweep; one that is there, which must be the same, stays. Raises as refuse_other."""
     refuse_other(folder, plan)
     if not (folder / PLAN).is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        with written_file(folder / PLAN) as beside:
+        with atomic_write(folder / PLAN) as beside:
             beside.write_text(json.dumps({"format": FORMAT} | asdict(plan), indent=1) + "\n")
 
 
-def read_plan(folder: Path) -> Plan:
+def read_plan(folder: Path) -> SweepPlan:
     """A sweep's plan. Raises InputError when the folder is none."""
     path = folder / PLAN
     try:
@@ -156,7 +156,7 @@ def read_plan(folder: Path) -> Plan:
         if stored["format"] != FORMAT:
             raise InputError(f"{path}: format is not {FORMAT}")
         runs = tuple(PlannedRun(run["name"], run["model"], tuple(run["flags"])) for run in stored["runs"])
-        return Plan(stored["data"], runs, stored.get("report", False), tuple(stored.get("command", ())))
+        return SweepPlan(stored["data"], runs, stored.get("report", False), tuple(stored.get("command", ())))
     except FileNotFoundError as error:
         raise InputError(f"{folder}: no sweep (no {PLAN}); check the path") from error
     except (ValueError, KeyError, TypeError) as error:

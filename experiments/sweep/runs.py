@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from experiments.sweep.plan import PlannedRun
 from vit_jax import InputError
-from vit_jax.files import written_file
+from vit_jax.files import atomic_write
 from vit_jax.train.logging import read_metrics
 from vit_jax.train.signals import Interrupt
 
@@ -134,7 +134,7 @@ class SweepRun:
             "seconds": round(self._seconds(process), 1),
             "error": self._error(code, process.printed) if code else "",
         }
-        with written_file(self.sweep / ENDED) as beside:
+        with atomic_write(self.sweep / ENDED) as beside:
             beside.write_text(json.dumps(_ended(self.sweep) | {self.planned.name: record}, indent=1) + "\n")
         return True
 
@@ -159,7 +159,7 @@ def forget_failures(sweep: Path) -> None:
     before = _ended(sweep)
     kept = {name: record for name, record in before.items() if record["state"] == DONE}
     if kept != before:
-        with written_file(sweep / ENDED) as beside:
+        with atomic_write(sweep / ENDED) as beside:
             beside.write_text(json.dumps(kept, indent=1) + "\n")
 
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from caption.data.captions import CaptionSet, open_captions
-from caption.data.loader import Captioned, Examples, Made, caption_batches
+from caption.data.captions import CaptionDataset, open_captions
+from caption.data.loader import CaptionedImages, ExampleSource, SceneExamples, caption_batches
 from caption.tokenizer import FILE, Tokenizer, build_vocabulary, load_tokenizer
 from caption.train.recipe import CaptionRecipe, rates
 from experiments.common import runtime
@@ -27,10 +27,10 @@ from vit_jax import count_parameters
 from vit_jax.checkpoint import CONFIG
 from vit_jax.data.loader import batches_per_epoch
 from vit_jax.errors import one_line_errors
-from vit_jax.files import written_file
+from vit_jax.files import atomic_write
 from vit_jax.train import distributed, options
 from vit_jax.train import run_folder as run
-from vit_jax.train.options import Options
+from vit_jax.train.options import RunOptions
 
 SCENES_PER_EPOCH, SCENES_HELD_OUT = 6400, 320
 
@@ -40,12 +40,12 @@ class Prepared(NamedTuple):
 
     model: Any
     tokenizer: Tokenizer
-    train: Examples
-    val: Examples
-    pictures: Captioned | None
+    train: ExampleSource
+    val: ExampleSource
+    pictures: CaptionedImages | None
 
 
-def _first_captions(captions: CaptionSet, count: int | None) -> CaptionSet:
+def _first_captions(captions: CaptionDataset, count: int | None) -> CaptionDataset:
     return captions if count is None else replace(captions, captions=tuple(some[:count] for some in captions.captions))
 
 
@@ -67,14 +67,14 @@ def _prepare(config: CaptionRun, folder: Path, *, resume: bool, cache_gb: float)
 
     recipe, length = config.recipe, config.recipe.max_length
     if config.data == SCENES:
-        from caption.data.scenes import captions as scene_captions
+        from caption.data.scenes import scene_captions as scene_captions
 
         _created(folder, config, resume)
         tokenizer = _tokenizer(config, folder, lambda: iter(scene_captions("train")))
         model = starting_captioner(config, tokenizer.vocab_size)
         shared: dict[str, Any] = dict(tokenizer=tokenizer, preprocess=model.config.pictures, length=length)
         made = [
-            Made(split=split, count=count, seed=recipe.seed, **shared)
+            SceneExamples(split=split, count=count, seed=recipe.seed, **shared)
             for split, count in (("train", SCENES_PER_EPOCH), ("val", SCENES_HELD_OUT))
         ]
         return Prepared(model, tokenizer, made[0], made[1], None)
@@ -88,7 +88,7 @@ def _prepare(config: CaptionRun, folder: Path, *, resume: bool, cache_gb: float)
     tokenizer = _tokenizer(config, folder, lambda: (text for some in train.captions for text in some))
     model = starting_captioner(config, tokenizer.vocab_size)
     make = functools.partial(
-        Captioned, tokenizer=tokenizer, preprocess=model.config.pictures, augment=recipe.augment, length=length,
+        CaptionedImages, tokenizer=tokenizer, preprocess=model.config.pictures, augment=recipe.augment, length=length,
         seed=recipe.seed,
     )  # fmt: skip
     pictures = make(val, budget=int(cache_gb * 1e9))
@@ -96,9 +96,9 @@ def _prepare(config: CaptionRun, folder: Path, *, resume: bool, cache_gb: float)
 
 
 def _created(folder: Path, config: CaptionRun, resume: bool) -> None:
-    if not resume and distributed.first():
-        run.create(folder, config, kind=KIND)
-    distributed.wait_for_all("run folder")
+    if not resume and distributed.is_first_process():
+        run.create_run_folder(folder, config, kind=KIND)
+    distributed.sync_processes("run folder")
 
 
 def _captions(model: Any, tokenizer: Tokenizer, images: list[np.ndarray], recipe: CaptionRecipe) -> list[str]:
@@ -140,25 +140,25 @@ def _measures(model: Any, ready: Prepared, recipe: CaptionRecipe) -> dict[str, f
     return measures
 
 
-def train_caption(folder: Path, config: CaptionRun, how: Options, *, resume: bool, cache_gb: float) -> Any:
+def train(folder: Path, config: CaptionRun, how: RunOptions, *, resume: bool, cache_gb: float) -> Any:
     """Run or resume training in `folder`; answers the Outcome. Raises InputError for what the user can mend."""
     import jax
     import jax.numpy as jnp
 
-    from caption import optimizer, save
-    from caption.train.task import loss_of, make_eval_step, prepare
-    from vit_jax.train.loop import Task
+    from caption import make_optimizer, save
+    from caption.train.task import captioning_loss, make_eval_step, prepare
+    from vit_jax.train.loop import TrainTask
     from vit_jax.train.run import run_task
-    from vit_jax.train.sharding import divided, local, make_mesh, own_rows
+    from vit_jax.train.sharding import local_replica, make_mesh, process_rows, shard_batch
     from vit_jax.train.step import StepSettings
 
     recipe = config.recipe
-    mesh, rows = make_mesh(recipe.batch_size), own_rows(recipe.batch_size)
+    mesh, rows = make_mesh(recipe.batch_size), process_rows(recipe.batch_size)
     ready = _prepare(config, folder, resume=resume, cache_gb=cache_gb)
     model, size = ready.model, ready.model.config.pictures.size
     print(f"model: {recipe.model or config.weights}, {count_parameters(model):,} parameters, {size[0]} pixels a side")
     steps = batches_per_epoch(len(ready.train), recipe.batch_size)
-    tx = optimizer(
+    tx = make_optimizer(
         model,
         learning_rate=rates(recipe, recipe.learning_rate, steps),
         backbone_learning_rate=rates(recipe, recipe.backbone_learning_rate, steps),
@@ -173,19 +173,19 @@ def train_caption(folder: Path, config: CaptionRun, how: Options, *, resume: boo
     def batches(epoch: int, start: int) -> Iterator[Any]:
         options: dict[str, Any] = dict(seed=recipe.seed, epoch=epoch, start=start, rows=rows)
         for batch in caption_batches(ready.train, recipe.batch_size, size, **options):
-            yield divided(mesh, batch)
+            yield shard_batch(mesh, batch)
 
     def validate(model: Any) -> dict[str, float]:
         ordered = caption_batches(ready.val, recipe.batch_size, size, rows=rows)
-        parts = (eval_step(model, divided(mesh, batch)) for batch in ordered)
+        parts = (eval_step(model, shard_batch(mesh, batch)) for batch in ordered)
         total = jax.device_get(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), parts))
         record = {"val_loss": float(total.loss / total.images), "val_accuracy": float(total.correct / total.images)}
-        return record | _measures(local(mesh, model), ready, recipe)
+        return record | _measures(local_replica(mesh, model), ready, recipe)
 
     def keep_best(model: Any, record: dict[str, Any]) -> None:
         provenance = {"data": config.data, "weights": config.weights, "recipe": recipe.as_dict(), "record": record}
-        whole = local(mesh, model)
-        if distributed.first():
+        whole = local_replica(mesh, model)
+        if distributed.is_first_process():
             save(whole, folder / BEST, tokenizer=ready.tokenizer, provenance=provenance)
 
     score = {
@@ -193,11 +193,11 @@ def train_caption(folder: Path, config: CaptionRun, how: Options, *, resume: boo
         "cider": lambda record: record["val_cider"],
         "exact": lambda record: record["val_exact"],
     }[recipe.best_by]
-    task = Task(
+    task = TrainTask(
         model=model,
         tx=tx,
         prepare=prepare,
-        loss_of=functools.partial(loss_of, recipe=recipe, layers=how.layers),
+        loss_of=functools.partial(captioning_loss, recipe=recipe, layers=how.layers),
         settings=StepSettings(recipe.seed, recipe.accumulate, recipe.dtype, recipe.ema),
         batches=batches,
         batch_size=recipe.batch_size,
@@ -211,7 +211,7 @@ def train_caption(folder: Path, config: CaptionRun, how: Options, *, resume: boo
     try:
         return run_task(folder, task, mesh, how, resume=resume, best_kept=folder / BEST / CONFIG)
     finally:
-        if distributed.first():
+        if distributed.is_first_process():
             _draw(folder, config)
 
 
@@ -246,7 +246,7 @@ def _report(folder: Path, config: CaptionRun, outcome: Any, began: float) -> int
         recipe = config.recipe
         model = load(folder / BEST)
         found = report(model, load_tokenizer(folder), folder / "words", seed=recipe.seed + 1, length=recipe.max_length)
-        with written_file(folder / "pointing.json") as beside:
+        with atomic_write(folder / "pointing.json") as beside:
             beside.write_text(json.dumps(found, indent=1) + "\n")
         for layer, told in found.items():
             print(
@@ -267,10 +267,10 @@ def main(argv: list[str] | None = None) -> int:
     resume = args.resume is not None
     folder, config = old_run(args) if resume else new_run(args)
     if not resume and not args.process:  # of several processes the first one makes it
-        run.refuse_taken(folder)
+        run.check_unused(folder)
     runtime.configure(compile_cache=args.compile_cache)
-    distributed.start(args)
-    outcome = train_caption(folder, config, options.options_of(args), resume=resume, cache_gb=args.cache_gb)
+    distributed.initialize(args)
+    outcome = train(folder, config, options.parse_run_options(args), resume=resume, cache_gb=args.cache_gb)
     return _report(folder, config, outcome, began)
 
 

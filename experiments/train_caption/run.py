@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from caption.train.recipe import MEASURES, PLAIN, RECIPES, SCHEDULES, CaptionRecipe, from_dict
+from caption.train.recipe import MEASURES, PLAIN, RECIPES, SCHEDULES, CaptionRecipe, recipe_from_dict
 from experiments.common.flags import MORE_OVERRIDES
 from vit_jax import InputError
-from vit_jax.cli import Parser, non_negative, positive_int, share
+from vit_jax.cli import Parser, fraction, non_negative, positive_int
 from vit_jax.train import distributed
 from vit_jax.train import run_folder as run
 from vit_jax.train.options import add_flags
@@ -31,9 +31,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "max_norm": {"type": non_negative, "help": "gradients are scaled to this norm"},
     "frozen_stages": {"type": int, "help": "stages of the ResNet that stay as they are"},
     "train_norms": {"action": argparse.BooleanOptionalAction},
-    "dropout": {"type": share},
+    "dropout": {"type": fraction},
     "ignore_padding": {"action": argparse.BooleanOptionalAction, "help": "leave padding out of the loss"},
-    "label_smoothing": {"type": share},
+    "label_smoothing": {"type": fraction},
     "padding": {"choices": ("alone", "reference")},
     "best_by": {"choices": MEASURES, "help": "the measure of the best epoch"},
     "seed": {"type": int},
@@ -43,7 +43,7 @@ OVERRIDES |= {name: MORE_OVERRIDES[name] for name in ("accumulate", "dtype", "em
 SOURCES: dict[str, dict[str, Any]] = {
     "data": {"help": f"a COCO folder, Karpathy's json, a folder or CSV of file,caption (default: {SCENES})"},
     "images": {"help": "where the pictures of a Karpathy json lie"},
-    "val_fraction": {"type": share, "help": "held out of a table (default: 0.2)"},
+    "val_fraction": {"type": fraction, "help": "held out of a table (default: 0.2)"},
     "captions_per_image": {"type": positive_int, "help": "the first so many (default: all)"},
     "vocabulary": {"help": f"a file, or {BUILD}: the words of the training captions (default: BERT's)"},
     "weights": {"help": "a saved captioner, a run, a CATR checkpoint or a release to start from"},
@@ -114,7 +114,7 @@ def _settled(given: dict[str, Any]) -> dict[str, Any]:
     for name, value in source.items():
         # A folder called build, as pip leaves one, is no vocabulary.
         if isinstance(value, str) and (name, value) != ("vocabulary", BUILD):
-            source[name] = run.settled(value)
+            source[name] = run.absolute_if_path(value)
     return source
 
 
@@ -125,9 +125,11 @@ def old_run(args: argparse.Namespace) -> tuple[Path, CaptionRun]:
     folder = Path(args.resume or args.out)
 
     def built(stored: dict[str, Any]) -> CaptionRun:
-        return CaptionRun(from_dict(stored["recipe"]), **{name: stored[name] for name in SOURCES if name in stored})
+        return CaptionRun(
+            recipe_from_dict(stored["recipe"]), **{name: stored[name] for name in SOURCES if name in stored}
+        )
 
-    config = run.read_as(folder, KIND, built)
+    config = run.read_config_file(folder, KIND, built)
     changed = [n for n, v in vars(args).items() if n in OVERRIDES and v != getattr(config.recipe, n)]
     changed += [name for name, value in _settled(vars(args)).items() if value != getattr(config, name)]
     if args.no_augment and config.recipe.augment != PLAIN:

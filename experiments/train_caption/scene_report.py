@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from caption import CaptionTransformer, forward_with_attention, word_attention
-from caption.data.scenes import Scene, scene
+from caption.data.scenes import Scene, make_scene
 from caption.plot import plot_caption
 from caption.tokenizer import Tokenizer
 from vit_jax.explain.heatmap import upsample
@@ -27,7 +27,7 @@ class Pointing(NamedTuple):
 
 def held_out(seed: int, count: int, size: int) -> list[Scene]:
     """Scenes with captions that training never shows."""
-    return [scene(seed, index, split="val", size=size) for index in range(count)]
+    return [make_scene(seed, index, split="val", size=size) for index in range(count)]
 
 
 def word_maps(

@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from caption import CONFIGS, CaptionConfig, CaptionTransformer, ResNetConfig
-from caption.over_vit import over_vit
+from caption.over_vit import captioner_over_vit
 from caption.train.recipe import CaptionRecipe
 from experiments.common.models import model_folder
 from experiments.train_caption.run import CaptionRun
@@ -46,7 +46,7 @@ def starting_captioner(config: CaptionRun, vocab_size: int) -> CaptionTransforme
     image_size = recipe.longest
     vit = _opened(config.encoder, VisionTransformer, "no vision transformer; give one as the encoder", image_size)
     settings = _settled(replace(settings, encoder=ResNetConfig()), replace(recipe, longest=None))
-    return over_vit(vit, settings, rngs=nnx.Rngs(recipe.seed))
+    return captioner_over_vit(vit, settings, rngs=nnx.Rngs(recipe.seed))
 
 
 def _opened(weights: str, kind: type[Model], otherwise: str, image_size: int | None = None) -> Model:

@@ -14,8 +14,8 @@ from PIL import Image
 
 import caption
 from caption import captioner
-from caption.captioner import Captioner, Look, Search
-from caption.data.scenes import captions, scene
+from caption.captioner import Captioner, MapOptions, SearchOptions
+from caption.data.scenes import make_scene, scene_captions
 from caption.preprocess import CaptionPreprocess, pad_batch
 from caption.tokenizer import build_vocabulary
 from experiments.caption import __main__ as program
@@ -33,7 +33,7 @@ LENGTH = 9
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    return build_vocabulary(captions("train"), tmp_path_factory.mktemp("words") / "vocab.txt")
+    return build_vocabulary(scene_captions("train"), tmp_path_factory.mktemp("words") / "vocab.txt")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def pictures(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     (root / "more").mkdir()
     for index, (height, width) in enumerate(SIZES):
-        image = Image.fromarray(scene(0, index).image[:height, :width])
+        image = Image.fromarray(make_scene(0, index).image[:height, :width])
         image.save(root / ("more" if index == 4 else "") / f"p{index}.png")
     return root
 
@@ -116,18 +116,18 @@ def test_a_folder(saved, model, tokenizer, pictures, tmp_path, capsys):
         assert list(csv.reader(file)) == [["file", "caption"], *([r["file"], r["caption"]] for r in records)]
     references = {
         "images": [{"id": n, "file_name": f"p{n}.png"} for n in range(5)],
-        "annotations": [{"image_id": n, "caption": scene(0, n).caption} for n in range(5)],
+        "annotations": [{"image_id": n, "caption": make_scene(0, n).caption} for n in range(5)],
     }
     (tmp_path / "references.json").write_text(json.dumps(references))
     scored = ["--captions", str(out / "captions.json"), "--references", str(tmp_path / "references.json"), "--no-java"]
     assert evaluate.main(scored) == 0
 
 
-@pytest.mark.parametrize("look", [Look(), Look(layer=0, head=1), Look(method="relevance")], ids=str)
+@pytest.mark.parametrize("look", [MapOptions(), MapOptions(layer=0, head=1), MapOptions(method="relevance")], ids=str)
 def test_maps_are_those_of_the_picture_alone(model, tokenizer, pictures, look):
     """Padding, filling up the batch, and filling up the text change no map."""
     files = [pictures / "p1.png", pictures / "p2.png"]
-    program_ = Captioner(model, tokenizer, Search(LENGTH), look)
+    program_ = Captioner(model, tokenizer, SearchOptions(LENGTH), look)
     answers = program_([program_.ready(Image.open(file)) for file in files], 3)
     assert len(answers) == 2
     for file, answer in zip(files, answers, strict=True):
@@ -138,7 +138,7 @@ def test_maps_are_those_of_the_picture_alone(model, tokenizer, pictures, look):
         output = caption.forward_with_attention(model, *batch, tokens, np.ones(tokens.shape, bool))
         if look.method == "relevance":
             rows = caption.word_relevance(model, *batch, tokens)
-            expected = captioner.maps_of_words(np.asarray(rows), tokens[0].tolist(), tokenizer, output.grid)
+            expected = captioner.group_word_maps(np.asarray(rows), tokens[0].tolist(), tokenizer, output.grid)
         else:
             expected = caption.word_attention(output, tokens[0], tokenizer, layer=look.layer, head=look.head)
         assert [word for word, _ in answer.words] == [word for word, _ in expected]
@@ -234,7 +234,7 @@ def test_corrupt_pictures(saved, pictures, tmp_path, capsys):
 
 def test_a_caption_without_words_has_a_figure(pictures):
     shown = np.asarray(Image.open(pictures / "p0.png"))
-    figure = program.figure_of(shown, captioner.Answer([captioner.Told("", -1.0)], []))
+    figure = program.figure_of(shown, captioner.CaptionResult([captioner.ScoredCaption("", -1.0)], []))
     assert figure.get_suptitle() == "(no words)"
 
 
@@ -247,7 +247,7 @@ def test_a_vit_sees_the_whole_picture(tokenizer, pictures, tmp_path):
     )  # fmt: skip
     caption.save(caption.CaptionTransformer(config, rngs=nnx.Rngs(0)), tmp_path / "run" / "best", tokenizer=tokenizer)
     model, _ = captioners.open_captioner(str(tmp_path / "run"))
-    program_ = Captioner(model, tokenizer, Search(4), Look())
+    program_ = Captioner(model, tokenizer, SearchOptions(4), MapOptions())
     [answer] = program_([program_.ready(Image.open(pictures / "p2.png"))], 1)
     assert all(heat.shape == (2, 3) for _, heat in answer.words)
 
@@ -268,7 +268,7 @@ def published(monkeypatch, tmp_path, tokenizer, model):
     files = {"/catr.pth": (tmp_path / "catr.pth").read_bytes(), "/vocab.txt": ("\n".join(words) + "\n").encode()}
     for index, name in enumerate(caption_check.PRINTED):
         stream = io.BytesIO()
-        Image.fromarray(scene(0, index).image).save(stream, "PNG")
+        Image.fromarray(make_scene(0, index).image).save(stream, "PNG")
         files[f"/{name}.png"] = stream.getvalue()
     server = Server(files)
     monkeypatch.setitem(RELEASES, "catr_v1", replace(RELEASES["catr_v1"], address=f"{server.address}/catr.pth"))

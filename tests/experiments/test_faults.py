@@ -10,7 +10,7 @@ import time
 import pytest
 from PIL import Image
 
-from caption.data.scenes import scene
+from caption.data.scenes import make_scene
 from vit_jax.train.logging import read_metrics
 
 FINETUNE = ["finetune", "--model", "Nano_6", "--batch-size", "8", "--learning-rate", "1e-3", "--schedule", "constant",
@@ -25,7 +25,7 @@ def scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes")
     rows = []
     for index in range(24):
-        made = scene(0, index)
+        made = make_scene(0, index)
         name = f"{'ab'[index % 2]}/{index}.png"
         (root / name).parent.mkdir(exist_ok=True)
         Image.fromarray(made.image).resize((40, 40)).save(root / name)

@@ -16,14 +16,14 @@ from experiments.common.flags import (
     MORE_OVERRIDES,
     OVERRIDES,
     add_recipe_flags,
-    differing,
-    overridden,
+    changed_flags,
+    override_recipe,
 )
 from vit_jax import InputError, ViTConfig
 from vit_jax.checkpoint import abstract_model, to_arrays
 from vit_jax.data.augment.transforms import Augment
-from vit_jax.train.optim import learning_rates, optimizer, parameter_groups
-from vit_jax.train.recipe import RECIPES, Recipe, from_dict
+from vit_jax.train.optim import make_optimizer, make_schedule, parameter_groups
+from vit_jax.train.recipe import RECIPES, Recipe, recipe_from_dict
 
 # Another value than the default for every setting beyond the plain recipe.
 OTHER = {
@@ -51,10 +51,10 @@ def test_a_resumed_run_keeps_each_of_them(name):
     if name.startswith("lora"):
         recipe = replace(recipe, train="lora")
     args = parsed(flag, OTHER[name])
-    changed = overridden(recipe, args)
-    assert differing(recipe, args) == [flag]
-    assert differing(changed, args) == []
-    assert from_dict(json.loads(json.dumps(changed.as_dict()))) == changed != recipe
+    changed = override_recipe(recipe, args)
+    assert changed_flags(recipe, args) == [flag]
+    assert changed_flags(changed, args) == []
+    assert recipe_from_dict(json.loads(json.dumps(changed.as_dict()))) == changed != recipe
 
 
 def test_runs_recorded_before_them_read_back():
@@ -64,7 +64,7 @@ def test_runs_recorded_before_them_read_back():
         "weight_decay": 0.01, "dropout": null, "augment": {"crop_scale": [0.08, 1.0], "crop_ratio": [0.75,
         1.3333333333333333], "degrees": 30.0, "flip": 0.5, "brightness": 0.5, "contrast": 0.5, "saturation": 0.5,
         "hue": 0.5}, "seed": 0}"""
-    assert from_dict(json.loads(text)) == RECIPES["pets"]
+    assert recipe_from_dict(json.loads(text)) == RECIPES["pets"]
 
 
 def test_a_wrong_setting_is_one_line_and_leaves_no_folder(tmp_path, capsys):
@@ -85,11 +85,11 @@ def test_a_wrong_setting_is_one_line_and_leaves_no_folder(tmp_path, capsys):
 
 def test_the_plain_recipe_is_optaxs_adamw_to_the_bit():
     recipe = Recipe(model="x", epochs=2, schedule="cosine", warmup_epochs=1.0, weight_decay=0.02, beta2=0.99, eps=1e-6)
-    schedule = learning_rates(recipe, 3)
+    schedule = make_schedule(recipe, 3)
     rng = np.random.default_rng(0)
     parameters = {name: jnp.asarray(rng.normal(size=(3, 4)), jnp.float32) for name in "ab"}
     found = []
-    for tx in (optimizer(recipe, schedule, parameters), optax.adamw(schedule, 0.9, 0.99, 1e-6, weight_decay=0.02)):
+    for tx in (make_optimizer(recipe, schedule, parameters), optax.adamw(schedule, 0.9, 0.99, 1e-6, weight_decay=0.02)):
         state, now, update = tx.init(parameters), parameters, jax.jit(tx.update)
         for i in range(4):
             updates, state = update(jax.tree.map(lambda p, i=i: jnp.sin(p + i), parameters), state, now)

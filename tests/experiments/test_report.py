@@ -15,14 +15,14 @@ from flax import nnx
 from PIL import Image
 
 from experiments.report import __main__ as report
-from experiments.report.chosen import Answers, _attention, looked_inside, mistaken, picked
+from experiments.report.chosen import Answers, _attention, inspect_model, mistaken, picked
 from experiments.report.page import Code, Figure, Heading, Table, Text, to_html, to_markdown
-from experiments.report.runs import find_runs, told_apart
+from experiments.report.runs import find_runs, make_names_unique
 from tests.experiments.browser import CHROMIUM, measured, screenshot
 from tests.experiments.conftest import AWKWARD
 from vit_jax import CONFIGS, VisionTransformer
 from vit_jax.data.folder import open_folder
-from vit_jax.data.loader import Pictures
+from vit_jax.data.loader import CachedImages
 from vit_jax.train.logging import read_metrics
 
 PARTS = ["Results", "The chosen model", "Position embeddings", "Where it looks", "Confusions", "To do it again"]
@@ -138,7 +138,7 @@ def test_runs_are_taken_once_and_told_apart(swept, tmp_path):
     header, first = report.results(found.runs, 12)[1][:2]
     assert list(header[:2]) == ["run", "model"]
     assert {row[0] for row in first} == {run.name for run in found.runs}
-    assert told_apart([Path("/a/b/c"), Path("/a/d/c"), Path("/e")]) == ["b/c", "d/c", "e"]
+    assert make_names_unique([Path("/a/b/c"), Path("/a/d/c"), Path("/e")]) == ["b/c", "d/c", "e"]
 
 
 def test_unreadable_pictures_shift_no_names(swept, pictures, tmp_path):
@@ -150,7 +150,7 @@ def test_unreadable_pictures_shift_no_names(swept, pictures, tmp_path):
     stored = json.loads((run / "config.json").read_text())
     changed = {"data": str(tmp_path / "data"), "skip_corrupt": True}
     (run / "config.json").write_text(json.dumps(stored | changed))
-    inside = looked_inside(find_runs([str(run)]).runs[0], 3)
+    inside = inspect_model(find_runs([str(run)]).runs[0], 3)
     assert inside.images == 11
     readable = list(open_folder(str(tmp_path / "data"), val_fraction=0.2, seed=0).val.names)[1:]
     shown = [block for block in inside.blocks if isinstance(block, Figure) and block.name.startswith("attention")]
@@ -162,7 +162,7 @@ def test_unreadable_pictures_shift_no_names(swept, pictures, tmp_path):
 def test_a_model_without_maps_is_told_of(pictures):
     config = replace(CONFIGS["Pico_8"], pooling="map", num_classes=2)
     model = VisionTransformer(config, rngs=nnx.Rngs(0))
-    val = Pictures(open_folder(str(pictures), val_fraction=0.2, seed=0).val, config.preprocess, budget=0)
+    val = CachedImages(open_folder(str(pictures), val_fraction=0.2, seed=0).val, config.preprocess, budget=0)
     blocks = _attention(Answers(model, val, np.eye(2)[val.split.labels], tuple(AWKWARD)), 1)
     assert blocks[-1] == Text(
         "No maps: the model pools by attention, which no fixed row stands for; take integrated_gradients or rise."

@@ -13,10 +13,10 @@ from flax import nnx
 from PIL import Image
 
 import caption
-from caption.data.loader import Made, caption_batches
-from caption.data.scenes import scene
+from caption.data.loader import SceneExamples, caption_batches
+from caption.data.scenes import make_scene
 from caption.tokenizer import load_tokenizer
-from caption.train.recipe import RECIPES, from_dict, rates
+from caption.train.recipe import RECIPES, rates, recipe_from_dict
 from experiments.train_caption import __main__ as train_caption
 from experiments.train_caption.__main__ import main
 from experiments.train_caption.scene_report import pointing
@@ -37,7 +37,7 @@ def table(tmp_path_factory):
         rows = csv.writer(file)
         rows.writerow(["file", "caption"])
         for index in range(10):
-            made = scene(0, index)
+            made = make_scene(0, index)
             Image.fromarray(made.image).resize((48 + index, 40)).save(folder / f"{index}.png")
             rows.writerow([f"{index}.png", made.caption])
     return folder
@@ -155,7 +155,7 @@ def test_another_vocabulary_than_the_weights(table, few, tmp_path, capsys):
 
 def test_recipes_there_and_back():
     for recipe in RECIPES.values():
-        assert from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+        assert recipe_from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
     step = rates(RECIPES["catr"], 1e-4, 10)
     np.testing.assert_allclose([step(0), step(199), step(200)], [1e-4, 1e-4, 1e-5], rtol=1e-6)
 
@@ -163,7 +163,7 @@ def test_recipes_there_and_back():
 def test_batches_go_on_from_any_batch():
     model = caption.CONFIGS["scenes"]
     tokenizer = load_tokenizer_of_scenes()
-    made = Made("train", 10, 0, tokenizer, model.preprocess, 14)
+    made = SceneExamples("train", 10, 0, tokenizer, model.preprocess, 14)
     whole = list(caption_batches(made, 4, (64, 64), seed=1, epoch=2))
     rest = list(caption_batches(made, 4, (64, 64), seed=1, epoch=2, start=1))
     assert [batch.weights.sum() for batch in whole] == [4, 4, 2]
@@ -177,15 +177,15 @@ def load_tokenizer_of_scenes():
     import tempfile
     from pathlib import Path
 
-    from caption.data.scenes import captions
+    from caption.data.scenes import scene_captions
     from caption.tokenizer import build_vocabulary
 
     with tempfile.TemporaryDirectory() as folder:
-        return build_vocabulary(captions("train"), Path(folder) / "vocab.txt")
+        return build_vocabulary(scene_captions("train"), Path(folder) / "vocab.txt")
 
 
 def test_pointing_counts_peaks_inside_objects():
-    scenes = [scene(3, index) for index in range(20)]
+    scenes = [make_scene(3, index) for index in range(20)]
     right, wrong = [], []
     for made in scenes:
         words = [("", np.zeros((8, 8), np.float32)) for _ in made.caption.split()]

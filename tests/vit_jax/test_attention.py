@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.attention import LARGE, attend, attention_weights, by_heads, capability, cudnn_takes
+from vit_jax.attention import LARGE, attend, attention_per_head, attention_weights, compute_capability, cudnn_supports
 
 B, N, M, H, K = 2, 7, 9, 3, 4
 
@@ -33,7 +33,7 @@ def test_by_heads_is_the_formula_with_its_gradient(masked, rows, x64):
     if rows:
         mask = mask & (np.arange(N)[:, None] >= np.arange(M) - 3)
     given = jnp.asarray(mask) if masked else None
-    found = by_heads(*map(jnp.asarray, parts), given)
+    found = attention_per_head(*map(jnp.asarray, parts), given)
     np.testing.assert_allclose(found, formula(*parts, mask | (not masked)), rtol=1e-12, atol=1e-14)
 
     def explicit(query, key, value):
@@ -41,7 +41,7 @@ def test_by_heads_is_the_formula_with_its_gradient(masked, rows, x64):
 
     gradients = [
         jax.grad(lambda *x, form=form: jnp.sin(form(*x)).sum(), argnums=(0, 1, 2))(*map(jnp.asarray, parts))
-        for form in (explicit, lambda *x: by_heads(*x, given))
+        for form in (explicit, lambda *x: attention_per_head(*x, given))
     ]
     for ours, theirs in zip(*gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-13)
@@ -56,7 +56,7 @@ def test_by_heads_keeps_no_scores_for_its_gradient():
     n, m = 40, 50  # every other array is smaller than a head's scores
     parts, mask = case(n, m)
     arguments = [*map(jnp.asarray, parts), jnp.asarray(mask)]
-    assert max(kept_for_the_backward_pass(by_heads, *arguments)) < B * n * m
+    assert max(kept_for_the_backward_pass(attention_per_head, *arguments)) < B * n * m
     _, weights = attend(*arguments[:3], mask=arguments[3], return_weights=True)
     asked = kept_for_the_backward_pass(lambda *x: attend(*x, mask=arguments[3], return_weights=True), *arguments[:3])
     assert weights.size in asked
@@ -67,7 +67,7 @@ def test_by_heads_has_derivatives_of_every_kind(x64):
     arguments, direction = [*map(jnp.asarray, parts)], [jnp.asarray(np.cos(part)) for part in parts]
 
     def total(*x):
-        return jnp.sin(by_heads(*x)).sum()
+        return jnp.sin(attention_per_head(*x)).sum()
 
     _, forward = jax.jvp(total, arguments, direction)
     backward = sum(jnp.vdot(g, d) for g, d in zip(jax.grad(total, (0, 1, 2))(*arguments), direction, strict=True))
@@ -109,13 +109,13 @@ def test_large_scores_with_a_mask_answer_as_the_weights_say(heads):
     ],
 )
 def test_where_cudnn_is_taken(dtype, size, capability, taken):
-    assert cudnn_takes(jnp.dtype(dtype), size, capability) is taken
+    assert cudnn_supports(jnp.dtype(dtype), size, capability) is taken
 
 
 @pytest.mark.gpu
 def test_cudnn_answers_as_the_weights_say():
     """An odd number of tokens, as ViTs have; forward and gradient."""
-    assert cudnn_takes(jnp.dtype("bfloat16"), 64, capability())
+    assert cudnn_supports(jnp.dtype("bfloat16"), 64, compute_capability())
     rng = np.random.default_rng(0)
     parts = [jnp.asarray(rng.standard_normal((2, 577, 12, 64)), jnp.bfloat16) for _ in range(3)]
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.server import Server
 from vit_jax import InputError
-from vit_jax.download import download
+from vit_jax.download import download_file
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def server():
 def fetch(server, path, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        download(f"{server.address}/file", path, wait=lambda attempt: 0.0, timeout=0.3, **options)
+        download_file(f"{server.address}/file", path, wait=lambda attempt: 0.0, timeout=0.3, **options)
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_downloads_that_fail_say_so(server, tmp_path):
 
 def test_nothing_listens(tmp_path):
     with pytest.raises(InputError, match=r"127.0.0.1:9/x: .*refused"):
-        download("http://127.0.0.1:9/x", tmp_path / "f", tries=2, wait=lambda attempt: 0.0)
+        download_file("http://127.0.0.1:9/x", tmp_path / "f", tries=2, wait=lambda attempt: 0.0)

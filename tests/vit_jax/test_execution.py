@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from vit_jax import VisionTransformer, ViTConfig
-from vit_jax.execution import compiler_options, settled
+from vit_jax.execution import compiler_options, materialize
 
 known = pytest.mark.skipif(
     jaxlib.__version__ != "0.10.2" or jax.default_backend() != "cpu", reason="nothing is changed here"
@@ -27,7 +27,7 @@ def test_long_sums_are_in_windows_only_where_there_is_a_gradient(forward_only):
 @pytest.mark.parametrize("forward_only", [False, True])
 def test_what_is_settled_is_not_fused_into_its_readers(forward_only):
     def two_readers(x):
-        sum_ = settled(jnp.sin(x) + x)
+        sum_ = materialize(jnp.sin(x) + x)
         return jnp.cos(sum_) * sum_.T
 
     options = compiler_options(forward_only=forward_only)

@@ -12,7 +12,7 @@ from vit_jax import InputError, load, load_card
 from vit_jax.preprocess import Preprocess
 from weights_convert import convert, export
 from weights_convert.__main__ import main
-from weights_convert.sidecar import companion_of
+from weights_convert.sidecar import read_sidecar
 
 transformers = pytest.importorskip("transformers")
 
@@ -121,7 +121,7 @@ def test_timms_config(tmp_path):
 def test_a_config_that_is_none(tmp_path, text, message):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=message):
-        companion_of(tmp_path)
+        read_sidecar(tmp_path)
 
 
 def test_export(vit, tmp_path, capsys):

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 import tests.reference as reference
 from tests.weights_convert.test_huggingface import CASES, made
 from weights_convert.__main__ import main
-from weights_convert.verify import verify
+from weights_convert.verify import verify_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_against_lukemelas_by_command(lukemelas_file, capsys):
 
 
 def test_float32_is_worse_and_within_its_bound(lukemelas_file):
-    rough = verify(lukemelas_file, against="lukemelas", dtype="float32", num_heads=3)
+    rough = verify_checkpoint(lukemelas_file, against="lukemelas", dtype="float32", num_heads=3)
     assert 1e-9 < rough.worst < 2e-5
 
 
@@ -52,7 +52,7 @@ def test_against_transformers(case, beside, tmp_path):
     made(case).save_pretrained(tmp_path)
     if not beside:
         (tmp_path / "config.json").unlink()
-    report = verify(tmp_path / "model.safetensors", against="transformers", num_heads=3)
+    report = verify_checkpoint(tmp_path / "model.safetensors", against="transformers", num_heads=3)
     assert [row.place for row in report.rows] == ["embedding", "block 0", "block 1", "answer"]
     assert report.worst < 1e-9
     assert report.used > 20
@@ -71,7 +71,7 @@ def test_a_difference_is_found_where_it_begins(tmp_path, monkeypatch):
         return arrays | {name: arrays[name] * 1.001}
 
     monkeypatch.setattr(module, "read_checkpoint", altered)
-    errors = {row.place: row.relative for row in verify(tmp_path, against="transformers", num_heads=3).rows}
+    errors = {row.place: row.relative for row in verify_checkpoint(tmp_path, against="transformers", num_heads=3).rows}
     assert errors["block 0"] < 1e-9 < 1e-6 < errors["block 1"]
 
 

@@ -29,7 +29,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Data:
+class Dataset:
     """A data set: its class names and its two splits."""
 
     name: str
@@ -38,7 +38,7 @@ class Data:
     val: Split
 
 
-def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """Divide a split in two, (rest, fraction of every class), drawn from the seed alone.
 
     Each class with two examples or more gives at least one to either side.
@@ -54,7 +54,7 @@ def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     return split.take(sorted(rest)), split.take(sorted(taken))
 
 
-def labelled(classes: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
+def class_indices(classes: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
     """Each example's class as an index into class_names, int32."""
     index = {name: i for i, name in enumerate(class_names)}
     return np.array([index[name] for name in classes], np.int32)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vit_jax.data.dataset import Data
+from vit_jax.data.dataset import Dataset
 from vit_jax.data.digits import open_digits
 from vit_jax.data.folder import open_folder
 from vit_jax.data.pets import open_pets
@@ -10,10 +10,10 @@ from vit_jax.data.tfds import open_tfds
 from vit_jax.download import cache_folder
 from vit_jax.errors import InputError
 
-HELP = "a folder of pictures, digits, oxford_iiit_pet, or tfds:NAME[/SPLIT] (SPLIT validates)"
+DATA_HELP = "a folder of pictures, digits, oxford_iiit_pet, or tfds:NAME[/SPLIT] (SPLIT validates)"
 
 
-def open_data(spec: str, *, data_dir: str | None = None, val_fraction: float = 0.2, seed: int = 0) -> Data:
+def open_dataset(spec: str, *, data_dir: str | None = None, val_fraction: float = 0.2, seed: int = 0) -> Dataset:
     """The data set that `spec` names. data_dir: where downloads and prepared tfds sets lie.
 
     Raises InputError in one line for whatever is wrong with it.
@@ -26,5 +26,5 @@ def open_data(spec: str, *, data_dir: str | None = None, val_fraction: float = 0
         name, _, split = spec.removeprefix("tfds:").partition("/")
         return open_tfds(name, val_split=split or None, data_dir=data_dir, val_fraction=val_fraction, seed=seed)
     if not Path(spec).exists():
-        raise InputError(f"{spec}: no such folder, and no data set of that name; --data takes {HELP}")
+        raise InputError(f"{spec}: no such folder, and no data set of that name; --data takes {DATA_HELP}")
     return open_folder(spec, val_fraction=val_fraction, seed=seed)

@@ -3,10 +3,10 @@
 import numpy as np
 from PIL import Image
 
-from vit_jax.data.dataset import Data, Split, split_off
+from vit_jax.data.dataset import Dataset, Split, hold_out
 
 
-def open_digits(*, val_fraction: float = 0.2, seed: int = 0) -> Data:
+def open_digits(*, val_fraction: float = 0.2, seed: int = 0) -> Dataset:
     """The digits as 8x8 RGB pictures, val_fraction of every class held out."""
     from sklearn.datasets import load_digits  # half a second to import, and only needed here
 
@@ -14,4 +14,4 @@ def open_digits(*, val_fraction: float = 0.2, seed: int = 0) -> Data:
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 17 grey levels
     names = [f"digit {i}" for i in range(len(pixels))]
     whole = Split(names, digits.target.astype(np.int32), lambda i: Image.fromarray(pixels[i]).convert("RGB"))
-    return Data("digits", tuple("0123456789"), *split_off(whole, val_fraction, seed))
+    return Dataset("digits", tuple("0123456789"), *hold_out(whole, val_fraction, seed))

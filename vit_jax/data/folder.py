@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vit_jax.data.dataset import Data, Split, check_classes, labelled, split_off
+from vit_jax.data.dataset import Dataset, Split, check_classes, class_indices, hold_out
 from vit_jax.data.decode import EXTENSIONS, open_rgb
 from vit_jax.errors import InputError
 
@@ -54,7 +54,7 @@ def _val_folder(folder: Path) -> Path | None:
     return next((folder / name for name in VAL_FOLDERS if (folder / name).is_dir()), None)
 
 
-def open_labelled(folder: str | os.PathLike, split: str) -> tuple[Split, tuple[str, ...]]:
+def open_folder_split(folder: str | os.PathLike, split: str) -> tuple[Split, tuple[str, ...]]:
     """One split ("val" or "train") of a folder, all of it where it has no such subfolder, and its class names.
 
     Raises InputError for an empty folder and for a file without a class.
@@ -63,10 +63,10 @@ def open_labelled(folder: str | os.PathLike, split: str) -> tuple[Split, tuple[s
     inner = folder / "train" if split == "train" else _val_folder(folder)
     files, classes = _examples(inner if inner is not None and inner.is_dir() else folder)
     names = tuple(sorted(set(classes)))
-    return _split(files, labelled(classes, names)), names
+    return _split(files, class_indices(classes, names)), names
 
 
-def open_folder(folder: str | os.PathLike, *, val_fraction: float = 0.2, seed: int = 0) -> Data:
+def open_folder(folder: str | os.PathLike, *, val_fraction: float = 0.2, seed: int = 0) -> Dataset:
     """The data set in a folder: train/ and val/ in it, or else one set of which val_fraction is held out.
 
     Raises InputError for a missing or empty folder, a file without a class, one class only, or a validation class
@@ -78,12 +78,12 @@ def open_folder(folder: str | os.PathLike, *, val_fraction: float = 0.2, seed: i
         train_files, train_classes = _examples(train)
         val_files, val_classes = _examples(val)
         names = check_classes(train_classes, val_classes, str(folder))
-        train_split = _split(train_files, labelled(train_classes, names))
-        return Data(str(folder), names, train_split, _split(val_files, labelled(val_classes, names)))
+        train_split = _split(train_files, class_indices(train_classes, names))
+        return Dataset(str(folder), names, train_split, _split(val_files, class_indices(val_classes, names)))
     root = train if train.is_dir() else folder
     files, classes = _examples(root)
     names = check_classes(classes, [], str(folder))
     single = next((name for name in names if classes.count(name) < 2), None)
     if single is not None:
         raise InputError(f"{folder}: class {single} has one image only; validation and training need one each")
-    return Data(str(folder), names, *split_off(_split(files, labelled(classes, names)), val_fraction, seed))
+    return Dataset(str(folder), names, *hold_out(_split(files, class_indices(classes, names)), val_fraction, seed))

@@ -16,7 +16,7 @@ import numpy as np
 
 from vit_jax.data.dataset import Split
 from vit_jax.data.decode import CorruptImageError
-from vit_jax.data.process_shard import Chosen, Rows, whole
+from vit_jax.data.process_shard import ProcessShard, RowRange, all_rows
 from vit_jax.errors import InputError
 from vit_jax.preprocess import Preprocess
 
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     weights: np.ndarray
 
 
-class Pictures:
+class CachedImages:
     """A split's pictures at the model's size, decoded once where the budget allows: a random-access source.
 
     The memory held is at most `budget` bytes; what does not fit is decoded anew each time.
@@ -58,7 +58,7 @@ class Pictures:
                     self._cache[index] = pixels
         return pixels, self.split.labels[index]
 
-    def without_corrupt(self) -> tuple["Pictures", list[str]]:
+    def without_corrupt(self) -> tuple["CachedImages", list[str]]:
         """These pictures less the unreadable ones, and what was wrong with each of those; reads every picture.
 
         Raises InputError when a class loses all its pictures.
@@ -86,14 +86,14 @@ class Pictures:
         lost = set(self.split.labels.tolist()) - set(kept.labels.tolist())
         if lost:
             raise InputError("every image of a class is unreadable, among them: " + next(t for t in problems if t))
-        pictures = Pictures(kept, self.preprocess, budget=0)
+        pictures = CachedImages(kept, self.preprocess, budget=0)
         pictures._left = self._left
         pictures._cache = {new: self._cache[old] for new, old in enumerate(good) if old in self._cache}
         return pictures, [text for text in problems if text]
 
 
 def training_batches(
-    pictures: Pictures, batch_size: int, *, seed: int, epoch: int, start: int = 0, rows: Rows | None = None
+    pictures: CachedImages, batch_size: int, *, seed: int, epoch: int, start: int = 0, rows: RowRange | None = None
 ) -> Iterator[Batch]:
     """The batches of one epoch from batch `start` on, shuffled by (seed, epoch); the last may be short, filled up.
 
@@ -103,17 +103,17 @@ def training_batches(
     order = grain.MapDataset.source(pictures).shuffle(
         seed=int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
     )
-    yield from _batches(order, pictures.preprocess.size, batch_size, start, rows or whole(batch_size))
+    yield from _batches(order, pictures.preprocess.size, batch_size, start, rows or all_rows(batch_size))
 
 
-def ordered_batches(pictures: Pictures, batch_size: int, *, rows: Rows | None = None) -> Iterator[Batch]:
+def ordered_batches(pictures: CachedImages, batch_size: int, *, rows: RowRange | None = None) -> Iterator[Batch]:
     """Every picture once, in order; the last batch is filled up with rows of weight 0."""
-    yield from _batches(pictures, pictures.preprocess.size, batch_size, 0, rows or whole(batch_size))
+    yield from _batches(pictures, pictures.preprocess.size, batch_size, 0, rows or all_rows(batch_size))
 
 
-def _batches(order: Any, size: tuple[int, int], batch_size: int, start: int, rows: Rows) -> Iterator[Batch]:
+def _batches(order: Any, size: tuple[int, int], batch_size: int, start: int, rows: RowRange) -> Iterator[Batch]:
     """As many batches as the order has, of these rows; what is missing of the last one is filled up."""
-    source = grain.MapDataset.source(Chosen(order, batch_size, start, rows))
+    source = grain.MapDataset.source(ProcessShard(order, batch_size, start, rows))
     share = rows.end - rows.first
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(2 * share, THREADS))
     found = iter(source.to_iter_dataset(options).batch(share, drop_remainder=False)) if len(source) else iter(())

@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from vit_jax.data.dataset import Data, Split, check_classes, labelled
+from vit_jax.data.dataset import Dataset, Split, check_classes, class_indices
 from vit_jax.data.decode import open_rgb
-from vit_jax.download import download
+from vit_jax.download import download_file
 from vit_jax.errors import InputError
 
 ADDRESS = "https://thor.robots.ox.ac.uk/~vgg/data/pets"
@@ -62,7 +62,7 @@ def fetch(folder: str | os.PathLike, *, address: str = ADDRESS, md5: Digests = A
         if (folder / name).is_dir():
             continue
         archive = folder / f"{name}.tar.gz"
-        download(f"{address}/{name}.tar.gz", archive, md5=digest)
+        download_file(f"{address}/{name}.tar.gz", archive, md5=digest)
         print(f"unpacking {archive}", flush=True)
         unpack(archive, folder / name)
         archive.unlink()
@@ -77,7 +77,7 @@ def _split_list(folder: Path, name: str) -> list[str]:
     return [line.split()[0] for line in path.read_text().splitlines() if line.strip() and line[0] != "#"]
 
 
-def open_pets(folder: str | os.PathLike, *, address: str = ADDRESS, md5: Digests = ARCHIVES) -> Data:
+def open_pets(folder: str | os.PathLike, *, address: str = ADDRESS, md5: Digests = ARCHIVES) -> Dataset:
     """Oxford-IIIT Pet with its official split, trainval for training and test for validation.
 
     Raises InputError when the archives can't be fetched or lack what their lists name.
@@ -89,9 +89,9 @@ def open_pets(folder: str | os.PathLike, *, address: str = ADDRESS, md5: Digests
         absent = next((path for path in files if not path.is_file()), None)
         if absent is not None:
             raise InputError(f"{absent}: listed but missing; delete {root} and try again")
-        labels = labelled([image.rpartition("_")[0] for image in images], classes)
+        labels = class_indices([image.rpartition("_")[0] for image in images], classes)
         return Split([str(path) for path in files], labels, lambda i: open_rgb(files[i]))
 
     train, test = _split_list(root, "trainval.txt"), _split_list(root, "test.txt")
     names = check_classes([n.rpartition("_")[0] for n in train], [n.rpartition("_")[0] for n in test], str(root))
-    return Data("oxford_iiit_pet", names, split(train, names), split(test, names))
+    return Dataset("oxford_iiit_pet", names, split(train, names), split(test, names))

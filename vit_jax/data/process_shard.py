@@ -3,17 +3,17 @@
 from typing import Any, NamedTuple
 
 
-class Rows(NamedTuple):
+class RowRange(NamedTuple):
     """The rows from `first` up to, not with, `end` of every batch."""
 
     first: int
     end: int
 
 
-class Chosen:
+class ProcessShard:
     """What of a source, anything with a length and an index, falls into these rows of the batches from `start` on."""
 
-    def __init__(self, source: Any, batch_size: int, start: int, rows: Rows):
+    def __init__(self, source: Any, batch_size: int, start: int, rows: RowRange):
         self.source = source
         whole = range(start * batch_size, len(source))
         self.places = [place for place in whole if rows.first <= place % batch_size < rows.end]
@@ -25,6 +25,6 @@ class Chosen:
         return self.source[self.places[index]]
 
 
-def whole(batch_size: int) -> Rows:
+def all_rows(batch_size: int) -> RowRange:
     """Every row."""
-    return Rows(0, batch_size)
+    return RowRange(0, batch_size)

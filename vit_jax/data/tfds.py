@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.data.dataset import Data, Split, split_off
+from vit_jax.data.dataset import Dataset, Split, hold_out
 from vit_jax.data.decode import open_rgb
 from vit_jax.errors import InputError
 
@@ -47,7 +47,7 @@ def _split(builder: Any, split: str, where: str) -> Split:
 
 def open_tfds(
     name: str, *, val_split: str | None = None, data_dir: str | None = None, val_fraction: float = 0.2, seed: int = 0
-) -> Data:
+) -> Dataset:
     """The set `name` (NAME or NAME:version): its train split, and validation from val_split.
 
     Without val_split: validation, val or test, the first there is, else val_fraction of train. A set that is not
@@ -64,8 +64,8 @@ def open_tfds(
         train = _split(builder, "train", f"tfds:{name}/train")
         classes = tuple(builder.info.features["label"].names)
         if wanted is None:
-            return Data(f"tfds:{name}", classes, *split_off(train, val_fraction, seed))
-        return Data(f"tfds:{name}", classes, train, _split(builder, wanted, f"tfds:{name}/{wanted}"))
+            return Dataset(f"tfds:{name}", classes, *hold_out(train, val_fraction, seed))
+        return Dataset(f"tfds:{name}", classes, train, _split(builder, wanted, f"tfds:{name}/{wanted}"))
     except NotImplementedError as error:
         raise InputError(
             f"tfds:{name}: prepared as {builder.info.file_format}, which can't be read without TensorFlow; "

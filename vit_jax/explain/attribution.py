@@ -13,9 +13,9 @@ from jaxtyping import Array, Float
 
 from vit_jax.attention import Key
 from vit_jax.errors import InputError
-from vit_jax.explain.gradients import Targets, checked_targets, one_hot, per_target
+from vit_jax.explain.gradients import Targets, check_targets, class_cotangents, restore_target_axis
 from vit_jax.model import Images, VisionTransformer
-from vit_jax.position import METHODS
+from vit_jax.position import RESIZE_METHODS
 
 
 class IntegratedGradients(NamedTuple):
@@ -55,14 +55,14 @@ def integrated_gradients(
     if steps < 1:
         raise InputError(f"steps must be at least 1, not {steps}")
     config = model.config
-    classes = checked_targets(targets, images.shape[0], config.num_outputs)
+    classes = check_targets(targets, images.shape[0], config.num_outputs)
     images = jnp.asarray(images)
     try:
         start = jnp.broadcast_to(0.0 if baseline is None else jnp.asarray(baseline), images.shape).astype(images.dtype)
     except ValueError as error:
         raise InputError(f"baseline does not broadcast to the images {images.shape}") from error
     points, quadrature = np.polynomial.legendre.leggauss(steps)
-    cotangents = one_hot(classes, config.num_outputs, jax.eval_shape(model, images).dtype)
+    cotangents = class_cotangents(classes, config.num_outputs, jax.eval_shape(model, images).dtype)
 
     def add(total: Float[Array, "k b h w c"], node: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         _, pull = jax.vjp(model, start + node[0] * (images - start))
@@ -73,7 +73,9 @@ def integrated_gradients(
     mean_gradient, _ = jax.lax.scan(add, zeros, nodes)
     maps = patch_sums((images - start)[None] * mean_gradient, config.patch_size)
     rise_of_logit = jnp.take_along_axis(model(images) - model(start), classes, axis=1).T
-    return IntegratedGradients(per_target(maps, targets), per_target(maps.sum(axis=-1) - rise_of_logit, targets))
+    return IntegratedGradients(
+        restore_target_axis(maps, targets), restore_target_axis(maps.sum(axis=-1) - rise_of_logit, targets)
+    )
 
 
 def rise_masks(
@@ -86,7 +88,7 @@ def rise_masks(
     """
     cells = [-(-size // cells) for size, cells in zip(image_size, grid, strict=True)]
     rows, columns = (
-        jnp.asarray(METHODS["bilinear"](number, (number + 1) * cell), jnp.float32)
+        jnp.asarray(RESIZE_METHODS["bilinear"](number, (number + 1) * cell), jnp.float32)
         for number, cell in zip(grid, cells, strict=True)
     )
 
@@ -126,7 +128,7 @@ def rise(
     if num_masks < 1 or batch_size < 1 or min(grid) < 1 or not 0 < keep < 1:
         raise InputError("num_masks, batch_size and both sides of the grid are at least 1, keep is in (0, 1)")
     b, h, w, c = images.shape
-    classes = checked_targets(targets, b, model.config.num_outputs)
+    classes = check_targets(targets, b, model.config.num_outputs)
     images = jnp.asarray(images)
     together = min(num_masks, max(1, batch_size // b))
     masks_of = functools.partial(rise_masks, count=together, image_size=(h, w), grid=grid, keep=keep)

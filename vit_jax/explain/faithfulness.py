@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vit_jax.attention import Key
 from vit_jax.errors import InputError
-from vit_jax.explain.gradients import checked_targets
+from vit_jax.explain.gradients import check_targets
 from vit_jax.explain.heatmap import to_grid
 from vit_jax.model import Images, VisionTransformer
 
@@ -103,7 +103,7 @@ def removal_curves(
     """
     if steps < 2:
         raise InputError(f"steps must be at least 2, not {steps}")
-    checked_targets(targets, images.shape[0], model.config.num_outputs)
+    check_targets(targets, images.shape[0], model.config.num_outputs)
     to_grid(maps, model.config.grid_for(images.shape[1:3]))
     score = jnp.asarray(maps)
     return _curves(model, images, -score if best_first else score, targets, steps, baseline)
@@ -152,14 +152,14 @@ def area(values: Float[Array, "b f"], fractions: Float[Array, " f"]) -> Float[Ar
     return ((values[:, 1:] + values[:, :-1]) / 2 * widths[None]).sum(axis=1) / widths.sum()
 
 
-def insertion_deletion_of(best_first: Curves, worst_first: Curves) -> InsertionDeletion:
+def insertion_deletion_from_curves(best_first: Curves, worst_first: Curves) -> InsertionDeletion:
     """From both curves: to insert the best share f is to have removed the worst share 1 - f."""
     return InsertionDeletion(
         area(worst_first.probability, worst_first.fractions), area(best_first.probability, best_first.fractions)
     )
 
 
-def perturbation_auc_of(best_first: Curves, worst_first: Curves) -> PerturbationAUC:
+def perturbation_auc_from_curves(best_first: Curves, worst_first: Curves) -> PerturbationAUC:
     """From both curves, their ends (nothing removed, everything removed) left out."""
     inner = slice(1, -1)
     return PerturbationAUC(
@@ -181,7 +181,7 @@ def insertion_deletion(
 
     maps: [B, n], a score for each patch. Arguments and errors as in removal_curves.
     """
-    return insertion_deletion_of(*both_curves(model, images, maps, targets, steps=steps, baseline=baseline))
+    return insertion_deletion_from_curves(*both_curves(model, images, maps, targets, steps=steps, baseline=baseline))
 
 
 def perturbation_auc(
@@ -197,7 +197,7 @@ def perturbation_auc(
 
     maps: [B, n], a score for each patch; 10 steps remove 10 % to 90 %. Arguments and errors as in removal_curves.
     """
-    return perturbation_auc_of(*both_curves(model, images, maps, targets, steps=steps, baseline=baseline))
+    return perturbation_auc_from_curves(*both_curves(model, images, maps, targets, steps=steps, baseline=baseline))
 
 
 def _flat(heat: Heat, mask: Mask, valid: Mask | None) -> tuple[jax.Array, jax.Array, jax.Array]:

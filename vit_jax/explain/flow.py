@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vit_jax.errors import InputError
-from vit_jax.explain.gradients import Targets, checked_targets
+from vit_jax.explain.gradients import Targets, check_targets
 from vit_jax.explain.rollout import fuse_heads, readout
 from vit_jax.model import Images, VisionTransformer, forward_with_attention
 
@@ -143,5 +143,5 @@ def attention_flow(
     flows = flow_from_attention(attention, query=readout(model, tokens))[:, config.num_prefix :]
     if targets is None or targets.ndim == 1:
         return flows
-    classes = checked_targets(targets, images.shape[0], config.num_outputs)
+    classes = check_targets(targets, images.shape[0], config.num_outputs)
     return jnp.broadcast_to(flows[:, None], (*classes.shape, flows.shape[-1]))

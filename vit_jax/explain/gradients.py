@@ -20,7 +20,7 @@ from vit_jax.model import Images, VisionTransformer
 Targets = Int[Array | np.ndarray, "..."]
 
 
-class Trace(NamedTuple):
+class AttentionTrace(NamedTuple):
     """One forward pass that can be pulled back to its attention weights.
 
     logits:  [B, C]
@@ -33,7 +33,7 @@ class Trace(NamedTuple):
     pull: Callable[[Float[Array, "b c"]], tuple[Float[Array, "b h n n"], ...]]
 
 
-def trace(model: VisionTransformer, images: Images, layers: Sequence[int]) -> Trace:
+def trace_attention(model: VisionTransformer, images: Images, layers: Sequence[int]) -> AttentionTrace:
     """Run the model, holding what the gradient in the given layers' attention weights needs."""
     config = model.config
     n = config.num_prefix + int(np.prod(config.grid_for(images.shape[1:3])))
@@ -51,10 +51,10 @@ def trace(model: VisionTransformer, images: Images, layers: Sequence[int]) -> Tr
         return model.classify(model.finish(x)), tuple(kept[layer] for layer in layers)
 
     logits, pull, weights = jax.vjp(run, zeros, has_aux=True)
-    return Trace(logits, weights, lambda cotangent: pull(cotangent)[0])
+    return AttentionTrace(logits, weights, lambda cotangent: pull(cotangent)[0])
 
 
-def checked_targets(targets: Targets, batch: int, num_classes: int) -> Int[Array, "b k"]:
+def check_targets(targets: Targets, batch: int, num_classes: int) -> Int[Array, "b k"]:
     """Targets [B] or [B, K] as [B, K]. Raises InputError for another shape or, outside jit, a class there is not."""
     if targets.ndim not in (1, 2) or targets.shape[0] != batch:
         raise InputError(f"targets are [{batch}] or [{batch}, K], one row for each image, not {tuple(targets.shape)}")
@@ -65,11 +65,11 @@ def checked_targets(targets: Targets, batch: int, num_classes: int) -> Int[Array
     return jnp.asarray(targets).reshape(batch, -1)
 
 
-def one_hot(targets: Int[Array, "b k"], num_classes: int, dtype: Any) -> Float[Array, "k b c"]:
+def class_cotangents(targets: Int[Array, "b k"], num_classes: int, dtype: Any) -> Float[Array, "k b c"]:
     """One cotangent of the logits for each of the K classes."""
     return jax.nn.one_hot(targets.T, num_classes, dtype=dtype)
 
 
-def per_target(maps: Float[Array, "k b ..."], targets: Targets) -> Float[Array, "..."]:
+def restore_target_axis(maps: Float[Array, "k b ..."], targets: Targets) -> Float[Array, "..."]:
     """Maps with the batch first again, [B, K, ...], or [B, ...] where targets were [B]."""
     return maps[0] if targets.ndim == 1 else jnp.moveaxis(maps, 0, 1)

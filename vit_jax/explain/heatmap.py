@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vit_jax.errors import InputError
-from vit_jax.position import METHODS
+from vit_jax.position import RESIZE_METHODS
 
 COLORMAP = "inferno"  # even in lightness, so that colour-blind readers and grey prints keep the order
 
@@ -30,7 +30,7 @@ def upsample(maps: Float[Array | np.ndarray, "..."], size: tuple[int, int]) -> F
     if maps.ndim < 2 or min(size) < 1:
         raise InputError(f"can't enlarge a map of shape {tuple(maps.shape)} to {tuple(size)}")
     maps = jnp.asarray(maps)
-    bilinear = METHODS["bilinear"]
+    bilinear = RESIZE_METHODS["bilinear"]
     rows = jnp.asarray(bilinear(maps.shape[-2], size[0]), maps.dtype)
     columns = jnp.asarray(bilinear(maps.shape[-1], size[1]), maps.dtype)
     return jnp.einsum("yr,...rc,xc->...yx", rows, maps, columns, precision="highest")

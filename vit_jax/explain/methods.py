@@ -14,11 +14,11 @@ from vit_jax.explain.flow import attention_flow
 from vit_jax.explain.heatmap import to_grid
 from vit_jax.explain.relevance import attention_gradcam, grad_rollout, relevance
 from vit_jax.explain.rollout import attention_rollout, readout
-from vit_jax.model import VisionTransformer, chosen_layers, forward_with_attention
+from vit_jax.model import VisionTransformer, forward_with_attention, resolve_layers
 
 
 @dataclass(frozen=True)
-class Options:
+class MethodOptions:
     """What the methods can be told. layer and head: of the maps that are one layer's, None for the mean over heads."""
 
     layer: int = -1
@@ -35,13 +35,13 @@ class Method:
     of_class: whether the target enters; without, all K are the same. one_layer: whether options.layer enters.
     """
 
-    run: Callable[[VisionTransformer, Any, Any, Options], Float[Array, "..."]]
+    run: Callable[[VisionTransformer, Any, Any, MethodOptions], Float[Array, "..."]]
     of_class: bool
     one_layer: bool = False
     by_pixel: bool = False
 
 
-def head_rows(model: VisionTransformer, images: Any, layer: int) -> Float[Array, "b h n"]:
+def head_attention(model: VisionTransformer, images: Any, layer: int) -> Float[Array, "b h n"]:
     """Each head's attention from what the head reads ([class], or the patches' mean) to the patches, in one layer."""
     attention = forward_with_attention(model, images, layers=(layer,)).attention[0]
     rows = jax.numpy.einsum("q,bhqm->bhm", readout(model, attention.shape[-1]), attention)
@@ -52,12 +52,12 @@ def _repeated(maps: Float[Array, "b n"], targets: Any) -> Float[Array, "b k n"]:
     return jax.numpy.broadcast_to(maps[:, None], (*targets.shape, maps.shape[-1]))
 
 
-def _attention(model: VisionTransformer, images: Any, targets: Any, options: Options) -> Float[Array, "b k n"]:
-    rows = head_rows(model, images, options.layer)
+def _attention(model: VisionTransformer, images: Any, targets: Any, options: MethodOptions) -> Float[Array, "b k n"]:
+    rows = head_attention(model, images, options.layer)
     return _repeated(rows.mean(axis=1) if options.head is None else rows[:, options.head], targets)
 
 
-def _rollout(model: VisionTransformer, images: Any, targets: Any, options: Options) -> Float[Array, "b k n"]:
+def _rollout(model: VisionTransformer, images: Any, targets: Any, options: MethodOptions) -> Float[Array, "b k n"]:
     attention = forward_with_attention(model, images, head_fusion="mean").attention
     rolled = attention_rollout(attention, query=readout(model, attention.shape[-1]))
     return _repeated(rolled[:, model.config.num_prefix :], targets)
@@ -77,12 +77,12 @@ METHODS: dict[str, Method] = {
         by_pixel=True,
     ),
 }
-DEFAULT = ("attention", "rollout", "relevance")
+DEFAULT_METHODS = ("attention", "rollout", "relevance")
 
 
-def chosen_methods(given: list[str] | None) -> tuple[str, ...]:
+def parse_methods(given: list[str] | None) -> tuple[str, ...]:
     """Methods from --method flags, each a name, several with commas, or "all". Raises InputError for another one."""
-    names = tuple(name for text in given or DEFAULT for name in text.split(",") if name)
+    names = tuple(name for text in given or DEFAULT_METHODS for name in text.split(",") if name)
     if "all" in names:
         return tuple(METHODS)
     unknown = next((name for name in names if name not in METHODS), None)
@@ -91,7 +91,7 @@ def chosen_methods(given: list[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def options_of(args: argparse.Namespace) -> Options:
+def parse_method_options(args: argparse.Namespace) -> MethodOptions:
     """Options from the flags. Raises InputError for a layer or head that is no number."""
 
     def number(name: str) -> int:
@@ -101,19 +101,19 @@ def options_of(args: argparse.Namespace) -> Options:
             raise InputError(f"--{name} {getattr(args, name)}: not a number") from None
 
     head = None if args.head is None else number("head")
-    return Options(number("layer"), head, steps=args.steps, num_masks=args.rise_masks, seed=args.seed)
+    return MethodOptions(number("layer"), head, steps=args.steps, num_masks=args.rise_masks, seed=args.seed)
 
 
-def checked_options(model: VisionTransformer, options: Options) -> Options:
+def check_method_options(model: VisionTransformer, options: MethodOptions) -> MethodOptions:
     """Options that fit the model. Raises InputError for a layer or head that there is not."""
-    chosen_layers([options.layer], len(model.blocks))
+    resolve_layers([options.layer], len(model.blocks))
     heads = model.config.num_heads
     if options.head is not None and not -heads <= options.head < heads:
         raise InputError(f"no head {options.head}: the model has {heads}, counted 0 to {heads - 1} or from the end")
     return options
 
 
-def compiled(name: str, options: Options) -> Callable[..., Float[Array, "b k gh gw"]]:
+def compile_method(name: str, options: MethodOptions) -> Callable[..., Float[Array, "b k gh gw"]]:
     """A method as one compiled function (model, images, targets [B, K]) -> maps [B, K, gh, gw], or [B, K, h, w]."""
     method = METHODS[name]
 

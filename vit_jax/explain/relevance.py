@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vit_jax.explain.gradients import Targets, checked_targets, one_hot, per_target, trace
+from vit_jax.explain.gradients import Targets, check_targets, class_cotangents, restore_target_axis, trace_attention
 from vit_jax.explain.rollout import check_discard_ratio, readout, transition
-from vit_jax.model import Images, VisionTransformer, chosen_layers
+from vit_jax.model import Images, VisionTransformer, resolve_layers
 
 Step = Callable[[Float[Array, "b 1 n"], Float[Array, "b n n"]], Float[Array, "b 1 n"]]
 
@@ -27,9 +27,9 @@ def _row_through_layers(
     model: VisionTransformer, images: Images, targets: Targets, start_layer: int, step: Step
 ) -> Float[Array, "..."]:
     """The readout's row, taken by `step` through Ā of every layer from the last to start_layer."""
-    classes = checked_targets(targets, images.shape[0], model.config.num_outputs)
-    first = chosen_layers([start_layer], len(model.blocks))[0]
-    run = trace(model, images, range(first, len(model.blocks)))
+    classes = check_targets(targets, images.shape[0], model.config.num_outputs)
+    first = resolve_layers([start_layer], len(model.blocks))[0]
+    run = trace_attention(model, images, range(first, len(model.blocks)))
     b, _, n, _ = run.weights[0].shape
     start = jnp.broadcast_to(readout(model, n).astype(run.weights[0].dtype), (b, 1, n))
 
@@ -39,8 +39,8 @@ def _row_through_layers(
             result = step(result, jax.nn.relu(weights * gradient).mean(axis=1))
         return result[:, 0, model.config.num_prefix :]
 
-    rows = jax.vmap(row)(one_hot(classes, model.config.num_outputs, run.logits.dtype))
-    return per_target(rows, targets)
+    rows = jax.vmap(row)(class_cotangents(classes, model.config.num_outputs, run.logits.dtype))
+    return restore_target_axis(rows, targets)
 
 
 def relevance(
@@ -86,8 +86,8 @@ def attention_gradcam(
     Source: Selvaraju et al., arXiv 1610.02391, applied to attention as in Chefer et al., arXiv 2012.09838.
     Raises InputError for a class or layer that there is not, and as the model does.
     """
-    classes = checked_targets(targets, images.shape[0], model.config.num_outputs)
-    run = trace(model, images, chosen_layers([layer], len(model.blocks)))
+    classes = check_targets(targets, images.shape[0], model.config.num_outputs)
+    run = trace_attention(model, images, resolve_layers([layer], len(model.blocks)))
     (weights,) = run.weights
     read = readout(model, weights.shape[-1]).astype(weights.dtype)
     prefix = model.config.num_prefix
@@ -98,5 +98,5 @@ def attention_gradcam(
         rows = jnp.einsum("q,bhqm->bhm", read, weights)[..., prefix:]
         return jax.nn.relu((importance[..., None] * rows).mean(axis=1))
 
-    maps = jax.vmap(one_map)(one_hot(classes, model.config.num_outputs, run.logits.dtype))
-    return per_target(maps, targets)
+    maps = jax.vmap(one_map)(class_cotangents(classes, model.config.num_outputs, run.logits.dtype))
+    return restore_target_axis(maps, targets)

@@ -9,16 +9,16 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from vit_jax.attention import Key
-from vit_jax.data.augment.mix import NO_MIXING, Mixing, mixed
-from vit_jax.data.augment.transforms import Augment, augment
+from vit_jax.data.augment.mix import NO_MIX, MixConfig, mix_batch
+from vit_jax.data.augment.transforms import Augment, augment_batch
 from vit_jax.data.loader import Batch
-from vit_jax.execution import PLAIN, Layers, compiler_options
+from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution, compiler_options
 from vit_jax.preprocess import Preprocess
 from vit_jax.train.state import Totals
-from vit_jax.train.step import Loss
+from vit_jax.train.step import TaskLoss
 
 
-class Inputs(NamedTuple):
+class ClassifierInputs(NamedTuple):
     """Normalised images [B, h, w, 3], labels [B], weights [B], 0 for rows that only fill the batch; and where images
     were mixed, each class's share [B, C].
     """
@@ -36,7 +36,7 @@ def cross_entropy(
     *,
     shares: Float[Array, "b c"] | None = None,
     label_smoothing: float = 0.0,
-) -> Loss:
+) -> TaskLoss:
     """The cross-entropy over rows of weight 1, in nats; answers count as correct by the labels.
 
     shares: of each class in a row, in place of the label. label_smoothing: this part of a row's target is spread evenly
@@ -52,29 +52,34 @@ def cross_entropy(
     hits = (logits.argmax(axis=-1) == labels).astype(weights.dtype)
     count = weights.sum()
     total = (losses * weights).sum()
-    return Loss(total, count, Totals(total, (hits * weights).sum(), count))
+    return TaskLoss(total, count, Totals(total, (hits * weights).sum(), count))
 
 
 def make_prepare(
-    settings: Augment, preprocess: Preprocess, mixing: Mixing = NO_MIXING
-) -> Callable[[Batch, Key], Inputs]:
+    settings: Augment, preprocess: Preprocess, mixing: MixConfig = NO_MIX
+) -> Callable[[Batch, Key], ClassifierInputs]:
     """(batch of 8-bit images, key) -> inputs, augmented and mixed."""
 
-    def prepare(batch: Batch, key: Key) -> Inputs:
-        images = preprocess.normalize(augment(key, jnp.asarray(batch.images), settings))
+    def prepare(batch: Batch, key: Key) -> ClassifierInputs:
+        images = preprocess.normalize(augment_batch(key, jnp.asarray(batch.images), settings))
         labels, weights = jnp.asarray(batch.labels), jnp.asarray(batch.weights)
-        if mixing == NO_MIXING:
-            return Inputs(images, labels, weights)
+        if mixing == NO_MIX:
+            return ClassifierInputs(images, labels, weights)
         shares = jax.nn.one_hot(labels, mixing.classes, dtype=images.dtype)
-        images, shares = mixed(jax.random.fold_in(key, 1), images, shares, weights, mixing)
-        return Inputs(images, labels, weights, shares)
+        images, shares = mix_batch(jax.random.fold_in(key, 1), images, shares, weights, mixing)
+        return ClassifierInputs(images, labels, weights, shares)
 
     return prepare
 
 
-def loss_of(
-    model: Any, inputs: Inputs, key: Key | None, *, layers: Layers = PLAIN, label_smoothing: float = 0.0
-) -> Loss:
+def classification_loss(
+    model: Any,
+    inputs: ClassifierInputs,
+    key: Key | None,
+    *,
+    layers: BlockExecution = DEFAULT_EXECUTION,
+    label_smoothing: float = 0.0,
+) -> TaskLoss:
     """The loss of a classifier; a key turns dropout on."""
     images = inputs.images.astype(jax.tree.leaves(model)[0].dtype)
     logits = model(images, key=key, layers=layers)

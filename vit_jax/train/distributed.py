@@ -27,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
 
 
-def start(args: argparse.Namespace) -> None:
+def initialize(args: argparse.Namespace) -> None:
     """Join the other processes, if there are any; only the first one prints from then on.
 
     Raises InputError for flags that do not fit one another, and when the others do not come.
@@ -41,7 +41,7 @@ def start(args: argparse.Namespace) -> None:
         _initialize(coordinator_address=args.coordinator, num_processes=args.processes, process_id=args.process)
     elif any(int(os.environ.get(name, least - 1)) >= least for name, least in CLUSTERS.items()):
         _initialize()
-    if not first():
+    if not is_first_process():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
 
 
@@ -52,12 +52,12 @@ def _initialize(**settings: Any) -> None:
         raise InputError(f"can't join the other processes: {str(error).splitlines()[0]}") from error
 
 
-def first() -> bool:
+def is_first_process() -> bool:
     """Whether this process is the one that writes files and prints."""
     return jax.process_index() == 0
 
 
-def wait_for_all(name: str) -> None:
+def sync_processes(name: str) -> None:
     """Return when every process has come here."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
@@ -65,7 +65,7 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def any_of(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Whether the flag is set in any process: all of them must ask at the same place."""
     if jax.process_count() == 1:
         return flag

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from vit_jax.errors import InputError
-from vit_jax.files import written_file
-from vit_jax.train.distributed import first
-from vit_jax.train.options import Options
+from vit_jax.files import atomic_write
+from vit_jax.train.distributed import is_first_process
+from vit_jax.train.options import RunOptions
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -82,12 +82,12 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def sinks(folder: Path, options: Options, *, step: int) -> list[Sink]:
+def open_sinks(folder: Path, options: RunOptions, *, step: int) -> list[Sink]:
     """What is asked for beside metrics.jsonl. Raises InputError for what is not installed."""
     found: list[Sink] = []
-    if first() and options.tensorboard:
+    if is_first_process() and options.tensorboard:
         found.append(TensorBoard(folder, step=step))
-    if first() and options.wandb:
+    if is_first_process() and options.wandb:
         found.append(WeightsAndBiases(folder, options.wandb))
     return found
 
@@ -100,11 +100,11 @@ class MetricsLog:
 
     def __init__(self, folder: Path, *, step: int, sinks: Sequence[Sink] = ()):
         self._sinks, self._file = sinks, None
-        if not first():
+        if not is_first_process():
             return
         path = folder / "metrics.jsonl"
         kept = [record for record in read_metrics(path) if record["step"] <= step]
-        with written_file(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text("".join(json.dumps(record) + "\n" for record in kept))
         self._file = open(path, "a")  # noqa: SIM115  closed in close()
 

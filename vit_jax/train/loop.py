@@ -16,9 +16,9 @@ import optax
 
 from vit_jax.errors import InputError
 from vit_jax.train.checkpoints import Checkpoints
-from vit_jax.train.distributed import any_of
+from vit_jax.train.distributed import any_process
 from vit_jax.train.logging import MetricsLog
-from vit_jax.train.profiler import Profile
+from vit_jax.train.profiler import StepProfiler
 from vit_jax.train.signals import Interrupt
 from vit_jax.train.state import Totals, TrainState
 from vit_jax.train.step import LossOf, Prepare, StepSettings
@@ -29,7 +29,7 @@ AGREE_STEPS = 10  # how often several processes ask one another whether to stop 
 AHEAD = 2  # steps that may be dispatched and not done: the device never waits, and progress and signals stay true
 
 
-class Task(NamedTuple):
+class TrainTask(NamedTuple):
     """What is trained.
 
     model, tx:   where training starts, and its optimiser.
@@ -57,7 +57,7 @@ class Task(NamedTuple):
     patience: int = 0
 
 
-class Tools(NamedTuple):
+class LoopTools(NamedTuple):
     """What the loop works with.
 
     step(state, batch): the next state, and an array that is ready when the step is done.
@@ -67,11 +67,11 @@ class Tools(NamedTuple):
     step: Callable[[TrainState, Any], tuple[TrainState, jax.Array]]
     checkpoints: Checkpoints
     log: MetricsLog
-    profile: Profile
+    profile: StepProfiler
     save_seconds: float = 0.0
 
 
-class Outcome(NamedTuple):
+class TrainOutcome(NamedTuple):
     """How a run ended: its state, the best record of an epoch, and the signal that stopped it, if one did."""
 
     state: TrainState
@@ -82,7 +82,7 @@ class Outcome(NamedTuple):
 class _Progress:
     """Lines of progress with rate and time left, over the steps of this process."""
 
-    def __init__(self, task: Task, first_step: int):
+    def __init__(self, task: TrainTask, first_step: int):
         self.task, self.first = task, first_step
         self.began = self.shown = time.monotonic()
         self.images_before = 0.0
@@ -125,7 +125,7 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def train(task: Task, state: TrainState, tools: Tools, *, best: dict[str, Any] | None) -> Outcome:
+def run_epochs(task: TrainTask, state: TrainState, tools: LoopTools, *, best: dict[str, Any] | None) -> TrainOutcome:
     """Train to the last epoch, or until a signal: then save and answer so.
 
     Raises InputError when the loss stops being a finite number: the last checkpoint is kept.
@@ -142,7 +142,7 @@ def train(task: Task, state: TrainState, tools: Tools, *, best: dict[str, Any] |
             _check_failed(state, tools)
             if step % task.steps_per_epoch:  # stopped on the way
                 tools.checkpoints.save(state, {"best": best}, step=step, score=None)
-                return Outcome(state, best, stopped)
+                return TrainOutcome(state, best, stopped)
             record = {"step": step, "epoch": epoch + 1} | _epoch_record(task, state)
             record["seconds"] = time.monotonic() - began
             tools.log.write(record)
@@ -150,15 +150,15 @@ def train(task: Task, state: TrainState, tools: Tools, *, best: dict[str, Any] |
             state = state._replace(totals=jax.tree.map(_zeroed, state.totals))
             if best is None or task.score(record) > task.score(best):
                 best = record
-                task.keep_best(state.judged, record)
+                task.keep_best(state.eval_params, record)
             tools.checkpoints.save(state, {"best": best}, step=step, score=task.score(record))
             stopped = _signal_of_any(interrupt)
             if stopped is not None and epoch + 1 < task.epochs:
-                return Outcome(state, best, stopped)
-    return Outcome(state, best, None)
+                return TrainOutcome(state, best, stopped)
+    return TrainOutcome(state, best, None)
 
 
-def _patience_over(task: Task, best: dict[str, Any] | None, epoch: int) -> bool:
+def _patience_over(task: TrainTask, best: dict[str, Any] | None, epoch: int) -> bool:
     return bool(task.patience) and best is not None and epoch - best["epoch"] >= task.patience
 
 
@@ -168,16 +168,16 @@ def _zeroed(x: jax.Array) -> jax.Array:
 
 def _signal_of_any(interrupt: Interrupt) -> int | None:
     """The signal that any process has got; SIGTERM's number stands for another one's."""
-    return (interrupt.signal or signal.SIGTERM) if any_of(interrupt.signal is not None) else None
+    return (interrupt.signal or signal.SIGTERM) if any_process(interrupt.signal is not None) else None
 
 
 def _train_epoch(
-    task: Task,
+    task: TrainTask,
     state: TrainState,
     epoch: int,
     progress: _Progress,
     interrupt: Interrupt,
-    tools: Tools,
+    tools: LoopTools,
     best: dict[str, Any] | None,
 ) -> tuple[TrainState, int, int | None]:
     """The rest of one epoch, or its steps up to a signal; answers the state, its step and the signal."""
@@ -203,14 +203,14 @@ def _train_epoch(
             if (stopped := _signal_of_any(interrupt)) is not None:
                 return state, step, stopped
             old = tools.save_seconds > 0 and time.monotonic() - saved >= tools.save_seconds
-            if any_of(old) and step % task.steps_per_epoch:
+            if any_process(old) and step % task.steps_per_epoch:
                 _check_failed(state, tools)
                 tools.checkpoints.save(state, {"best": best}, step=step, score=None)
                 saved = time.monotonic()
     return state, step, None
 
 
-def _check_failed(state: TrainState, tools: Tools) -> None:
+def _check_failed(state: TrainState, tools: LoopTools) -> None:
     failed = int(state.failed)
     if failed:
         kept = tools.checkpoints.latest()
@@ -221,12 +221,12 @@ def _check_failed(state: TrainState, tools: Tools) -> None:
         )
 
 
-def _epoch_record(task: Task, state: TrainState) -> dict[str, Any]:
+def _epoch_record(task: TrainTask, state: TrainState) -> dict[str, Any]:
     loss, correct, count = (float(value) for value in jax.device_get(state.totals))
-    return {"train_loss": loss / count, "train_accuracy": correct / count} | task.validate(state.judged)
+    return {"train_loss": loss / count, "train_accuracy": correct / count} | task.validate(state.eval_params)
 
 
-def _epoch_line(task: Task, record: dict[str, Any]) -> str:
+def _epoch_line(task: TrainTask, record: dict[str, Any]) -> str:
     measured = (f"{name.removeprefix('val_')} {record[name]:.4f}" for name in record if name.startswith("val_"))
     return (
         f"epoch {record['epoch']}/{task.epochs}: train loss {record['train_loss']:.4f} accuracy "

@@ -19,21 +19,21 @@ ATTENTION = ("attn.qkv.kernel", "attn.out.kernel")
 MLP = ("mlp.up.kernel", "mlp.down.kernel")
 
 
-class Addition(NamedTuple):
+class LoRADelta(NamedTuple):
     """down: [in, rank], drawn; up: [rank, out], zero at first."""
 
     down: Float[Array, "i r"]
     up: Float[Array, "r o"]
 
 
-class Adapted(NamedTuple):
+class LoRAModel(NamedTuple):
     """A pytree: a model, of which the head alone learns, and the additions to its kernels by their dotted names."""
 
     base: Any
-    adapters: dict[str, Addition]
+    adapters: dict[str, LoRADelta]
 
 
-def adapted(model: VisionTransformer, rank: int, key: Key, targets: Sequence[str] = ATTENTION) -> Adapted:
+def add_lora(model: VisionTransformer, rank: int, key: Key, targets: Sequence[str] = ATTENTION) -> LoRAModel:
     """The model with additions of that rank, at least 1, to the target kernels of every block.
 
     targets: some of ATTENTION and MLP. An attention pool's kernels are not a block's.
@@ -49,11 +49,11 @@ def adapted(model: VisionTransformer, rank: int, key: Key, targets: Sequence[str
     for (name, kernel), drawn in zip(kernels.items(), jax.random.split(key, len(kernels)), strict=True):
         reach = kernel.shape[0] ** -0.5
         down = jax.random.uniform(drawn, (kernel.shape[0], rank), kernel.dtype, -reach, reach)
-        adapters[name] = Addition(down, jnp.zeros((rank, kernel.shape[1]), kernel.dtype))
-    return Adapted(model, adapters)
+        adapters[name] = LoRADelta(down, jnp.zeros((rank, kernel.shape[1]), kernel.dtype))
+    return LoRAModel(model, adapters)
 
 
-def merged(learnt: Adapted, alpha: float) -> VisionTransformer:
+def merge_lora(learnt: LoRAModel, alpha: float) -> VisionTransformer:
     """An ordinary model: each kernel with its addition. No gradient reaches what is frozen."""
 
     def leaf(path: tuple[Any, ...], value: jax.Array) -> jax.Array:

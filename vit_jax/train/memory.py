@@ -8,7 +8,7 @@ import jax
 from vit_jax.errors import InputError
 
 
-class Need(NamedTuple):
+class MemoryUse(NamedTuple):
     """Bytes on one device. state: what a step is given (parameters, optimiser, batch); work: all else while it runs."""
 
     state: int
@@ -20,14 +20,14 @@ class Need(NamedTuple):
         return self.state + self.work
 
 
-def need_of(compiled: Any) -> Need:
+def memory_use(compiled: Any) -> MemoryUse:
     """What a compiled program needs, as its compiler planned it."""
     found = compiled.memory_analysis()
     new = max(0, found.output_size_in_bytes - found.alias_size_in_bytes)
-    return Need(found.argument_size_in_bytes, found.temp_size_in_bytes + new)
+    return MemoryUse(found.argument_size_in_bytes, found.temp_size_in_bytes + new)
 
 
-def room() -> int | None:
+def available_bytes() -> int | None:
     """Bytes that one device may use, or None where that can't be told. A CPU's memory is shared by its devices."""
     device = jax.local_devices()[0]
     stats = device.memory_stats()
@@ -42,7 +42,7 @@ def room() -> int | None:
     return free // jax.local_device_count()
 
 
-def told(need: Need, available: int | None) -> str:
+def format_memory(need: MemoryUse, available: int | None) -> str:
     """One line for the user."""
     of = "" if available is None else f" of {available / 1e9:,.1f} GB"
     return (
@@ -51,13 +51,13 @@ def told(need: Need, available: int | None) -> str:
     )
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out."""
     text = str(error)
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text
 
 
-def remedy(batch_size: int) -> InputError:
+def out_of_memory_error(batch_size: int) -> InputError:
     """What to tell of memory that ran out."""
     return InputError(
         f"out of memory with batches of {batch_size}: give --accumulate 2 (the same steps in less memory), "

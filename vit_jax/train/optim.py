@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax.checkpoint import parameter_name
-from vit_jax.train.lora import Adapted
+from vit_jax.train.lora import LoRAModel
 from vit_jax.train.recipe import Recipe
 
 FROZEN = "frozen"
@@ -25,7 +25,7 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def learning_rates(recipe: Recipe, steps_per_epoch: int) -> optax.Schedule:
+def make_schedule(recipe: Recipe, steps_per_epoch: int) -> optax.Schedule:
     """Linear warm-up from 0, then constant, or cosine to 0 at the last step."""
     total = recipe.epochs * steps_per_epoch
     warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total)
@@ -38,7 +38,7 @@ def learning_rates(recipe: Recipe, steps_per_epoch: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, recipe.learning_rate, warmup), after], [warmup])
 
 
-def optimizer(recipe: Recipe, schedule: optax.Schedule, model: Any) -> optax.GradientTransformation:
+def make_optimizer(recipe: Recipe, schedule: optax.Schedule, model: Any) -> optax.GradientTransformation:
     """AdamW with every number named (optax's default weight decay is not torch's), and what the recipe has beside it.
 
     Frozen parameters take no part in the norm that is clipped, and cost the optimiser no memory. model: what learns, or
@@ -71,12 +71,12 @@ def parameter_groups(recipe: Recipe, model: Any) -> Any:
     layer_decay ** (depth + 1 - layer), with the embedding as layer 0, the blocks from 1 to depth, and all after them
     depth + 1 (BEiT's and MAE's convention, https://arxiv.org/abs/2106.08254).
     """
-    base = model.base if isinstance(model, Adapted) else model
+    base = model.base if isinstance(model, LoRAModel) else model
     depth = len(base.blocks)
 
     def group(path: tuple[Any, ...], _: Any) -> str:
         name = parameter_name(path)
-        if isinstance(model, Adapted) and name.startswith("adapters."):
+        if isinstance(model, LoRAModel) and name.startswith("adapters."):
             return repr(1.0)
         name = name.removeprefix("base.")
         if recipe.train != "all":

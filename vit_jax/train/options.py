@@ -4,11 +4,11 @@ import argparse
 from dataclasses import dataclass, fields
 
 from vit_jax.cli import non_negative, positive_int
-from vit_jax.execution import POLICIES, Layers
+from vit_jax.execution import POLICIES, BlockExecution
 
 
 @dataclass(frozen=True)
-class Options:
+class RunOptions:
     """How a run uses its devices, and where its metrics go.
 
     fsdp:         parameters and optimiser state divided over the devices, in place of a copy on each.
@@ -32,9 +32,9 @@ class Options:
     wandb: str | None = None
 
     @property
-    def layers(self) -> Layers:
+    def layers(self) -> BlockExecution:
         """How a model runs its layers."""
-        return Layers(scan=self.scan_layers, remat=self.remat)
+        return BlockExecution(scan=self.scan_layers, remat=self.remat)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +58,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases too (needs wandb)")
 
 
-def options_of(args: argparse.Namespace) -> Options:
+def parse_run_options(args: argparse.Namespace) -> RunOptions:
     """The options that flags ask for."""
-    return Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
+    return RunOptions(**{field.name: getattr(args, field.name) for field in fields(RunOptions)})

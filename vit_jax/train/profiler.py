@@ -7,7 +7,7 @@ import jax
 WARM = 3  # steps after the start that are left out: compilation and what it leaves behind
 
 
-class Profile:
+class StepProfiler:
     """Traces `steps` steps of a run that begins at step `first`, into the folder; with 0 it does nothing."""
 
     def __init__(self, folder: Path, steps: int, first: int):

@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from vit_jax.checkpoint import with_tuples
-from vit_jax.config import pair
+from vit_jax.checkpoint import lists_to_tuples
+from vit_jax.config import as_pair
 from vit_jax.data.augment.transforms import Augment
 from vit_jax.errors import InputError
 
@@ -74,7 +74,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.image_size is not None:
-            object.__setattr__(self, "image_size", pair(self.image_size))
+            object.__setattr__(self, "image_size", as_pair(self.image_size))
         if self.schedule not in SCHEDULES:
             raise InputError(f"unknown schedule {self.schedule!r}: one of {', '.join(SCHEDULES)}")
         if self.epochs < 1 or self.batch_size < 1 or self.warmup_epochs < 0 or self.learning_rate < 0:
@@ -103,11 +103,11 @@ class Recipe:
         return asdict(self)
 
 
-def from_dict(stored: dict[str, Any]) -> Recipe:
+def recipe_from_dict(stored: dict[str, Any]) -> Recipe:
     """The recipe that as_dict wrote."""
     known = {f.name for f in fields(Recipe)}
-    values = {name: value for name, value in with_tuples(stored).items() if name in known}
-    return Recipe(**values | {"augment": Augment(**with_tuples(stored["augment"]))})
+    values = {name: value for name, value in lists_to_tuples(stored).items() if name in known}
+    return Recipe(**values | {"augment": Augment(**lists_to_tuples(stored["augment"]))})
 
 
 RECIPES: dict[str, Recipe] = {

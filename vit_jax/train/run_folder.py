@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vit_jax.errors import InputError
-from vit_jax.files import written_file
-from vit_jax.train.recipe import Recipe, from_dict
+from vit_jax.files import atomic_write
+from vit_jax.train.recipe import Recipe, recipe_from_dict
 
 FORMAT = "vit_jax_run/1"
 Config = TypeVar("Config")
@@ -42,16 +42,16 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def settled(path_or_name: str) -> str:
+def absolute_if_path(path_or_name: str) -> str:
     """A path that exists, made absolute, so that a run can be resumed from anywhere; a name as it is."""
     return str(Path(path_or_name).absolute()) if Path(path_or_name).exists() else path_or_name
 
 
-def differing(config: RunConfig, given: dict[str, Any]) -> list[str]:
+def changed_source_flags(config: RunConfig, given: dict[str, Any]) -> list[str]:
     """The flags given that would change where a run's images and weights come from."""
     names = [name for name in ("data", "data_dir", "val_fraction", "weights") if name in given]
     changed = [name for name in names if given[name] != getattr(config, name)]
-    changed = [name for name in changed if settled(str(given[name])) != getattr(config, name)]
+    changed = [name for name in changed if absolute_if_path(str(given[name])) != getattr(config, name)]
     return ["--" + name.replace("_", "-") for name in changed]
 
 
@@ -65,32 +65,32 @@ def default_folder(name: str) -> Path:
     return folder
 
 
-def refuse_taken(folder: Path) -> None:
+def check_unused(folder: Path) -> None:
     """Raise InputError when a new run's folder exists and is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; give --resume to go on with that run, or another --out")
 
 
-def create(folder: Path, config: Any, *, kind: str = FORMAT) -> None:
+def create_run_folder(folder: Path, config: Any, *, kind: str = FORMAT) -> None:
     """Make a run's folder with its config.json, of a dataclass. Raises InputError when it exists and is not empty."""
-    refuse_taken(folder)
+    check_unused(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stored = {"format": kind, "command": sys.argv[1:], "versions": _versions()} | asdict(config)
-    with written_file(folder / "config.json") as beside:
+    with atomic_write(folder / "config.json") as beside:
         beside.write_text(json.dumps(stored, indent=1) + "\n")
 
 
-def read(folder: Path) -> RunConfig:
+def read_run_config(folder: Path) -> RunConfig:
     """A fine-tuning run's config. Raises InputError when the folder is none."""
 
     def built(stored: dict[str, Any]) -> RunConfig:
         names = ("data", "data_dir", "val_fraction", "skip_corrupt", "weights")
-        return RunConfig(from_dict(stored["recipe"]), **{name: stored[name] for name in names})
+        return RunConfig(recipe_from_dict(stored["recipe"]), **{name: stored[name] for name in names})
 
-    return read_as(folder, FORMAT, built)
+    return read_config_file(folder, FORMAT, built)
 
 
-def read_as(folder: Path, kind: str, built: Callable[[dict[str, Any]], Config]) -> Config:
+def read_config_file(folder: Path, kind: str, built: Callable[[dict[str, Any]], Config]) -> Config:
     """A run's config, of the format given, by what makes it of its JSON. Raises InputError when the folder is none."""
     path = folder / "config.json"
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from vit_jax.data.process_shard import Rows
+from vit_jax.data.process_shard import RowRange
 from vit_jax.errors import InputError
 
 AXIS = "data"
@@ -25,13 +25,13 @@ def make_mesh(batch_size: int) -> Mesh:
     return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def own_rows(batch_size: int) -> Rows:
+def process_rows(batch_size: int) -> RowRange:
     """The rows of every batch that this process reads: those of its devices."""
     share = batch_size // jax.process_count()
-    return Rows(jax.process_index() * share, (jax.process_index() + 1) * share)
+    return RowRange(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
-def divided(mesh: Mesh, batch: Any) -> Any:
+def shard_batch(mesh: Mesh, batch: Any) -> Any:
     """This process's rows of a batch of host arrays, as one array on all devices, divided along the first axis."""
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     if jax.process_count() == 1:
@@ -39,14 +39,16 @@ def divided(mesh: Mesh, batch: Any) -> Any:
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
 
 
-def spread(mesh: Mesh, tree: Any, *, fsdp: bool) -> Any:
+def place(mesh: Mesh, tree: Any, *, fsdp: bool) -> Any:
     """A pytree of arrays on the devices: replicated, or each large one divided along its longest even axis."""
     leaves, structure = jax.tree.flatten(tree)
-    shardings = [NamedSharding(mesh, spec_of(leaf.shape, mesh.size) if fsdp else PartitionSpec()) for leaf in leaves]
+    shardings = [
+        NamedSharding(mesh, partition_spec(leaf.shape, mesh.size) if fsdp else PartitionSpec()) for leaf in leaves
+    ]
     return jax.tree.unflatten(structure, jax.device_put(leaves, shardings))
 
 
-def spec_of(shape: tuple[int, ...], count: int) -> PartitionSpec:
+def partition_spec(shape: tuple[int, ...], count: int) -> PartitionSpec:
     """How an array is divided among `count` devices: along the longest axis that they divide evenly, if any."""
     size = 1
     for length in shape:
@@ -58,7 +60,7 @@ def spec_of(shape: tuple[int, ...], count: int) -> PartitionSpec:
     return PartitionSpec(*(AXIS if axis == longest else None for axis in range(len(shape))))
 
 
-def kept_in_place(tree: Any, like: Any) -> Any:
+def constrain_like(tree: Any, like: Any) -> Any:
     """Inside jit: the arrays of `tree` where those of `like` (placed, outside of jit) are."""
     leaves, structure = jax.tree.flatten(tree)
     shardings = [leaf.sharding for leaf in jax.tree.leaves(like)]
@@ -66,13 +68,13 @@ def kept_in_place(tree: Any, like: Any) -> Any:
     return jax.tree.unflatten(structure, placed)
 
 
-def gathered(mesh: Mesh, tree: Any) -> Any:
+def replicate(mesh: Mesh, tree: Any) -> Any:
     """Inside jit: every array whole on every device."""
     whole = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, whole), tree)
 
 
-def local(mesh: Mesh, tree: Any) -> Any:
+def local_replica(mesh: Mesh, tree: Any) -> Any:
     """A pytree whole on this process's first device, for work that every process does by itself."""
     if jax.process_count() == 1:
         return tree

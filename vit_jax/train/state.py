@@ -39,12 +39,12 @@ class TrainState(NamedTuple):
     average: Any = None
 
     @property
-    def judged(self) -> Any:
+    def eval_params(self) -> Any:
         """What is validated and kept: the average where there is one."""
         return self.model if self.average is None else self.average
 
 
-def first_state(model: Any, tx: optax.GradientTransformation, *, averaged: bool = False) -> TrainState:
+def init_state(model: Any, tx: optax.GradientTransformation, *, averaged: bool = False) -> TrainState:
     """The state before the first step."""
     average = jax.tree.map(jnp.copy, model) if averaged else None
     nothing = jnp.zeros((), jnp.int32)

@@ -14,13 +14,13 @@ from jaxtyping import Array, Float
 
 from vit_jax.attention import Key
 from vit_jax.execution import compiler_options
-from vit_jax.train.sharding import gathered, kept_in_place
+from vit_jax.train.sharding import constrain_like, replicate
 from vit_jax.train.state import Totals, TrainState
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
-class Loss(NamedTuple):
+class TaskLoss(NamedTuple):
     """What a task answers of some rows: their losses' sum, what it is divided by for the mean, and their totals."""
 
     total: Float[Array, ""]
@@ -29,7 +29,7 @@ class Loss(NamedTuple):
 
 
 Prepare = Callable[[Any, Key], Any]
-LossOf = Callable[[Any, Any, Key | None], Loss]
+LossOf = Callable[[Any, Any, Key | None], TaskLoss]
 
 
 class StepSettings(NamedTuple):
@@ -57,17 +57,17 @@ def cast(tree: Any, dtype: str) -> Any:
     return jax.tree.map(lambda x: x.astype(wanted) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
-def in_parts(tree: Any, count: int) -> Any:
+def split_into_parts(tree: Any, count: int) -> Any:
     """[B, ...] to [count, B / count, ...]: every part has rows of every device."""
     return jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), tree)
 
 
-def gradient_of(
+def compute_gradient(
     loss_of: LossOf, model: Any, inputs: Any, key: Key | None, settings: StepSettings
 ) -> tuple[Any, Totals, jax.Array]:
     """The gradient of the mean loss over all rows, their totals, and the mean loss."""
 
-    def mean(model: Any) -> tuple[jax.Array, Loss]:
+    def mean(model: Any) -> tuple[jax.Array, TaskLoss]:
         found = loss_of(cast(model, settings.dtype), inputs, key)
         return found.total / found.divisor, found
 
@@ -78,7 +78,7 @@ def gradient_of(
     def part(carry: Any, rows_and_key: Any) -> tuple[Any, None]:
         rows, part_key = rows_and_key
 
-        def total(model: Any) -> tuple[jax.Array, Loss]:
+        def total(model: Any) -> tuple[jax.Array, TaskLoss]:
             found = loss_of(cast(model, settings.dtype), rows, part_key if key is not None else None)
             return found.total, found
 
@@ -86,7 +86,7 @@ def gradient_of(
         return jax.tree.map(jnp.add, carry, (gradient, found)), None
 
     keys = jax.random.split(jax.random.key(0) if key is None else key, settings.accumulate)
-    parts = in_parts(inputs, settings.accumulate)
+    parts = split_into_parts(inputs, settings.accumulate)
     shapes = jax.eval_shape(lambda: loss_of(cast(model, settings.dtype), jax.tree.map(lambda x: x[0], parts), None))
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (model, shapes))
     (gradient, found), _ = jax.lax.scan(part, nothing, (parts, keys))
@@ -97,12 +97,12 @@ def gradient_of(
     )
 
 
-def updated(
+def apply_step(
     state: TrainState, inputs: Any, key: Key | None, loss_of: LossOf, tx: optax.GradientTransformation,
     settings: StepSettings,
 ) -> TrainState:  # fmt: skip
     """The state after one optimiser step on prepared inputs. Pure: jit it."""
-    gradient, sums, loss = gradient_of(loss_of, state.model, inputs, key, settings)
+    gradient, sums, loss = compute_gradient(loss_of, state.model, inputs, key, settings)
     updates, opt_state = tx.update(gradient, state.opt_state, state.model)
     model = optax.apply_updates(state.model, updates)
     step = state.step + 1
@@ -136,12 +136,12 @@ def make_train_step(
         prepare_key, loss_key = jax.random.split(key)
         inputs = prepare(batch, prepare_key)
 
-        def whole_loss(model: Any, inputs: Any, key: Key | None) -> Loss:
-            return loss_of(model if mesh is None else gathered(mesh, model), inputs, key)
+        def whole_loss(model: Any, inputs: Any, key: Key | None) -> TaskLoss:
+            return loss_of(model if mesh is None else replicate(mesh, model), inputs, key)
 
-        state = updated(state, inputs, loss_key, whole_loss, tx, settings)
+        state = apply_step(state, inputs, loss_key, whole_loss, tx, settings)
         if like is not None:
-            state = kept_in_place(state, like)
+            state = constrain_like(state, like)
         return state, state.step
 
     # Measured in float32 alone.

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from vit_jax import InputError
-from vit_jax.download import cache_folder, download
-from vit_jax.files import written_file
+from vit_jax.download import cache_folder, download_file
+from vit_jax.files import atomic_write
 from weights_convert.convert import convert
 from weights_convert.hub.repository import PREFIX, fetch_repository
 from weights_convert.kinds import kind_of_saved
@@ -122,7 +122,7 @@ def fetch(release: Release, *, cache: str | os.PathLike | None = None, **options
     with _alone(folder / f"{release.file}.lock"):
         if not path.is_file():
             print(f"{release.name}: fetching {release.address} into {folder}", file=sys.stderr, flush=True)
-        download(release.address, path, **options)
+        download_file(release.address, path, **options)
         _compare(path, release)
     return path
 
@@ -132,7 +132,7 @@ def _compare(path: Path, release: Release) -> None:
     known = release.sha256 or (record.read_text().split()[0] if record.is_file() else None)
     found = _sha256(path)
     if known is None:
-        with written_file(record) as beside:
+        with atomic_write(record) as beside:
             beside.write_text(f"{found}  {path.name}\n")
     elif found != known:
         raise InputError(f"{path}: its SHA-256 is not {known}, as it was; delete the file to fetch it anew")

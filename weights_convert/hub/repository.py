@@ -14,7 +14,7 @@ from vit_jax import InputError
 from weights_convert.formats.readers import WEIGHTS as WEIGHTS_FILES
 
 PREFIX = "hf:"
-CONFIGS = ("config.json", "preprocessor_config.json", "open_clip_config.json")
+CONFIG_FILES = ("config.json", "preprocessor_config.json", "open_clip_config.json")
 # Best first; a repository has one file, or several with an index.
 WEIGHTS = (
     r"model.*\.safetensors(\.index\.json)?",
@@ -70,5 +70,5 @@ def _wanted(files: list[str]) -> list[str]:
     for pattern in WEIGHTS:
         weights = [file for file in files if re.fullmatch(pattern, file)]
         if weights:
-            return [*weights, *(file for file in files if file in CONFIGS)]
+            return [*weights, *(file for file in files if file in CONFIG_FILES)]
     raise InputError(f"a repository without weights that this library reads; it has {', '.join(sorted(files)[:8])}")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import tests.reference as reference
-from caption.data.augment import CaptionAugment, enhance, jitter, training_input, turn
+from caption.data.augment import CaptionAugment, augment_image, enhance, jitter, turn
 from caption.preprocess import CaptionPreprocess
 from vit_jax import InputError
 
@@ -38,16 +38,16 @@ def test_turns_are_counter_clockwise_and_whole(image, degrees):
 
 def test_nothing_drawn_is_the_validation_transform(image):
     preprocess = CaptionPreprocess()
-    ours = training_input(image, preprocess, STILL, np.random.default_rng(0))
+    ours = augment_image(image, preprocess, STILL, np.random.default_rng(0))
     np.testing.assert_array_equal(ours, preprocess(image))
     grey = image.convert("L")
-    np.testing.assert_array_equal(training_input(grey, preprocess, STILL, np.random.default_rng(0)), preprocess(grey))
+    np.testing.assert_array_equal(augment_image(grey, preprocess, STILL, np.random.default_rng(0)), preprocess(grey))
 
 
 def test_the_generator_decides_alone(image):
     preprocess = CaptionPreprocess(longest=40)
     first, again, other = (
-        training_input(image, preprocess, CaptionAugment(), np.random.default_rng(s)) for s in (5, 5, 6)
+        augment_image(image, preprocess, CaptionAugment(), np.random.default_rng(s)) for s in (5, 5, 6)
     )
     np.testing.assert_array_equal(first, again)
     assert first.shape != other.shape or (first != other).any()
@@ -63,7 +63,7 @@ def test_turns_and_mirrors_come_as_often_as_they_should(image):
     counts = np.zeros(8, int)
     rng = np.random.default_rng(0)
     for _ in range(800):
-        drawn = training_input(image, preprocess, settings, rng)
+        drawn = augment_image(image, preprocess, settings, rng)
         errors = [np.abs(drawn - kind).max() if kind.shape == drawn.shape else np.inf for kind in kinds]
         assert min(errors) == 0
         counts[np.argmin(errors)] += 1

@@ -3,29 +3,29 @@
 import numpy as np
 import pytest
 
-from caption.data.scenes import COLOURS, RELATIONS, SHAPES, SPLITS, captions, contents, coverage, scene
+from caption.data.scenes import COLOURS, RELATIONS, SHAPES, SPLITS, contents, coverage, make_scene, scene_captions
 from caption.tokenizer import build_vocabulary
 from vit_jax import InputError
 
-SOME = [scene(0, index, split=split) for split in SPLITS for index in range(150)]
+SOME = [make_scene(0, index, split=split) for split in SPLITS for index in range(150)]
 
 
 def test_a_scene_is_a_function_of_seed_index_and_split():
-    first, again = scene(3, 7), scene(3, 7)
+    first, again = make_scene(3, 7), make_scene(3, 7)
     np.testing.assert_array_equal(first.image, again.image)
     assert first.caption == again.caption
-    for other in (scene(4, 7), scene(3, 8), scene(3, 7, split="val")):
+    for other in (make_scene(4, 7), make_scene(3, 8), make_scene(3, 7, split="val")):
         assert (other.image != first.image).any()
-    assert (scene(0, 5).image.shape, scene(0, 5, size=96).image.shape) == ((64, 64, 3), (96, 96, 3))
+    assert (make_scene(0, 5).image.shape, make_scene(0, 5, size=96).image.shape) == ((64, 64, 3), (96, 96, 3))
 
 
 def test_what_a_scene_shows_stays_the_same_from_version_to_version():
     shown = ["A yellow circle above a purple cross.", "An orange cross right of a blue circle.", "A green square."]
-    assert [scene(0, index).caption for index in range(3)] == shown
+    assert [make_scene(0, index).caption for index in range(3)] == shown
 
 
 def test_no_caption_is_in_both_splits_and_every_word_is_in_training():
-    train, val = captions("train"), captions("val")
+    train, val = scene_captions("train"), scene_captions("val")
     assert not set(train) & set(val)
     assert len(train) + len(val) == len(set(train + val)) == 24 + 24 * 23 * 4
     assert 0.15 < len(val) / (len(train) + len(val)) < 0.25
@@ -38,7 +38,7 @@ def test_no_caption_is_in_both_splits_and_every_word_is_in_training():
 
 
 def test_the_regions_are_the_shapes_that_the_caption_names(tmp_path):
-    tokenizer = build_vocabulary(captions("train"), tmp_path / "v.txt")
+    tokenizer = build_vocabulary(scene_captions("train"), tmp_path / "v.txt")
     assert tokenizer.vocab_size == 5 + len(COLOURS) + len(SHAPES) + 8  # a an . above below left right of
     for made in SOME:
         ids = tokenizer.encode(made.caption)
@@ -84,8 +84,8 @@ def test_shapes_have_smooth_edges_and_like_areas(shape):
 
 def test_wrong_requests():
     with pytest.raises(InputError, match="no split 'test': one of train, val"):
-        scene(0, 0, split="test")
+        make_scene(0, 0, split="test")
     with pytest.raises(InputError, match="0 or more, not 0 and -1"):
-        scene(0, -1)
+        make_scene(0, -1)
     with pytest.raises(InputError, match="32 pixels a side or more, not 16"):
-        scene(0, 0, size=16)
+        make_scene(0, 0, size=16)

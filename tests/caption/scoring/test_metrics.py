@@ -8,7 +8,7 @@ import pytest
 
 from caption.scoring import java_metrics
 from caption.scoring.metrics import score, score_images
-from caption.scoring.words import words
+from caption.scoring.words import split_words
 from vit_jax import InputError
 
 REFERENCES = {
@@ -37,7 +37,7 @@ WORDS = {
 
 @pytest.mark.parametrize("caption", WORDS)
 def test_words_are_the_treebanks(caption):
-    assert words(caption) == WORDS[caption].split()
+    assert split_words(caption) == WORDS[caption].split()
 
 
 def test_bleu_by_hand():
@@ -105,8 +105,8 @@ def test_equal_to_the_library(images):
 
     predictions, references = generated(images, seed=images)
     ours = score_images(predictions, references, java=False)
-    theirs = {image: [" ".join(words(caption)) for caption in captions] for image, captions in references.items()}
-    captions = {image: [" ".join(words(caption))] for image, caption in predictions.items()}
+    theirs = {image: [" ".join(split_words(caption)) for caption in captions] for image, captions in references.items()}
+    captions = {image: [" ".join(split_words(caption))] for image, caption in predictions.items()}
     bleu = Bleu(4).compute_score(theirs, captions, verbose=0)
     expected = {f"BLEU-{n}": (bleu[0][n - 1], bleu[1][n - 1]) for n in (1, 2, 3, 4)}
     expected["ROUGE-L"] = Rouge().compute_score(theirs, captions)

@@ -8,7 +8,7 @@ import pytest
 
 import caption.model
 import tests.reference as reference
-from caption import CONFIGS, caption_loss, optimizer, parameter_groups, trainable
+from caption import CONFIGS, caption_loss, make_optimizer, parameter_groups, trainable
 from caption.checkpoint import abstract_model
 from tests.caption.positions import torch_positions
 from vit_jax import InputError
@@ -32,7 +32,7 @@ def test_three_steps(x64, monkeypatch):
     model = convert(reference.catr_parameters())
     images, mask = reference.catr_padded()
     tokens, content = golden["tokens"], ~golden["caption_mask"]
-    rule = optimizer(model)
+    rule = make_optimizer(model)
     learns = trainable(model)
 
     def loss_of(model):

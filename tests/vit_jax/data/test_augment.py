@@ -8,7 +8,7 @@ import pytest
 import tests.reference as reference
 from vit_jax import InputError
 from vit_jax.data.augment import transforms as module
-from vit_jax.data.augment.transforms import Augment, augment
+from vit_jax.data.augment.transforms import Augment, augment_batch
 
 GOLDEN = np.load(reference.GOLDEN / "transforms.npz")
 IMAGE = jnp.asarray(GOLDEN["image"], jnp.float32) / 255
@@ -56,13 +56,13 @@ def test_no_case_is_left_out():
 
 def test_nothing_is_changed_by_default():
     images = jnp.asarray(np.random.RandomState(0).randint(0, 256, (3, 9, 7, 3)).astype(np.uint8))
-    out = augment(jax.random.key(0), images, Augment())
+    out = augment_batch(jax.random.key(0), images, Augment())
     np.testing.assert_allclose(out, images / 255.0, atol=1e-7)
 
 
 def test_each_image_has_its_own_draws_and_the_key_decides():
     images = jnp.repeat((IMAGE[None, :64, :64] * 255).astype(jnp.uint8), 4, axis=0)
-    apply = jax.jit(lambda key: augment(key, images, FULL))
+    apply = jax.jit(lambda key: augment_batch(key, images, FULL))
     out = np.asarray(apply(jax.random.key(0)))
     assert out.shape == images.shape
     assert out.dtype == np.float32

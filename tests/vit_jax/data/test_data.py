@@ -10,11 +10,11 @@ from PIL import Image
 
 from tests.server import Server
 from vit_jax import InputError, Preprocess
-from vit_jax.data.datasets import open_data
+from vit_jax.data.datasets import open_dataset
 from vit_jax.data.decode import CorruptImageError, open_rgb
 from vit_jax.data.digits import open_digits
-from vit_jax.data.folder import open_folder, open_labelled
-from vit_jax.data.loader import Pictures, ordered_batches, training_batches
+from vit_jax.data.folder import open_folder, open_folder_split
+from vit_jax.data.loader import CachedImages, ordered_batches, training_batches
 from vit_jax.data.pets import open_pets, unpack
 
 RED, BLUE = (200, 30, 20), (10, 60, 220)
@@ -43,7 +43,7 @@ def test_classes_from_subfolders_and_from_names(tmp_path):
     data = open_folder(flat)
     assert data.class_names == ("great_pyrenees", "pug")
     assert (len(data.train), data.val.labels.tolist()) == (2, [1])
-    split, names = open_labelled(flat, "val")
+    split, names = open_folder_split(flat, "val")
     assert (len(split), names) == (1, ("pug",))
 
 
@@ -70,16 +70,16 @@ def test_one_folder_is_split_within_every_class(tmp_path):
 def test_folders_that_will_not_do(names, message, tmp_path):
     folder_of(tmp_path / "d", names)
     with pytest.raises(InputError, match=message):
-        open_data(str(tmp_path / "d"))
+        open_dataset(str(tmp_path / "d"))
 
 
 def test_an_empty_folder_and_a_file(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "notes.txt").write_text("x")
     with pytest.raises(InputError, match="no images in it"):
-        open_data(str(tmp_path / "d"))
+        open_dataset(str(tmp_path / "d"))
     with pytest.raises(InputError, match="not a folder"):
-        open_data(str(tmp_path / "d" / "notes.txt"))
+        open_dataset(str(tmp_path / "d" / "notes.txt"))
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -135,8 +135,8 @@ def test_corrupt_pictures_are_named(tmp_path):
 def pictures_of(tmp_path, count=7, budget=10**6):
     for i in range(count):
         picture(tmp_path / "p" / f"{'ab'[i % 2]}_{i}.png", colour=(i, 2 * i, 3 * i))
-    split, _ = open_labelled(tmp_path / "p", "val")
-    return Pictures(split, Preprocess((4, 4)), budget=budget)
+    split, _ = open_folder_split(tmp_path / "p", "val")
+    return CachedImages(split, Preprocess((4, 4)), budget=budget)
 
 
 def test_batches_hold_every_picture_once_in_an_order_that_the_seed_decides(tmp_path):
@@ -180,7 +180,7 @@ def test_corrupt_pictures_are_counted_and_left_out(tmp_path):
     assert sum(b.weights.sum() for b in ordered_batches(kept, 4)) == 6
     for i in (1, 3, 5):
         (tmp_path / "p" / f"b_{i}.png").write_bytes(b"nonsense")
-    anew = Pictures(pictures.split, pictures.preprocess, budget=0)
+    anew = CachedImages(pictures.split, pictures.preprocess, budget=0)
     with pytest.raises(InputError, match="every image of a class is unreadable"):
         anew.without_corrupt()
 
@@ -293,14 +293,14 @@ def prepared(tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore")
 def test_tensorflow_datasets_without_tensorflow(prepared):
-    data = open_data("tfds:tiny_colours", data_dir=prepared)
+    data = open_dataset("tfds:tiny_colours", data_dir=prepared)
     assert (data.class_names, len(data.train), len(data.val)) == (("red", "blue"), 12, 6)
     for i in range(12):
         assert data.train.open(i).getpixel((0, 0)) == (RED, BLUE)[data.train.labels[i]]
-    assert len(open_data("tfds:tiny_colours/train", data_dir=prepared).val) == 12
+    assert len(open_dataset("tfds:tiny_colours/train", data_dir=prepared).val) == 12
     with pytest.raises(InputError, match="no split nothing; it has"):
-        open_data("tfds:tiny_colours/nothing", data_dir=prepared)
+        open_dataset("tfds:tiny_colours/nothing", data_dir=prepared)
     with pytest.raises(InputError, match=r"preparing needs TensorFlow; pip install 'vit-jax\[tfds\]'"):
-        open_data("tfds:mnist", data_dir=prepared)
+        open_dataset("tfds:mnist", data_dir=prepared)
     with pytest.raises(InputError, match="tfds:no_such_set: Dataset no_such_set not found"):
-        open_data("tfds:no_such_set", data_dir=prepared)
+        open_dataset("tfds:no_such_set", data_dir=prepared)

@@ -9,10 +9,10 @@ import torch
 from flax import nnx
 
 from vit_jax import Preprocess, VisionTransformer, ViTConfig
-from vit_jax.data.augment.mix import Mixing, cutmix, mixed, mixup, partner_rows
-from vit_jax.data.augment.transforms import Augment, augment
+from vit_jax.data.augment.mix import MixConfig, cutmix, mix_batch, mixup, partner_rows
+from vit_jax.data.augment.transforms import Augment, augment_batch
 from vit_jax.data.loader import Batch
-from vit_jax.train.classify import loss_of, make_prepare
+from vit_jax.train.classify import classification_loss, make_prepare
 
 H, W, CLASSES = 9, 13, 4
 PREPROCESS = Preprocess((H, W))
@@ -79,7 +79,7 @@ def test_rows_that_fill_a_batch_touch_no_other():
 
     def learnt(model, batch, key, mixing):
         def mean(model):
-            found = loss_of(model, prepare(batch, key), None, label_smoothing=0.1)
+            found = classification_loss(model, prepare(batch, key), None, label_smoothing=0.1)
             return found.total / found.divisor
 
         prepare = make_prepare(Augment(), PREPROCESS, mixing)
@@ -88,27 +88,29 @@ def test_rows_that_fill_a_batch_touch_no_other():
     run = jax.jit(learnt, static_argnums=3)
     losses = []
     for seed in range(6):
-        key, mixing = jax.random.key(seed), Mixing(0.8, 1.0, CLASSES)
+        key, mixing = jax.random.key(seed), MixConfig(0.8, 1.0, CLASSES)
         alone, dark, light = (run(model, b, key, mixing) for b in (batch(4), batch(4, 2), batch(4, 2, fill=201)))
         jax.tree.map(np.testing.assert_array_equal, dark, light)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), alone, dark)  # float32 sums of 4 and 6
         losses.append(float(alone[0]))
     assert len(set(losses)) == 6  # keys matter
-    assert abs(losses[0] - float(run(model, batch(4), jax.random.key(0), Mixing())[0])) > 1e-4
+    assert abs(losses[0] - float(run(model, batch(4), jax.random.key(0), MixConfig())[0])) > 1e-4
 
 
 def test_plain_inputs_are_the_augmented_images_and_nothing_more():
     settings, key = Augment(crop_scale=(0.3, 1.0), flip=0.5, hue=0.2), jax.random.key(7)
     given = batch(5, 1)
     found = jax.jit(make_prepare(settings, PREPROCESS))(given, key)
-    wanted = jax.jit(lambda images: PREPROCESS.normalize(augment(key, images, settings)))(jnp.asarray(given.images))
+    wanted = jax.jit(lambda images: PREPROCESS.normalize(augment_batch(key, images, settings)))(
+        jnp.asarray(given.images)
+    )
     np.testing.assert_array_equal(found.images, wanted)
     assert found.shares is None
 
-    mixing = Mixing(0.8, 0.0, CLASSES)  # leaves the augmentations' draws as they are
+    mixing = MixConfig(0.8, 0.0, CLASSES)  # leaves the augmentations' draws as they are
     shares = jax.nn.one_hot(given.labels, CLASSES)
     weights = jnp.asarray(given.weights)
-    wanted, parts = jax.jit(lambda x: mixed(jax.random.fold_in(key, 1), x, shares, weights, mixing))(wanted)
+    wanted, parts = jax.jit(lambda x: mix_batch(jax.random.fold_in(key, 1), x, shares, weights, mixing))(wanted)
     other = jax.jit(make_prepare(settings, PREPROCESS, mixing))(given, key)
     np.testing.assert_allclose(other.images, wanted, atol=1e-6)
     np.testing.assert_allclose(other.shares, parts, atol=1e-6)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from vit_jax import InputError
-from vit_jax.data.augment.rand_augment import OPERATIONS, rand_augment
-from vit_jax.data.augment.transforms import Augment, augment
+from vit_jax.data.augment.rand_augment import OPERATIONS, apply_rand_augment
+from vit_jax.data.augment.transforms import Augment, augment_batch
 
 H, W = 50, 60
 
@@ -87,7 +87,9 @@ def test_amounts_are_torchvisions():
 
 def test_every_operation_is_drawn_as_often(picture):
     image = jnp.asarray(np.asarray(picture.resize((30, 25))), jnp.float32) / 255
-    drawn = jax.jit(jax.vmap(lambda key: rand_augment(key, image, 1, 15)))(jax.random.split(jax.random.key(0), 2000))
+    drawn = jax.jit(jax.vmap(lambda key: apply_rand_augment(key, image, 1, 15)))(
+        jax.random.split(jax.random.key(0), 2000)
+    )
     assert 0 <= float(drawn.min()) <= float(drawn.max()) <= 1
     _, counts = np.unique(np.asarray(drawn).reshape(2000, -1), axis=0, return_counts=True)
     kinds = sum(len(amounts(15, 25, 30)) for _, amounts in OPERATIONS.values())
@@ -99,7 +101,7 @@ def test_every_operation_is_drawn_as_often(picture):
 def test_it_is_part_of_the_augmentations(picture):
     images = jnp.asarray(np.asarray(picture))[None].repeat(3, axis=0)
     plain, more = Augment(flip=0.5), Augment(flip=0.5, rand_ops=2, rand_magnitude=9)
-    found = [np.asarray(jax.jit(lambda k, s=s: augment(k, images, s))(jax.random.key(4))) for s in (plain, more)]
+    found = [np.asarray(jax.jit(lambda k, s=s: augment_batch(k, images, s))(jax.random.key(4))) for s in (plain, more)]
     assert not np.array_equal(found[0], found[1])
     assert not np.array_equal(found[1][0], found[1][1])
     with pytest.raises(InputError, match="rand_magnitude from 0 to 30"):

@@ -19,7 +19,7 @@ from vit_jax import (
     readout,
     relevance,
 )
-from vit_jax.explain.gradients import trace
+from vit_jax.explain.gradients import trace_attention
 from weights_convert import convert
 
 SIZE, CLASSES = (32, 24), 7
@@ -131,7 +131,7 @@ def any_prefix(request):
 @jax.jit
 def pulled(model, images, targets):
     """The logits, both layers' weights and the gradients of the targets' logits in them."""
-    run = trace(model, images, [0, 1])
+    run = trace_attention(model, images, [0, 1])
     return run.logits, run.weights, run.pull(jax.nn.one_hot(targets[:, 0], 4))
 
 

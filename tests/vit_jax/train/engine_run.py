@@ -18,15 +18,15 @@ from PIL import Image
 
 from vit_jax import Preprocess, VisionTransformer, ViTConfig
 from vit_jax.data.dataset import Split
-from vit_jax.data.loader import Pictures, training_batches
-from vit_jax.execution import Layers
+from vit_jax.data.loader import CachedImages, training_batches
+from vit_jax.execution import BlockExecution
 from vit_jax.train import distributed
 from vit_jax.train.checkpoints import Checkpoints
-from vit_jax.train.classify import Inputs, loss_of
-from vit_jax.train.optim import learning_rates, optimizer
+from vit_jax.train.classify import ClassifierInputs, classification_loss
+from vit_jax.train.optim import make_optimizer, make_schedule
 from vit_jax.train.recipe import Recipe
-from vit_jax.train.sharding import AXIS, divided, local, own_rows, spread
-from vit_jax.train.state import first_state
+from vit_jax.train.sharding import AXIS, local_replica, place, process_rows, shard_batch
+from vit_jax.train.state import init_state
 from vit_jax.train.step import StepSettings, make_train_step
 
 COUNT, BATCH, EPOCHS = 27, 16, 3
@@ -42,47 +42,49 @@ def prepare(batch, key):
     """Mirrored by each image's own draw; all in float64."""
     images = jnp.asarray(batch.images).astype(jnp.float64) / 127.5 - 1
     flip = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
-    return Inputs(jnp.where(flip, images[:, :, ::-1], images), jnp.asarray(batch.labels), jnp.asarray(batch.weights))
+    return ClassifierInputs(
+        jnp.where(flip, images[:, :, ::-1], images), jnp.asarray(batch.labels), jnp.asarray(batch.weights)
+    )
 
 
 def run(devices: int, then: int, fsdp: bool, accumulate: int, dropout: float, scan: bool, remat: str):
     """The state after the epochs, as arrays by number; the loss of every step among them."""
     config = ViTConfig(image_size=(16, 16), patch_size=(4, 4), width=32, depth=3, num_heads=2, mlp_dim=64, num_classes=3,
                        dropout=dropout, attention_dropout=dropout)  # fmt: skip
-    tx = optimizer(
-        Recipe(model="x", epochs=1, learning_rate=1e-2), learning_rates(Recipe(model="x", epochs=1), 4), None
+    tx = make_optimizer(
+        Recipe(model="x", epochs=1, learning_rate=1e-2), make_schedule(Recipe(model="x", epochs=1), 4), None
     )
 
     def placed(count: int):
         model = jax.tree.map(lambda x: x.astype(jnp.float64), VisionTransformer(config, rngs=nnx.Rngs(0)))
         mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
-        state = spread(mesh, first_state(model, tx, averaged=True), fsdp=fsdp)
-        how = Layers(scan=scan, remat=remat)
+        state = place(mesh, init_state(model, tx, averaged=True), fsdp=fsdp)
+        how = BlockExecution(scan=scan, remat=remat)
         settings = StepSettings(accumulate=accumulate, ema=0.9)
-        loss = functools.partial(loss_of, layers=how)
+        loss = functools.partial(classification_loss, layers=how)
         return mesh, state, make_train_step(prepare, loss, tx, settings, mesh=mesh, like=state)
 
     mesh, state, step = placed(devices)
     split = Split([str(i) for i in range(COUNT)], (np.arange(COUNT) % 3).astype(np.int32), picture)
-    pictures = Pictures(split, Preprocess((16, 16)), budget=0)
+    pictures = CachedImages(split, Preprocess((16, 16)), budget=0)
     losses, last = [], None
     for epoch in range(EPOCHS):
         if epoch == 1 and then != devices:
             with tempfile.TemporaryDirectory() as folder:
                 checkpoints = Checkpoints(Path(folder))
                 checkpoints.save(state, {}, step=int(state.step), score=None)
-                step(state, divided(mesh, last))  # goes on at once, in the memory of what is being written
+                step(state, shard_batch(mesh, last))  # goes on at once, in the memory of what is being written
                 checkpoints.wait()
                 mesh, like, step = placed(then)
                 state, _ = checkpoints.restore(like)
                 checkpoints.close()
-        for batch in training_batches(pictures, BATCH, seed=1, epoch=epoch, rows=own_rows(BATCH)):
+        for batch in training_batches(pictures, BATCH, seed=1, epoch=epoch, rows=process_rows(BATCH)):
             last = batch
-            state, _ = step(state, divided(mesh, batch))
+            state, _ = step(state, shard_batch(mesh, batch))
             losses.append(float(state.totals.loss))
     divided_parts = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
     assert (divided_parts > 20) == (fsdp and then > 1), divided_parts
-    whole = local(mesh, state)
+    whole = local_replica(mesh, state)
     return [np.asarray(x) for x in jax.tree.leaves(whole)] + [np.array(losses)]
 
 
@@ -96,7 +98,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.process is not None:
         flags = argparse.Namespace(coordinator=f"127.0.0.1:{args.port}", processes=2, process=args.process)
-        distributed.start(flags)
+        distributed.initialize(flags)
     kept = {}
     for case in args.cases:
         devices, fsdp, accumulate, dropout, scan, remat = case.split(",")

@@ -10,11 +10,11 @@ from vit_jax.checkpoint import to_arrays
 from vit_jax.data.augment.transforms import Augment
 from vit_jax.data.loader import Batch
 from vit_jax.train.checkpoints import Checkpoints
-from vit_jax.train.classify import loss_of, make_prepare
-from vit_jax.train.lora import adapted, merged
-from vit_jax.train.optim import learning_rates, optimizer
+from vit_jax.train.classify import classification_loss, make_prepare
+from vit_jax.train.lora import add_lora, merge_lora
+from vit_jax.train.optim import make_optimizer, make_schedule
 from vit_jax.train.recipe import Recipe
-from vit_jax.train.state import first_state
+from vit_jax.train.state import init_state
 from vit_jax.train.step import StepSettings, make_train_step
 
 CONFIG = ViTConfig(image_size=(8, 8), patch_size=(4, 4), width=8, depth=2, num_heads=2, mlp_dim=16, num_classes=3)
@@ -28,15 +28,15 @@ def model():
 
 
 def begun(dtype="float32"):
-    start = adapted(model(), RECIPE.lora_rank, jax.random.key(0))
-    tx = optimizer(RECIPE, learning_rates(RECIPE, 4), start)
+    start = add_lora(model(), RECIPE.lora_rank, jax.random.key(0))
+    tx = make_optimizer(RECIPE, make_schedule(RECIPE, 4), start)
     prepare = make_prepare(Augment(flip=0.5), CONFIG.preprocess)
 
     def loss(learnt, inputs, key):
-        return loss_of(merged(learnt, RECIPE.lora_alpha), inputs, key)
+        return classification_loss(merge_lora(learnt, RECIPE.lora_alpha), inputs, key)
 
     settings = StepSettings(accumulate=2, dtype=dtype, ema=0.9)
-    return first_state(start, tx, averaged=True), make_train_step(prepare, loss, tx, settings)
+    return init_state(start, tx, averaged=True), make_train_step(prepare, loss, tx, settings)
 
 
 def batches(count):
@@ -75,7 +75,7 @@ def test_what_is_frozen_stays_to_the_bit_and_the_answer_is_an_ordinary_model():
                 np.testing.assert_array_equal(array, before[name])
             else:  # a * decay + a * (1 - decay) is a but for the last digit
                 np.testing.assert_allclose(array, before[name], rtol=1e-6)
-    whole = jax.jit(lambda learnt: merged(learnt, RECIPE.lora_alpha))(state.model)
+    whole = jax.jit(lambda learnt: merge_lora(learnt, RECIPE.lora_alpha))(state.model)
     assert isinstance(whole, VisionTransformer)
     changed = {name for name, array in to_arrays(whole).items() if not np.array_equal(array, before[name])}
     assert changed == {f"blocks.{i}.attn.{part}.kernel" for i in (0, 1) for part in ("qkv", "out")} | {

@@ -12,14 +12,14 @@ from experiments import finetune
 from vit_jax import InputError, VisionTransformer, ViTConfig, load
 from vit_jax.block import passed_by
 from vit_jax.checkpoint import to_arrays
-from vit_jax.data.augment.mix import Mixing, cutmix, mixed, mixup, partner_rows
-from vit_jax.execution import Layers
-from vit_jax.train.classify import Inputs, cross_entropy, loss_of
-from vit_jax.train.lora import ATTENTION, MLP, adapted, merged
-from vit_jax.train.optim import learning_rates, optimizer
+from vit_jax.data.augment.mix import MixConfig, cutmix, mix_batch, mixup, partner_rows
+from vit_jax.execution import BlockExecution
+from vit_jax.train.classify import ClassifierInputs, classification_loss, cross_entropy
+from vit_jax.train.lora import ATTENTION, MLP, add_lora, merge_lora
+from vit_jax.train.optim import make_optimizer, make_schedule
 from vit_jax.train.recipe import Recipe
-from vit_jax.train.state import first_state
-from vit_jax.train.step import StepSettings, updated
+from vit_jax.train.state import init_state
+from vit_jax.train.step import StepSettings, apply_step
 from weights_convert import convert, export
 
 STEPS = 4
@@ -31,11 +31,11 @@ def batches():
         yield x, np.random.RandomState(i).randint(0, 7, 4).astype(np.int32)
 
 
-def trained(recipe, learnt, loss=loss_of):
+def trained(recipe, learnt, loss=classification_loss):
     """What learns after a few float64 steps."""
-    tx = optimizer(recipe, learning_rates(recipe, STEPS), learnt)
-    state = first_state(learnt, tx)
-    step = jax.jit(lambda state, *rows: updated(state, Inputs(*rows), None, loss, tx, StepSettings()))
+    tx = make_optimizer(recipe, make_schedule(recipe, STEPS), learnt)
+    state = init_state(learnt, tx)
+    step = jax.jit(lambda state, *rows: apply_step(state, ClassifierInputs(*rows), None, loss, tx, StepSettings()))
     for x, labels in batches():
         state = step(state, jnp.asarray(x), jnp.asarray(labels), jnp.ones(4))
     return state
@@ -123,9 +123,9 @@ PLACES = {"attn.out": "proj", "mlp.up": "pwff.fc1", "mlp.down": "pwff.fc2"}  # i
 def test_lora_against_torch(theirs, targets):
     rank, alpha = 2, 3.0
     model = convert(reference.state_arrays(theirs), num_heads=3)
-    start = adapted(model, rank, jax.random.key(0), targets)
+    start = add_lora(model, rank, jax.random.key(0), targets)
     assert len(start.adapters) == len(targets) * len(model.blocks)
-    for old, new in zip(jax.tree.leaves(model), jax.tree.leaves(merged(start, alpha)), strict=True):
+    for old, new in zip(jax.tree.leaves(model), jax.tree.leaves(merge_lora(start, alpha)), strict=True):
         np.testing.assert_array_equal(old, new)
     additions = {
         name: [torch.tensor(np.asarray(x), requires_grad=True) for x in pair] for name, pair in start.adapters.items()
@@ -143,7 +143,7 @@ def test_lora_against_torch(theirs, targets):
         return torch.func.functional_call(theirs, changed, (images,))
 
     def loss(learnt, inputs, key):
-        return loss_of(merged(learnt, alpha), inputs, key)
+        return classification_loss(merge_lora(learnt, alpha), inputs, key)
 
     learnt = trained(recipe_of(train="lora", lora_rank=rank), start, loss).model
     learning = [x for pair in additions.values() for x in pair] + list(theirs.fc.parameters())
@@ -155,7 +155,7 @@ def test_lora_against_torch(theirs, targets):
     np.testing.assert_allclose(learnt.base.head.kernel[...], theirs.fc.weight.detach().numpy().T, atol=1e-8)
     jax.tree.map(np.testing.assert_array_equal, learnt.base.blocks, model.blocks)
     with pytest.raises(InputError, match="rank of at least 1 and targets among"):
-        adapted(model, rank, jax.random.key(0), ("head.kernel",))
+        add_lora(model, rank, jax.random.key(0), ("head.kernel",))
 
 
 def test_label_smoothing_is_torchs(x64):
@@ -206,14 +206,14 @@ def test_what_is_drawn_for_mixing():
     weights = jnp.ones(6)
 
     def kept(key, mixing):  # the first image's share of itself; its partner is of another class
-        return mixed(key, images, shares, weights, mixing)[1][0, 0]
+        return mix_batch(key, images, shares, weights, mixing)[1][0, 0]
 
     keys = jax.random.split(jax.random.key(0), 4000)
-    uniform = np.sort(np.asarray(jax.jit(jax.vmap(lambda k: kept(k, Mixing(1.0, 0, 3))))(keys)))
+    uniform = np.sort(np.asarray(jax.jit(jax.vmap(lambda k: kept(k, MixConfig(1.0, 0, 3))))(keys)))
     np.testing.assert_allclose(uniform, (np.arange(4000) + 0.5) / 4000, atol=0.03)  # Beta(1, 1)
-    boxes = jax.jit(jax.vmap(lambda k: kept(k, Mixing(0, 1.0, 3))))(keys)
+    boxes = jax.jit(jax.vmap(lambda k: kept(k, MixConfig(0, 1.0, 3))))(keys)
     assert 0.5 < float(boxes.mean()) < 0.75  # boxes cut at the edges leave more than half
-    both = jax.jit(jax.vmap(lambda k: mixed(k, images, shares, weights, Mixing(0.1, 1.0, 3))[0]))(keys[:400])
+    both = jax.jit(jax.vmap(lambda k: mix_batch(k, images, shares, weights, MixConfig(0.1, 1.0, 3))[0]))(keys[:400])
     pasted = (both[:, :, 0, 0, 0] == images[None, :, 0, 0, 0]).all(axis=1).mean()  # a box seldom has the corner
     assert 0.35 < float(pasted) < 0.6
 
@@ -232,7 +232,8 @@ def test_drop_path_passes_whole_images_by(x64):
     model = jax.tree.map(lambda x: x.astype(jnp.float64), VisionTransformer(config, rngs=nnx.Rngs(0)))
     x, key = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8, 8, 3))), jax.random.key(1)
     plain, scanned = (
-        jax.jit(lambda m, how=how: m.features(x, key=key, layers=how))(model) for how in (Layers(), Layers(scan=True))
+        jax.jit(lambda m, how=how: m.features(x, key=key, layers=how))(model)
+        for how in (BlockExecution(), BlockExecution(scan=True))
     )
     np.testing.assert_allclose(plain, scanned, atol=1e-12)
     assert np.abs(plain - jax.jit(lambda m: m.features(x))(model)).max() > 1e-3

@@ -18,16 +18,16 @@ from caption.train.recipe import RECIPES as CAPTION_RECIPES
 from vit_jax import InputError, VisionTransformer, ViTConfig
 from vit_jax.attention import dropout
 from vit_jax.checkpoint import from_arrays, to_arrays
-from vit_jax.execution import Layers
+from vit_jax.execution import BlockExecution
 from vit_jax.train import classify, memory
 from vit_jax.train import run as session
 from vit_jax.train.logging import read_metrics
-from vit_jax.train.loop import Task
-from vit_jax.train.options import Options
+from vit_jax.train.loop import TrainTask
+from vit_jax.train.options import RunOptions
 from vit_jax.train.run import run_task
-from vit_jax.train.sharding import make_mesh, spec_of
-from vit_jax.train.state import Totals, first_state
-from vit_jax.train.step import Loss, StepSettings, cast, gradient_of, make_train_step, updated
+from vit_jax.train.sharding import make_mesh, partition_spec
+from vit_jax.train.state import Totals, init_state
+from vit_jax.train.step import StepSettings, TaskLoss, apply_step, cast, compute_gradient, make_train_step
 
 CONFIG = ViTConfig(image_size=(8, 8), patch_size=(4, 4), width=16, depth=3, num_heads=2, mlp_dim=32, num_classes=3,
                    dropout=0.1, attention_dropout=0.1)  # fmt: skip
@@ -46,7 +46,7 @@ def inputs(count=8):
     weights = np.ones(count, np.float32)
     weights[-3:] = 0
     images, labels = rng.normal(size=(count, 8, 8, 3)), rng.integers(0, 3, count)
-    return classify.Inputs(jnp.asarray(images), jnp.asarray(labels, jnp.int32), jnp.asarray(weights))
+    return classify.ClassifierInputs(jnp.asarray(images), jnp.asarray(labels, jnp.int32), jnp.asarray(weights))
 
 
 def largest_difference(a, b):
@@ -57,18 +57,22 @@ def doubled(model):
     return jax.tree.map(lambda x: x.astype(jnp.float64), model)
 
 
-WAYS = [Layers(scan=scan, remat=remat) for scan in (False, True) for remat in ("none", "dots", "full")]
+WAYS = [BlockExecution(scan=scan, remat=remat) for scan in (False, True) for remat in ("none", "dots", "full")]
 
 
 def test_layers_run_alike_however_they_are_run(x64):
     model, rows = doubled(vit()), inputs()
-    wanted = jax.jit(lambda m, r: gradient_of(classify.loss_of, m, r, jax.random.key(3), StepSettings()))(model, rows)
+    wanted = jax.jit(
+        lambda m, r: compute_gradient(classify.classification_loss, m, r, jax.random.key(3), StepSettings())
+    )(model, rows)
     for how in WAYS[1:]:
 
         def loss(model, rows, key, how=how):
-            return classify.loss_of(model, rows, key, layers=how)
+            return classify.classification_loss(model, rows, key, layers=how)
 
-        found = jax.jit(lambda m, r, loss=loss: gradient_of(loss, m, r, jax.random.key(3), StepSettings()))(model, rows)
+        found = jax.jit(lambda m, r, loss=loss: compute_gradient(loss, m, r, jax.random.key(3), StepSettings()))(
+            model, rows
+        )
         assert largest_difference(found, wanted) < 1e-12, how
 
 
@@ -93,13 +97,13 @@ def test_captioners_layers_run_alike_however_they_are_run(captioner):
 
     def gradient(how):
         def loss(model, batch):
-            found = caption_step.loss_of(model, batch, None, recipe=CAPTION_RECIPES["scenes"], layers=how)
+            found = caption_step.captioning_loss(model, batch, None, recipe=CAPTION_RECIPES["scenes"], layers=how)
             return found.total / found.divisor
 
         return jax.jit(jax.grad(loss))(captioner, batch)
 
-    wanted = gradient(Layers())
-    for how in (Layers(scan=True), Layers(remat="full"), Layers(scan=True, remat="dots")):
+    wanted = gradient(BlockExecution())
+    for how in (BlockExecution(scan=True), BlockExecution(remat="full"), BlockExecution(scan=True, remat="dots")):
         assert largest_difference(gradient(how), wanted) < 1e-12, how
 
 
@@ -107,11 +111,11 @@ def test_accumulated_captions_count_tokens_not_parts(captioner):
     """The parts have different numbers of tokens: the mean over all of them is not the mean of the parts' means."""
 
     def loss(model, batch, key):
-        return caption_step.loss_of(model, batch, None, recipe=CAPTION_RECIPES["scenes"])
+        return caption_step.captioning_loss(model, batch, None, recipe=CAPTION_RECIPES["scenes"])
 
     batch = jax.tree.map(jnp.asarray, captions())
     found = [
-        jax.jit(lambda m, b, n=n: gradient_of(loss, m, b, None, StepSettings(accumulate=n)))(captioner, batch)
+        jax.jit(lambda m, b, n=n: compute_gradient(loss, m, b, None, StepSettings(accumulate=n)))(captioner, batch)
         for n in (1, 3)
     ]
     assert largest_difference(found[0][::2], found[1][::2]) < 1e-12
@@ -122,12 +126,14 @@ def test_bfloat16_computes_in_it_and_keeps_float32():
     tx = optax.adamw(1e-3)
     after = {}
     for dtype in ("float32", "bfloat16"):
-        step = jax.jit(lambda s, r, d=dtype: updated(s, r, None, classify.loss_of, tx, StepSettings(dtype=d)))
-        after[dtype] = step(first_state(model, tx), rows)
+        step = jax.jit(
+            lambda s, r, d=dtype: apply_step(s, r, None, classify.classification_loss, tx, StepSettings(dtype=d))
+        )
+        after[dtype] = step(init_state(model, tx), rows)
     assert {leaf.dtype for leaf in jax.tree.leaves(after["bfloat16"].model)} == {jnp.dtype("float32")}
     a, b = (float(after[dtype].totals.loss) for dtype in ("float32", "bfloat16"))
     assert 0 < abs(a - b) < 0.02 * a
-    jaxpr = str(jax.make_jaxpr(lambda m: classify.loss_of(cast(m, "bfloat16"), rows, None).total)(model))
+    jaxpr = str(jax.make_jaxpr(lambda m: classify.classification_loss(cast(m, "bfloat16"), rows, None).total)(model))
     products = [line for line in jaxpr.splitlines() if "dot_general" in line]
     # All but the scores of the attention, which are summed in float32.
     assert sum(":bf16[" in line.split("=")[0] for line in products) >= 4 * CONFIG.depth + 2
@@ -135,21 +141,21 @@ def test_bfloat16_computes_in_it_and_keeps_float32():
 
 def test_the_average_follows_its_formula(x64):
     tx = optax.sgd(0.5)
-    state = first_state({"w": jnp.array([1.0, 2.0])}, tx, averaged=True)
+    state = init_state({"w": jnp.array([1.0, 2.0])}, tx, averaged=True)
 
     def loss_of(model, inputs, key):
         total = (model["w"] * inputs["x"]).sum()
-        return Loss(total, jnp.asarray(1.0), Totals(total, total, jnp.asarray(1.0)))
+        return TaskLoss(total, jnp.asarray(1.0), Totals(total, total, jnp.asarray(1.0)))
 
     weights, average = np.array([1.0, 2.0]), np.array([1.0, 2.0])
     for t in range(30):
         x = np.array([0.1 * t, -0.2])
-        state = updated(state, {"x": jnp.asarray(x)}, None, loss_of, tx, StepSettings(ema=0.6))
+        state = apply_step(state, {"x": jnp.asarray(x)}, None, loss_of, tx, StepSettings(ema=0.6))
         weights = weights - 0.5 * x
         decay = min(0.6, (1 + t) / (10 + t))
         average = decay * average + (1 - decay) * weights
     np.testing.assert_allclose(state.average["w"], average, rtol=1e-12)
-    np.testing.assert_allclose(state.judged["w"], average, rtol=1e-12)
+    np.testing.assert_allclose(state.eval_params["w"], average, rtol=1e-12)
 
 
 def test_the_average_of_what_does_not_learn_is_itself():
@@ -157,10 +163,10 @@ def test_the_average_of_what_does_not_learn_is_itself():
 
     def loss_of(model, inputs, key):
         total = model["w"].sum()
-        return Loss(total, jnp.asarray(1.0), Totals(total, total, jnp.asarray(1.0)))
+        return TaskLoss(total, jnp.asarray(1.0), Totals(total, total, jnp.asarray(1.0)))
 
-    state = first_state(weights, optax.set_to_zero(), averaged=True)
-    step = jax.jit(lambda s: updated(s, {}, None, loss_of, optax.set_to_zero(), StepSettings(ema=0.99)))
+    state = init_state(weights, optax.set_to_zero(), averaged=True)
+    step = jax.jit(lambda s: apply_step(s, {}, None, loss_of, optax.set_to_zero(), StepSettings(ema=0.99)))
     for _ in range(5):
         state = step(state)
     np.testing.assert_array_equal(state.average["w"], weights["w"])
@@ -172,10 +178,10 @@ def test_dropout_in_bfloat16_keeps_the_mean():
 
 
 def test_how_arrays_are_divided():
-    assert [tuple(spec_of(shape, 8)) for shape in [(64, 128), (63, 64), (1, 8), (2048,), (63, 33), (16, 2, 64)]] == [
+    assert [tuple(partition_spec(shape, 8)) for shape in [(64, 128), (63, 64), (1, 8), (2048,), (63, 33), (16, 2, 64)]] == [
         (None, "data"), (None, "data"), (), ("data",), (), (None, None, "data"),
     ]  # fmt: skip
-    assert tuple(spec_of((64, 128), 1)) == ()
+    assert tuple(partition_spec((64, 128), 1)) == ()
 
 
 class Tiny:
@@ -193,10 +199,10 @@ class Tiny:
     def loss_of(self, model, inputs, key):
         total = ((model["w"] - inputs["x"]) ** 2).sum()
         count = jnp.asarray(float(inputs["x"].shape[0]))
-        return Loss(total, count, Totals(total, count, count))
+        return TaskLoss(total, count, Totals(total, count, count))
 
     def task(self, **more):
-        return Task(
+        return TrainTask(
             model={"w": jnp.zeros(())}, tx=optax.sgd(self.rate), prepare=lambda batch, key: batch, loss_of=self.loss_of,
             settings=self.settings, batches=self.batches, batch_size=4, steps_per_epoch=10, epochs=self.epochs,
             validate=lambda model: {"val_loss": float(abs(model["w"] - 4.5)), "val_accuracy": 0.0},
@@ -207,7 +213,7 @@ class Tiny:
     def run(self, folder: Path, *, resume=False, options=None, **more):
         folder.mkdir(exist_ok=True)
         (folder / "best").write_text("")
-        options = options or Options(memory_check=False)
+        options = options or RunOptions(memory_check=False)
         return run_task(folder, self.task(**more), make_mesh(4), options, resume=resume, best_kept=folder / "best")
 
 
@@ -252,7 +258,7 @@ def test_the_best_is_written_anew_where_a_kill_lost_it(tmp_path):
     Tiny(epochs=2).run(tmp_path / "r")
     (tmp_path / "r" / "best").unlink()
     tiny = Tiny(epochs=2)
-    task, options = tiny.task(), Options(memory_check=False)
+    task, options = tiny.task(), RunOptions(memory_check=False)
     run_task(tmp_path / "r", task, make_mesh(4), options, resume=True, best_kept=tmp_path / "r" / "best")
     best = max(read_metrics(tmp_path / "r" / "metrics.jsonl"), key=lambda record: -record["val_loss"])
     assert tiny.kept == [best["epoch"]] == [1]
@@ -267,7 +273,7 @@ def test_checkpoints_within_an_epoch(tmp_path, monkeypatch):
         original(self, state, progress, step=step, score=score)
 
     monkeypatch.setattr(session.Checkpoints, "save", save)
-    Tiny(epochs=1).run(tmp_path / "r", options=Options(save_minutes=1e-9))
+    Tiny(epochs=1).run(tmp_path / "r", options=RunOptions(save_minutes=1e-9))
     assert saved == [*((step, True) for step in range(1, 10)), (10, False)]
 
 
@@ -283,7 +289,7 @@ def test_what_a_step_needs_is_told_and_what_fits_is_named(tmp_path, capsys, monk
             wide = jnp.tanh(inputs["x"][:, :, None] * model["w"] * jnp.arange(64.0).reshape(1, 1, 64))
             total = (wide @ wide.swapaxes(1, 2)).sum()
             count = jnp.asarray(float(inputs["x"].shape[0]))
-            return Loss(total, count, Totals(total, count, count))
+            return TaskLoss(total, count, Totals(total, count, count))
 
         def task(self, **more):
             return super().task(**more)._replace(batch_size=rows)
@@ -291,21 +297,21 @@ def test_what_a_step_needs_is_told_and_what_fits_is_named(tmp_path, capsys, monk
     def step_of(count):
         task = Wide(accumulate=count).task()
         step = make_train_step(task.prepare, task.loss_of, task.tx, task.settings)
-        state = first_state(task.model, task.tx)
-        return memory.need_of(step.lower(state, next(task.batches(0, 0))).compile())
+        state = init_state(task.model, task.tx)
+        return memory.memory_use(step.lower(state, next(task.batches(0, 0))).compile())
 
     one, four = step_of(1), step_of(4)
     assert one.state >= rows * 1000 * 4
     assert one.total > rows * 1000 * 1000 * 4  # the largest product
     assert one.total > 3 * four.total
-    monkeypatch.setattr(session, "room", lambda: four.total + 10**6)
+    monkeypatch.setattr(session, "available_bytes", lambda: four.total + 10**6)
     with pytest.raises(InputError, match=r"a step needs .* GB a device .*: --accumulate 4 fits .*--batch-size 16"):
-        Wide().run(tmp_path / "r", options=Options())
+        Wide().run(tmp_path / "r", options=RunOptions())
     assert "memory: a step needs about" in capsys.readouterr().out
-    monkeypatch.setattr(session, "room", lambda: 1000)
+    monkeypatch.setattr(session, "available_bytes", lambda: 1000)
     with pytest.raises(InputError, match="no accumulation fits; give --remat full"):
-        Wide().run(tmp_path / "s", options=Options())
-    assert memory.room() > 10**8
+        Wide().run(tmp_path / "s", options=RunOptions())
+    assert memory.available_bytes() > 10**8
 
 
 def test_memory_that_runs_out_is_told_as_that(tmp_path, monkeypatch):
@@ -324,7 +330,7 @@ def test_accumulation_that_does_not_divide_the_batch(tmp_path):
 
 
 def test_a_profile_is_traced(tmp_path, capsys):
-    Tiny(epochs=1).run(tmp_path / "r", options=Options(profile=2))
+    Tiny(epochs=1).run(tmp_path / "r", options=RunOptions(profile=2))
     assert biggest(tmp_path / "r" / "profile").stat().st_size > 1000
     assert "profile: 2 steps traced into" in capsys.readouterr().out
 
@@ -348,7 +354,7 @@ def test_weights_and_biases_get_every_record_and_one_run(tmp_path, monkeypatch):
     folder = tmp_path / "r"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    options = Options(wandb="pets", memory_check=False)
+    options = RunOptions(wandb="pets", memory_check=False)
     Tiny(epochs=2).run(folder, options=options)
     fake.util.generate_id = None  # a resumed run keeps its own
     Tiny(epochs=3).run(folder, options=options, resume=True)

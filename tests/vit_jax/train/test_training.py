@@ -14,13 +14,13 @@ import tests.reference as reference
 from vit_jax import InputError
 from vit_jax.checkpoint import to_arrays
 from vit_jax.train.checkpoints import Checkpoints
-from vit_jax.train.classify import Inputs, cross_entropy, loss_of
-from vit_jax.train.logging import MetricsLog, read_metrics, sinks
-from vit_jax.train.optim import learning_rates, optimizer
-from vit_jax.train.options import Options
-from vit_jax.train.recipe import RECIPES, Recipe, from_dict
-from vit_jax.train.state import first_state
-from vit_jax.train.step import StepSettings, updated
+from vit_jax.train.classify import ClassifierInputs, classification_loss, cross_entropy
+from vit_jax.train.logging import MetricsLog, open_sinks, read_metrics
+from vit_jax.train.optim import make_optimizer, make_schedule
+from vit_jax.train.options import RunOptions
+from vit_jax.train.recipe import RECIPES, Recipe, recipe_from_dict
+from vit_jax.train.state import init_state
+from vit_jax.train.step import StepSettings, apply_step
 from weights_convert import convert, export
 
 
@@ -31,12 +31,14 @@ def test_five_adamw_steps_end_in_torchs_parameters(x64):
     theirs = reference.tiny_torch(num_classes=7)
     model = convert(reference.state_arrays(theirs), num_heads=3)
     recipe = Recipe(model="tiny", epochs=1, learning_rate=1e-3, weight_decay=0.01)
-    tx = optimizer(recipe, learning_rates(recipe, 5), model)
-    state = first_state(model, tx)
+    tx = make_optimizer(recipe, make_schedule(recipe, 5), model)
+    state = init_state(model, tx)
     adamw = torch.optim.AdamW(theirs.parameters(), lr=1e-3)
     assert adamw.defaults["weight_decay"] == 0.01
     settings = StepSettings()
-    step = jax.jit(lambda state, *rows: updated(state, Inputs(*rows), None, loss_of, tx, settings))
+    step = jax.jit(
+        lambda state, *rows: apply_step(state, ClassifierInputs(*rows), None, classification_loss, tx, settings)
+    )
     theirs.eval()  # dropout off, as no key is given here
     total = 0.0
     for i in range(5):
@@ -70,15 +72,15 @@ def test_rows_of_weight_zero_count_for_nothing():
 
 
 def test_schedules():
-    constant = learning_rates(Recipe(model="x", epochs=3, learning_rate=0.1), 10)
+    constant = make_schedule(Recipe(model="x", epochs=3, learning_rate=0.1), 10)
     assert [float(constant(i)) for i in (0, 15, 29)] == pytest.approx([0.1] * 3)
-    cosine = learning_rates(Recipe(model="x", epochs=3, learning_rate=0.1, schedule="cosine", warmup_epochs=1.0), 10)
+    cosine = make_schedule(Recipe(model="x", epochs=3, learning_rate=0.1, schedule="cosine", warmup_epochs=1.0), 10)
     assert [float(cosine(i)) for i in (0, 5, 10, 20, 30)] == pytest.approx([0, 0.05, 0.1, 0.05, 0], abs=1e-7)
 
 
 def test_recipes_are_written_and_read_back():
     for recipe in RECIPES.values():
-        assert from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+        assert recipe_from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
     pets = RECIPES["pets"]
     assert (pets.beta1, pets.beta2, pets.eps, pets.weight_decay) == (0.9, 0.999, 1e-8, 0.01)
     assert (pets.learning_rate, pets.batch_size, pets.image_size) == (1e-5, 16, (384, 384))
@@ -146,7 +148,7 @@ def test_a_batch_that_the_devices_cannot_share(monkeypatch):
 def tiny_state():
     tx = optax.adam(1e-3)
     params = {"w": jnp.arange(4.0), "b": jnp.zeros(2)}
-    return first_state(params, tx)._replace(step=jnp.asarray(3, jnp.int32))
+    return init_state(params, tx)._replace(step=jnp.asarray(3, jnp.int32))
 
 
 def test_checkpoints_keep_the_latest_and_the_best(tmp_path):
@@ -184,7 +186,7 @@ def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path):
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 4, "lo')  # broken off by a kill
     assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
-    log = MetricsLog(tmp_path, step=2, sinks=sinks(tmp_path, Options(tensorboard=True), step=2))
+    log = MetricsLog(tmp_path, step=2, sinks=open_sinks(tmp_path, RunOptions(tensorboard=True), step=2))
     log.write({"step": 3, "loss": 0.25})
     log.close()
     assert [r["loss"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [0.5, 0.5, 0.25]

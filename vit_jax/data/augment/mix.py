@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from vit_jax.attention import Key
 
 
-class Mixing(NamedTuple):
+class MixConfig(NamedTuple):
     """mixup, cutmix: alpha, 0 for none of it. classes: how many there are."""
 
     mixup: float = 0.0
@@ -21,23 +21,23 @@ class Mixing(NamedTuple):
     classes: int = 0
 
 
-NO_MIXING = Mixing()
+NO_MIX = MixConfig()
 Images = Float[Array, "b h w c"]
-Shares = Float[Array, "b classes"]
+SoftLabels = Float[Array, "b classes"]
 
 
-def mixed(
-    key: Key, images: Images, shares: Shares, weights: Float[Array, " b"], mixing: Mixing
-) -> tuple[Images, Shares]:
+def mix_batch(
+    key: Key, images: Images, shares: SoftLabels, weights: Float[Array, " b"], mixing: MixConfig
+) -> tuple[Images, SoftLabels]:
     """Images and their classes' shares, mixed with their partners'. Rows of weight 0, the last ones, take no part."""
     which_key, share_key, box_key = jax.random.split(key, 3)
     partners = partner_rows(weights)
 
-    def blended() -> tuple[Images, Shares]:
+    def blended() -> tuple[Images, SoftLabels]:
         share = jax.random.beta(share_key, mixing.mixup, mixing.mixup, dtype=images.dtype)
         return mixup(images, shares, partners, share)
 
-    def pasted() -> tuple[Images, Shares]:
+    def pasted() -> tuple[Images, SoftLabels]:
         share = jax.random.beta(share_key, mixing.cutmix, mixing.cutmix, dtype=images.dtype)
         row, column = jax.random.uniform(box_key, (2,))
         h, w = images.shape[1:3]
@@ -56,14 +56,14 @@ def partner_rows(weights: Float[Array, " b"]) -> Array:
     return jnp.where(rows >= count, rows, jnp.where(rows == 0, count - 1, rows - 1))
 
 
-def mixup(images: Images, shares: Shares, partners: Array, share: Float[Array, ""]) -> tuple[Images, Shares]:
+def mixup(images: Images, shares: SoftLabels, partners: Array, share: Float[Array, ""]) -> tuple[Images, SoftLabels]:
     """share of each image and 1 - share of its partner."""
     return tuple(share * x + (1 - share) * x[partners] for x in (images, shares))  # type: ignore[return-value]
 
 
 def cutmix(
-    images: Images, shares: Shares, partners: Array, share: Float[Array, ""], centre: tuple[Array, Array]
-) -> tuple[Images, Shares]:
+    images: Images, shares: SoftLabels, partners: Array, share: Float[Array, ""], centre: tuple[Array, Array]
+) -> tuple[Images, SoftLabels]:
     """The partner's pixels in a box of the share 1 - share, about the centre, cut at the edges; shares by its area."""
     h, w = images.shape[1:3]
     half = 0.5 * jnp.sqrt(1 - share)

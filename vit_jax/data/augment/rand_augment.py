@@ -170,7 +170,7 @@ OPERATIONS: dict[str, tuple[Operation, Amounts]] = {
 }
 
 
-def rand_augment(key: Key, image: Float[Array, "h w 3"], count: int, magnitude: int) -> Float[Array, "h w 3"]:
+def apply_rand_augment(key: Key, image: Float[Array, "h w 3"], count: int, magnitude: int) -> Float[Array, "h w 3"]:
     """An image in [0, 1] after `count` operations drawn from all, each at bin `magnitude` (0 to 30) of its amounts."""
     h, w, _ = image.shape
     branches = [partial(_at, operation, amounts(magnitude, h, w)) for operation, amounts in OPERATIONS.values()]

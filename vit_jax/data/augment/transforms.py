@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from vit_jax.attention import Key
-from vit_jax.data.augment.rand_augment import BINS, rand_augment
+from vit_jax.data.augment.rand_augment import BINS, apply_rand_augment
 from vit_jax.errors import InputError
 
 GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of R, G and B
@@ -204,11 +204,11 @@ def augment_one(key: Key, image: Float[Array, "h w 3"], settings: Augment) -> Fl
     if max(settings.brightness, settings.contrast, settings.saturation, settings.hue) > 0:
         image = _jitter(jitter_key, settings, image)
     if settings.rand_ops > 0:
-        image = rand_augment(jax.random.fold_in(key, 1), image, settings.rand_ops, settings.rand_magnitude)
+        image = apply_rand_augment(jax.random.fold_in(key, 1), image, settings.rand_ops, settings.rand_magnitude)
     return image
 
 
-def augment(key: Key, images: UInt8[Array, "b h w 3"], settings: Augment) -> Float[Array, "b h w 3"]:
+def augment_batch(key: Key, images: UInt8[Array, "b h w 3"], settings: Augment) -> Float[Array, "b h w 3"]:
     """8-bit images to augmented float32 images in [0, 1], every image by its own draws."""
     scaled = images.astype(jnp.float32) / 255
     keys = jax.random.split(key, images.shape[0])
