@@ -1,9 +1,9 @@
 """Image captions with a heat map for every word."""
 
+from caption._generate import Generated, generate
 from caption.attention import content_region, word_attention
 from caption.checkpoint import load, load_card, save
 from caption.config import CONFIGS, CaptionConfig, ResNetConfig
-from caption.generate import Generated, generate
 from caption.model import (
     CaptionOutput,
     CaptionTransformer,

@@ -4,10 +4,10 @@ from vit_jax.checkpoint import ModelCard, load, load_card, save, with_image_size
 from vit_jax.config import CONFIGS, ViTConfig
 from vit_jax.errors import InputError
 from vit_jax.explain.attribution import IntegratedGradients, integrated_gradients, rise
+from vit_jax.explain.class_maps import attention_gradcam, grad_rollout, relevance
 from vit_jax.explain.faithfulness import insertion_deletion, perturbation_auc, pointing_game, segmentation_scores
 from vit_jax.explain.flow import attention_flow, flow_from_attention
 from vit_jax.explain.heatmap import overlay, to_grid, upsample
-from vit_jax.explain.relevance import attention_gradcam, grad_rollout, relevance
 from vit_jax.explain.rollout import attention_rollout, cls_attention, readout, rollout_from_images
 from vit_jax.model import (
     VisionTransformer,

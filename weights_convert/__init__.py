@@ -1,6 +1,6 @@
 """Pretrained checkpoints of other libraries, in and out."""
 
-from weights_convert.convert import convert, export
+from weights_convert._convert import convert, export
 from weights_convert.formats.readers import read_checkpoint
 from weights_convert.hub.pretrained import load_pretrained
 

@@ -13,7 +13,7 @@ from vit_jax.checkpoint import CONFIG
 from vit_jax.cli import Parser, image_size, positive_int
 from vit_jax.errors import one_line_errors
 from vit_jax.files import atomic_write
-from weights_convert.convert import ConversionPlan, convert_with_plan, export, layout_of, plan_conversion
+from weights_convert._convert import ConversionPlan, convert_with_plan, export, layout_of, plan_conversion
 from weights_convert.formats.readers import open_checkpoint
 from weights_convert.formats.torch_writer import write_torch
 from weights_convert.hub.pretrained import RELEASES, locate

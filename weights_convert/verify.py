@@ -16,7 +16,7 @@ import numpy as np
 
 from vit_jax import InputError, VisionTransformer, ViTConfig
 from vit_jax.checkpoint import from_arrays, to_arrays
-from weights_convert.convert import ConversionPlan, convert_with_plan
+from weights_convert._convert import ConversionPlan, convert_with_plan
 from weights_convert.formats.readers import read_checkpoint
 from weights_convert.layouts import Layout
 

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from caption import CONFIGS, CaptionConfig, CaptionTransformer, ResNetConfig, generate
-from caption.generate import END, START
+from caption._generate import END, START
 from experiments.benchmark.timing import alternating, machine, plot_ratios, ratio_table, torch_version, write_measured
 from vit_jax import InputError
 from vit_jax.checkpoint import fill_model, to_arrays

@@ -8,8 +8,8 @@ import jax
 from flax import nnx
 
 from caption import CONFIGS, CaptionConfig, CaptionTransformer, ResNetConfig
-from caption.over_vit import captioner_over_vit
 from caption.train.recipe import CaptionRecipe
+from caption.vit_encoder import captioner_over_vit
 from experiments.common.models import model_folder
 from experiments.train_caption.run import CaptionRun
 from vit_jax import InputError, VisionTransformer

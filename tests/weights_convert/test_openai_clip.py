@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 import tests.reference as reference
 from tests.weights_convert.test_huggingface import made
 from weights_convert import convert, export
-from weights_convert.convert import convert_with_plan
+from weights_convert._convert import convert_with_plan
 
 NAMES = [
     (r"^vision_model\.embeddings\.class_embedding", "visual.class_embedding"),

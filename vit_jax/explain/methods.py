@@ -10,9 +10,9 @@ from jaxtyping import Array, Float
 
 from vit_jax.errors import InputError
 from vit_jax.explain.attribution import integrated_gradients, rise
+from vit_jax.explain.class_maps import attention_gradcam, grad_rollout, relevance
 from vit_jax.explain.flow import attention_flow
 from vit_jax.explain.heatmap import to_grid
-from vit_jax.explain.relevance import attention_gradcam, grad_rollout, relevance
 from vit_jax.explain.rollout import attention_rollout, readout
 from vit_jax.model import VisionTransformer, forward_with_attention, resolve_layers
 

@@ -17,7 +17,7 @@ from typing import Any
 from vit_jax import InputError
 from vit_jax.download import cache_folder, download_file
 from vit_jax.files import atomic_write
-from weights_convert.convert import convert
+from weights_convert._convert import convert
 from weights_convert.hub.repository import PREFIX, fetch_repository
 from weights_convert.kinds import kind_of_saved
 
