@@ -1,6 +1,6 @@
-"""Progress of long work: rate and time left, as a bar on a terminal and as plain lines elsewhere.
+"""Progress display of long work: rate and time left, as a bar on a terminal and as plain lines elsewhere.
 
-A thin layer over tqdm, which every long-running function of this library and its programs uses.
+A thin layer over tqdm, shared by every long-running function of the libraries and programs.
 """
 
 import sys
@@ -9,28 +9,28 @@ from typing import Any
 from tqdm import tqdm
 
 TERMINAL_SECONDS = 0.5  # between updates of the bar
-LINE_SECONDS = 10.0  # between lines where there is no terminal
+LINE_SECONDS = 10.0  # between lines when the output is not a terminal
 LINE_FORMAT = "{desc}{n_fmt}/{total_fmt}{unit}, {rate_fmt}, {remaining} left{postfix}"
 
 
 class _Lines(tqdm):
-    """A tqdm that writes each update as a line of its own, for logs and pipes."""
+    """A tqdm that prints each update on its own line, for logs and pipes."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-        """Write a line if work was done since the last one and more is left: the end is for the caller to report."""
+        """Print a line if there was progress since the last one. The caller reports the end."""
         if self.n > getattr(self, "_written", self.initial) and (self.total is None or self.n < self.total):
             self._written = self.n
             print(msg or str(self), file=self.fp, flush=True)
         return True
 
     def close(self) -> None:
-        """End the display without the cursor movements of a bar."""
+        """Close the display without a bar's cursor movements."""
         if not getattr(self, "disable", True):
             self.disable = True
             self._decr_instances(self)
 
 
-def progress(
+def open_progress(
     total: int | None,
     *,
     unit: str,
@@ -41,10 +41,10 @@ def progress(
 ) -> tqdm:
     """Open a progress display: a context manager with update(n), set_postfix_str(text) and write(line).
 
-    total: how many units there are; None where it is unknown.
-    initial: units that were done before, of a resumed run; they do not count for the rate.
-    file: the stream, stderr by default.
-    scale: print counts with SI prefixes, for bytes.
+    total:   number of units, None when it is unknown.
+    initial: units completed before a resumed run; they do not count towards the rate.
+    file:    the stream, stderr by default.
+    scale:   print counts with SI prefixes, for bytes.
     """
     stream = sys.stderr if file is None else file
     terminal = stream.isatty()

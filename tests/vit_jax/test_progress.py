@@ -1,4 +1,4 @@
-"""Progress is plain lines where there is no terminal, and says the rate and the time left."""
+"""Progress is printed as plain lines when the output is not a terminal, with the rate and the time left."""
 
 import io
 import re
@@ -6,27 +6,27 @@ import re
 import pytest
 
 from vit_jax import progress as module
-from vit_jax.progress import progress
+from vit_jax.progress import open_progress
 
 
 @pytest.fixture(autouse=True)
-def often(monkeypatch):
+def print_every_update(monkeypatch):
     monkeypatch.setattr(module, "LINE_SECONDS", 0.0)
 
 
 def test_lines_have_count_rate_and_time_left():
     stream = io.StringIO()
-    with progress(3, unit="images", description="predict", file=stream) as bar:
+    with open_progress(3, unit="images", description="predict", file=stream) as bar:
         for _ in range(3):
             bar.update()
     lines = stream.getvalue().splitlines()
-    assert len(lines) == 2  # the last update ends the work, and the program reports that itself
+    assert len(lines) == 2  # the caller reports the last update
     assert re.fullmatch(r"predict: 1/3 images, +[\d.?]+ images/s, [\d:?]+ left", lines[0])
     assert "\r" not in stream.getvalue()
 
 
-def test_a_resumed_run_counts_from_where_it_was():
+def test_a_resumed_run_counts_from_where_it_stopped():
     stream = io.StringIO()
-    with progress(10, unit="steps", initial=7, file=stream) as bar:
+    with open_progress(10, unit="steps", initial=7, file=stream) as bar:
         bar.update()
     assert stream.getvalue().startswith("8/10 steps, ")
