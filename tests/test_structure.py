@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ["vit_jax", "caption", "weights_convert", "experiments"]
 BENCHMARKS = "experiments/benchmark/"
+POSIX_ONLY = {"fcntl", "grp", "posix", "pwd", "resource", "syslog", "termios"}
 
 
 def imported(path: Path) -> set[str]:
@@ -33,6 +34,12 @@ def test_imports_run_one_way(package):
         place = path.relative_to(ROOT).as_posix()
         if place != "weights_convert/verify.py" and not place.startswith(BENCHMARKS):
             assert not imported(path) & {"torch", "torchvision", "tensorflow"}, path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_imports_what_windows_lacks(package):
+    for path in (ROOT / package).rglob("*.py"):
+        assert not imported(path) & POSIX_ONLY, path
 
 
 def test_only_the_benchmark_imports_the_peers():

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.sweep.plan import SweepPlan, alone, keep_plan, make_plan, read_plan, refuse_other
+from experiments.sweep.plan import SweepPlan, keep_plan, lock_sweep, make_plan, read_plan, refuse_other
 from experiments.sweep.runs import DONE, SweepRun, forget_failures, wait_for_earlier
 from experiments.sweep.table import Board
 from vit_jax import InputError
@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     folder = Path(run.absolute_if_path(str(folder)))
     runs = [SweepRun(planned, folder) for planned in plan.runs]
     again = f"python -m experiments.sweep --resume {shlex.quote(str(folder))}"
-    with alone(folder):
+    with lock_sweep(folder):
         forget_failures(folder)
         stopped = run_sweep(runs, places)
     if stopped is not None:

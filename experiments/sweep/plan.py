@@ -1,6 +1,5 @@
 """What a sweep is made of: its runs, each a call of experiments.finetune, kept in sweep.json."""
 
-import fcntl
 import itertools
 import json
 import re
@@ -9,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from experiments import finetune
 from experiments.sweep.study import PUBLISHED, QUICK_DIGITS, QUICK_FLAGS, QUICK_PICTURES, STUDY_DATA
@@ -164,11 +165,14 @@ def read_plan(folder: Path) -> SweepPlan:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a sweep's folder while the block runs. Raises InputError when another process holds it."""
-    with open(folder / PLAN, "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another process is at this sweep; wait for it, or end it first") from None
+def lock_sweep(folder: Path) -> Iterator[None]:
+    """Lock a sweep's folder while the block runs. Raises InputError when another process holds the lock."""
+    lock = FileLock(folder / f"{PLAN}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise InputError(f"{folder}: another process is at this sweep; wait for it, or end it first") from None
+    try:
         yield
+    finally:
+        lock.release()

@@ -20,7 +20,7 @@ import pytest
 from experiments.report import __main__ as report
 from experiments.sweep import __main__ as sweep
 from experiments.sweep import runs as sweep_runs
-from experiments.sweep.plan import PlannedRun, alone
+from experiments.sweep.plan import PlannedRun, lock_sweep
 from experiments.sweep.runs import DONE, FAILED, RUNNING, WAITING, Status, SweepRun
 from experiments.sweep.table import Board
 
@@ -119,7 +119,7 @@ def test_a_process_of_a_sweep_that_died_is_waited_for(tmp_path, capsys):
 
 def test_two_sweeps_in_one_folder(tmp_path, capsys):
     assert sweep.main(arguments(tmp_path / "s")) == 0
-    with alone(tmp_path / "s"):
+    with lock_sweep(tmp_path / "s"):
         assert sweep.main(["--resume", str(tmp_path / "s")]) == 2
     assert "another process is at this sweep" in capsys.readouterr().err
     assert sweep.main(["--resume", str(tmp_path / "s")]) == 0

@@ -5,7 +5,6 @@ Two processes that want the same file do not meet: the second waits, and finds i
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import sys
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from vit_jax import InputError
 from vit_jax.download import cache_folder, download_file
@@ -92,15 +93,18 @@ def release_of(name: str) -> Release:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock file while the block runs; another process waits for it."""
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process is fetching {path.stem}; waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a lock file while the block runs. If another process holds it, say so and wait."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"another process is fetching {path.stem}; waiting for it", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _sha256(path: Path) -> str:
@@ -119,7 +123,7 @@ def fetch(release: Release, *, cache: str | os.PathLike | None = None, **options
     if not path.is_file() and is_offline():
         raise InputError(f"{release.name} is not in the cache and {OFFLINE} is set; put {release.address} at {path}")
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder / f"{release.file}.lock"):
+    with _lock(folder / f"{release.file}.lock"):
         if not path.is_file():
             print(f"{release.name}: fetching {release.address} into {folder}", file=sys.stderr, flush=True)
         download_file(release.address, path, **options)
