@@ -15,7 +15,7 @@ from experiments.common import runtime
 from experiments.common.flags import MORE_OVERRIDES
 from experiments.common.models import BEST
 from experiments.report.figures import figure, png_figure
-from experiments.report.page import Block, Code, Figure, Heading, Table, Text, to_html, to_markdown
+from experiments.report.page import Block, Code, Figure, Heading, Table, Text, render_html, render_markdown
 from experiments.report.runs import Finished, Found, differing_settings, find_runs, flat_settings
 from experiments.sweep.study import STUDY_VAL
 from vit_jax import InputError, load_card
@@ -168,8 +168,8 @@ def main(argv: list[str] | None = None) -> int:
             if isinstance(block, Figure):
                 (beside / FIGURES / f"{block.name}.png").write_bytes(block.png)
         # a file name that is no unicode is told with a question mark in it
-        (beside / PAGE).write_text(to_html(title, blocks), encoding="utf-8", errors="replace")
-        (beside / MARKDOWN).write_text(to_markdown(title, blocks, FIGURES), encoding="utf-8", errors="replace")
+        (beside / PAGE).write_text(render_html(title, blocks), encoding="utf-8", errors="replace")
+        (beside / MARKDOWN).write_text(render_markdown(title, blocks, FIGURES), encoding="utf-8", errors="replace")
     print(f"written to {out}/: {PAGE} (one file, all in it), {MARKDOWN} and {FIGURES}/")
     return 0
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from experiments.report import __main__ as report
 from experiments.report.chosen import Answers, _attention, inspect_model, mistaken, picked
-from experiments.report.page import Code, Figure, Heading, Table, Text, to_html, to_markdown
+from experiments.report.page import Code, Figure, Heading, Table, Text, render_html, render_markdown
 from experiments.report.runs import find_runs, make_names_unique
 from tests.experiments.browser import CHROMIUM, measured, screenshot
 from tests.experiments.conftest import AWKWARD
@@ -135,9 +135,9 @@ def test_runs_are_taken_once_and_told_apart(swept, tmp_path):
     shutil.copytree(one, other)
     found = find_runs([str(one), str(swept), str(other), os.path.relpath(one)])
     assert [run.name for run in found.runs] == [f"sweep/{one.name}", "Pico_8_learning_rate-1e-3", f"other/{one.name}"]
-    header, first = report.results(found.runs, 12)[1][:2]
-    assert list(header[:2]) == ["run", "model"]
-    assert {row[0] for row in first} == {run.name for run in found.runs}
+    table = report.results(found.runs, 12)[1]
+    assert list(table.header[:2]) == ["run", "model"]
+    assert {row[0] for row in table.rows} == {run.name for run in found.runs}
     assert make_names_unique([Path("/a/b/c"), Path("/a/d/c"), Path("/e")]) == ["b/c", "d/c", "e"]
 
 
@@ -224,10 +224,10 @@ def test_mistakes_by_how_often():
 def test_blocks_are_escaped():
     blocks = [Heading("a < b"), Text("x & y_z | $1$"), Table(["h|1"], [["<td>"]], [0]), Code("echo ```"),
               Figure("f", "q\"<>", b"png")]  # fmt: skip
-    page = to_html("<t>", blocks)
+    page = render_html("<t>", blocks)
     assert "<title>&lt;t&gt;</title>" in page
     assert '<td class="n">&lt;td&gt;</td>' in page
-    assert 'alt="q&quot;&lt;&gt;"' in page
-    marked = to_markdown("<t>", blocks, "figures")
+    assert 'alt="q&#34;&lt;&gt;"' in page
+    marked = render_markdown("<t>", blocks, "figures")
     assert marked.startswith("# \\<t\\>\n\n## a \\< b\n\nx \\& y\\_z \\| \\$1\\$\n\n| h\\|1 |\n| --: |\n| \\<td\\> |")
     assert "````sh\necho ```\n````" in marked
