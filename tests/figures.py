@@ -1,10 +1,9 @@
-"""What holds for every figure."""
+"""Checks that every figure must pass."""
 
 
 def assert_texts_apart(figure):
-    """No text lies over other text or past the edge of a figure that has been drawn."""
+    """Check that no text of a rendered figure overlaps other text or crosses the figure's edge."""
     renderer = figure.canvas.get_renderer()
-    whole = figure.bbox
     texts = [axes.title for axes in figure.axes] + list(figure.texts)
     for axes in figure.axes:
         if axes.axison:
@@ -14,6 +13,6 @@ def assert_texts_apart(figure):
     for i, box in enumerate(boxes):
         assert box.x0 >= -1
         assert box.y0 >= -1
-        assert box.x1 <= whole.x1 + 1
-        assert box.y1 <= whole.y1 + 1
+        assert box.x1 <= figure.bbox.x1 + 1
+        assert box.y1 <= figure.bbox.y1 + 1
         assert not any(box.shrunk(0.98, 0.98).overlaps(other) for other in boxes[i + 1 :])

@@ -1,4 +1,4 @@
-"""The reference models: their golden figures, and small random ones of pytorch_pretrained_vit itself."""
+"""Reference models: golden parameters of the originals, and small random models of pytorch_pretrained_vit."""
 
 import json
 import zlib
@@ -22,14 +22,14 @@ TINY = dict(
 
 
 def golden_parameters(family: str, name: str | None = None) -> dict[str, np.ndarray]:
-    """A reference model's state_dict, filled by the golden rule; a family of one model has no names."""
+    """Return a reference model's state_dict with golden parameters. name: None for a family of one model."""
     shapes = json.loads((GOLDEN / f"{family}_state_dict.json").read_text())
     shapes = shapes if name is None else shapes[name]
     return {key: golden_array(key, tuple(shape)) for key, shape in shapes.items()}
 
 
 def golden_array(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One parameter by the golden rule: standard normal from the key's CRC, scaled by the kind of parameter."""
+    """Return one golden parameter: standard normal values seeded by the key's CRC, scaled by the parameter's kind."""
     x = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
     if key.endswith("running_var"):
         return 1 + 0.1 * np.abs(x)
@@ -39,13 +39,12 @@ def golden_array(key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def catr_parameters() -> dict[str, np.ndarray]:
-    """CATR's state_dict, filled by the golden rule."""
-    shapes = json.loads((GOLDEN / "catr_state_dict.json").read_text())
-    return {key: golden_array(key, tuple(shape)) for key, shape in shapes.items()}
+    """Return CATR's state_dict with golden parameters."""
+    return golden_parameters("catr")
 
 
 def catr_padded() -> tuple[np.ndarray, np.ndarray]:
-    """Golden case b: two images [2, 299, 299, 3] of 224x299 and 299x199, padded by zeros; True where there is content."""
+    """Return golden case b: images [2, 299, 299, 3] of 224x299 and 299x199, zero-padded, and masks of their content."""
     random, padded, mask = np.random.RandomState(2), np.zeros((2, 299, 299, 3)), np.zeros((2, 299, 299), bool)
     for index, (height, width) in enumerate([(224, 299), (299, 199)]):
         padded[index, :height, :width] = random.uniform(-1, 1, (3, height, width)).transpose(1, 2, 0)
@@ -54,14 +53,14 @@ def catr_padded() -> tuple[np.ndarray, np.ndarray]:
 
 
 def images(seed: int, batch: int, height: int, width: int) -> np.ndarray:
-    """NHWC float64 in [-1, 1], drawn as NCHW as the golden files do."""
+    """Return random NHWC float64 images in [-1, 1], sampled as NCHW like those of the golden files."""
     nchw = np.random.RandomState(seed).uniform(-1, 1, (batch, 3, height, width))
     return nchw.transpose(0, 2, 3, 1)
 
 
 @contextmanager
 def tiny_architecture(image_size=(32, 32), num_classes=7, **changes):
-    """pytorch_pretrained_vit builds named models only, so give it a small one under the name "tiny"."""
+    """Register a small architecture as "tiny": pytorch_pretrained_vit builds models by name only."""
     from pytorch_pretrained_vit.configs import PRETRAINED_MODELS
 
     config = TINY | changes
@@ -73,7 +72,7 @@ def tiny_architecture(image_size=(32, 32), num_classes=7, **changes):
 
 
 def tiny_torch(image_size=(32, 32), num_classes=7, seed=0, **changes):
-    """A small random ViT of pytorch_pretrained_vit, in float64 and eval mode, every parameter away from zero."""
+    """Return a small random ViT of pytorch_pretrained_vit in float64 and eval mode; no parameter is zero."""
     import torch
     from pytorch_pretrained_vit import ViT
 
@@ -87,12 +86,12 @@ def tiny_torch(image_size=(32, 32), num_classes=7, seed=0, **changes):
 
 
 def state_arrays(model) -> dict[str, np.ndarray]:
-    """A torch module's state_dict as numpy arrays."""
+    """Return a torch module's state_dict as numpy arrays."""
     return {key: tensor.detach().numpy().copy() for key, tensor in model.state_dict().items()}
 
 
-def relative_error(ours, theirs) -> float:
-    """Largest difference, relative to the largest value of the reference."""
-    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    assert ours.shape == theirs.shape
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+def relative_error(actual, expected) -> float:
+    """Return the largest absolute error, relative to the largest absolute value of the reference."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())

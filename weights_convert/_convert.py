@@ -1,227 +1,191 @@
-"""A foreign checkpoint to a model of this library, and back."""
+"""Conversion of a foreign checkpoint to a model of this library, and back."""
 
 import os
-import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, overload
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vit_jax import InputError
-from vit_jax.checkpoint import check_names, fill_model, to_arrays
-from vit_jax.config import as_pair
-from weights_convert.formats.arrays import LazyArray
-from weights_convert.formats.readers import open_checkpoint
-from weights_convert.layouts import LAYOUTS, Layout
-from weights_convert.rules import Rule, apply_rules, invert_rules, source_shapes
-from weights_convert.sidecar import SidecarConfig, read_sidecar
+from caption import CaptionTransformer
+from vit_jax import InputError, VisionTransformer
+from vit_jax.checkpoint import fill_model, to_arrays
+from weights_convert.formats import LazyArray, open_checkpoint
+from weights_convert.layouts import ImageLayoutName, Layout
+from weights_convert.plan import NO_SIDECAR, ConversionPlan, ImageSize, find_layout, plan_conversion
+from weights_convert.rules import apply_rules, invert_rules
+from weights_convert.sidecar import read_sidecar
 
-NONE_BESIDE = SidecarConfig()
-DATA_PARALLEL = "module."  # torch.nn.DataParallel puts this before every name
-
-
-@dataclass(frozen=True)
-class ConversionPlan:
-    """How a checkpoint will be converted: found without reading a value.
-
-    names: our spelling of a foreign name -> its name in the file; shapes: -> the shape that the rules take.
-    unused: the file's names.
-    told: which of the config's fields a file beside the checkpoint told, and which file; the rest is read off the
-    arrays or the family's custom.
-    """
-
-    layout: Layout
-    reason: str
-    config: Any
-    rules: tuple[Rule, ...]
-    names: Mapping[str, str]
-    shapes: Mapping[str, tuple[int, ...]]
-    unused: tuple[str, ...]
-    told: str = ""
-    class_names: tuple[str, ...] = ()
-
-    @property
-    def architecture(self) -> str:
-        """The named architecture that this is; "" when it is none."""
-        return self.layout.kind.name_of(self.config)
+Checkpoint = str | os.PathLike | Mapping[str, Any]
+Progress = Callable[[int, int], None]
 
 
-def layout_of(name: str | Layout, *others: str) -> Layout:
-    """A layout by name, or itself. Raises InputError for a name that there is not, listing those and `others`."""
-    if isinstance(name, Layout):
-        return name
-    if name not in LAYOUTS:
-        raise InputError(f"unknown layout {name!r}: one of {', '.join([*others, *LAYOUTS])}")
-    return LAYOUTS[name]
+@overload
+def convert(
+    path_or_arrays: Checkpoint,
+    *,
+    layout: ImageLayoutName,
+    name: str | None = None,
+    image_size: ImageSize | None = None,
+    num_classes: int | None = None,
+    num_heads: int | None = None,
+    progress: Progress | None = None,
+) -> VisionTransformer: ...
 
 
-def _chosen_layout(layout: str | Layout, names: Collection[str]) -> tuple[Layout, str]:
-    """The layout asked for, or the one whose names the checkpoint has most of; and why."""
-    if layout != "auto":
-        return layout_of(layout, "auto"), "as asked"
+@overload
+def convert(
+    path_or_arrays: Checkpoint,
+    *,
+    layout: Literal["catr"],
+    name: str | None = None,
+    image_size: None = None,
+    num_classes: None = None,
+    num_heads: int | None = None,
+    progress: Progress | None = None,
+) -> CaptionTransformer: ...
 
-    def share(candidate: Layout) -> float:
-        return len({candidate.spelling(name) for name in names}.intersection(candidate.marks)) / len(candidate.marks)
 
-    best = max(LAYOUTS.values(), key=lambda one: (share(one), share(one) == 1 and len(one.marks)))
-    found = sorted({best.spelling(name) for name in names}.intersection(best.marks))
-    return best, f"it has {', '.join(found) or 'none'}" + (f" of {', '.join(best.marks)}" if share(best) < 1 else "")
-
-
-def plan_conversion(
-    shapes: Mapping[str, tuple[int, ...]],
+@overload
+def convert(
+    path_or_arrays: Checkpoint,
     *,
     layout: str | Layout = "auto",
     name: str | None = None,
-    image_size: Any = None,
+    image_size: ImageSize | None = None,
+    num_classes: int,
     num_heads: int | None = None,
-    companion: SidecarConfig = NONE_BESIDE,
-) -> ConversionPlan:
-    """Decide the layout and the architecture from the arrays' names and shapes.
-
-    Raises InputError for an unknown layout or name, another architecture than `name`'s, and arrays that are missing,
-    left over or of another shape, all listed.
-    """
-    prefixed = all(key.startswith(DATA_PARALLEL) for key in shapes)
-    plain = {key.removeprefix(DATA_PARALLEL) if prefixed else key: key for key in shapes}
-    chosen, reason = _chosen_layout(layout, plain)
-    names = {chosen.spelling(name): key for name, key in plain.items()}
-    shapes = {key: tuple(shapes[original]) for key, original in names.items()}
-    kind = chosen.kind
-    known = kind.named(name)
-    try:
-        fits = companion.family == chosen.family
-        beside = companion if fits else NONE_BESIDE
-        size = beside.image_size if image_size is None else as_pair(image_size)
-        found = chosen.architecture(shapes, size)
-        if known and (differences := kind.differences(known, found)):
-            raise InputError(f"a checkpoint of another architecture than {name}: {'; '.join(differences)}")
-        config = kind.config_of(found, known, num_heads, beside)
-    except (KeyError, ValueError, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
-        missing = sorted(set(chosen.marks) - set(shapes)) or [str(error).strip("'")]
-        raise InputError(
-            f"not a checkpoint that is understood; nearest is the layout {chosen.name} ({reason}), missing there: "
-            f"{', '.join(missing[:10])}; the file has {', '.join(sorted(shapes)[:5])}, ..."
-        ) from error
-    rules = chosen.rules_for(config)
-    targets = {key: leaf.shape for key, leaf in to_arrays(kind.abstract(config)).items()}
-    used = {source for rule in rules for source in rule.sources}
-    unused = [key for key in shapes if key not in used and any(re.fullmatch(p, key) for p in chosen.unused)]
-    wanted = source_shapes(rules, targets)
-    check_names(wanted, {k: _alike(v, wanted.get(k, v)) for k, v in shapes.items() if k not in unused})
-    told = [*beside.settings, *(("preprocess",) if beside.preprocess else ())]
-    return ConversionPlan(
-        chosen,
-        reason,
-        config,
-        tuple(rules),
-        names,
-        wanted,
-        tuple(names[key] for key in unused),
-        f"{', '.join(told)}, by {' and '.join(beside.source)}" if told else "",
-        beside.class_names,
-    )
+    progress: Progress | None = None,
+) -> VisionTransformer: ...
 
 
-def _alike(shape: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape wanted where only leading axes of length 1 set it apart, in which versions of a library differ."""
+@overload
+def convert(
+    path_or_arrays: Checkpoint,
+    *,
+    layout: str | Layout = "auto",
+    name: str | None = None,
+    image_size: ImageSize,
+    num_classes: int | None = None,
+    num_heads: int | None = None,
+    progress: Progress | None = None,
+) -> VisionTransformer: ...
 
-    def bare(axes: tuple[int, ...]) -> tuple[int, ...]:
-        return bare(axes[1:]) if axes[:1] == (1,) else axes
 
-    return wanted if bare(shape) == bare(wanted) else shape
+@overload
+def convert(
+    path_or_arrays: Checkpoint,
+    *,
+    layout: str | Layout = "auto",
+    name: str | None = None,
+    image_size: ImageSize | None = None,
+    num_classes: int | None = None,
+    num_heads: int | None = None,
+    progress: Progress | None = None,
+) -> VisionTransformer | CaptionTransformer: ...
 
 
 def convert(
-    path_or_arrays: str | os.PathLike | Mapping[str, Any],
+    path_or_arrays: Checkpoint,
     *,
     layout: str | Layout = "auto",
     name: str | None = None,
-    image_size: Any = None,
+    image_size: ImageSize | None = None,
     num_classes: int | None = None,
     num_heads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Any:
-    """A foreign checkpoint, a file, a folder or {name: array}, as a model: a VisionTransformer or a CaptionTransformer.
+    progress: Progress | None = None,
+) -> VisionTransformer | CaptionTransformer:
+    """Convert a foreign checkpoint (a file, a folder or {name: array}) to a model.
 
-    Hugging Face's and timm's config.json (and preprocessor_config.json) beside a file tell what arrays can't.
+    A sidecar config next to the file (Hugging Face's, timm's or open_clip's) supplies what arrays cannot hold.
 
-    layout:      one of LAYOUTS, "auto", or a Layout (rules_file.read_rules makes one of one's own names).
-    name:        an architecture of vit_jax.CONFIGS or caption.CONFIGS to hold the checkpoint against.
-    image_size:  int or (height, width); the position table is resized in the layout's own convention.
-    num_classes: another count than the checkpoint's starts a new head of zeros.
-    num_heads:   arrays can't tell it: width // 64 unless given here, by `name` or in a config.json beside the file.
-    progress:    called with (arrays done, arrays in all).
+    layout:      a name in LAYOUTS, "auto" to detect it, or a Layout (from rules_file.read_rules, for your own names).
+    name:        an architecture of vit_jax.CONFIGS or caption.CONFIGS that the checkpoint must have.
+    image_size:  int or (height, width); the position table is resized by the layout's own convention.
+    num_classes: if it differs from the checkpoint's, a new head of zeros replaces the head.
+    num_heads:   default: from `name` or the sidecar config, else width / 64.
+    progress:    called with (parameters done, parameters in total).
 
-    Values are read one parameter at a time, so memory stays near the model's own size. Half precision becomes
+    Values are read one parameter at a time, so memory stays near the size of the model. Half precision becomes
     float32. Raises InputError, naming the file, for anything that does not fit exactly.
     """
-    options = (layout, name, image_size, num_classes, num_heads, progress)
-    if isinstance(path_or_arrays, Mapping):
-        return _converted(path_or_arrays, NONE_BESIDE, *options)[0]
-    return convert_with_plan(path_or_arrays, *options)[0]
+    model, _ = convert_with_plan(
+        path_or_arrays,
+        layout=layout,
+        name=name,
+        image_size=image_size,
+        num_classes=num_classes,
+        num_heads=num_heads,
+        progress=progress,
+    )
+    return model
 
 
 def convert_with_plan(
-    path: str | os.PathLike,
+    path_or_arrays: Checkpoint,
+    *,
     layout: str | Layout = "auto",
     name: str | None = None,
-    image_size: Any = None,
+    image_size: ImageSize | None = None,
     num_classes: int | None = None,
     num_heads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Any, ConversionPlan]:
-    """convert() of a file or folder, with the plan that it followed."""
+    """Convert a checkpoint as convert() does; return the model and the plan it followed."""
+    with _name_in_errors(path_or_arrays):
+        if isinstance(path_or_arrays, Mapping):
+            arrays, sidecar = path_or_arrays, NO_SIDECAR
+        else:
+            arrays, sidecar = open_checkpoint(path_or_arrays), read_sidecar(path_or_arrays)
+        plan = plan_conversion(
+            {key: tuple(np.shape(array)) for key, array in arrays.items()},
+            layout=layout,
+            name=name,
+            image_size=image_size,
+            num_heads=num_heads,
+            sidecar=sidecar,
+        )
+        model_type = plan.layout.model_type
+        model_type.check_options(plan.config, image_size, num_classes)  # before reading values
+        parameters = _read_parameters(plan, arrays, progress)
+        model = fill_model(model_type.abstract_model(plan.config), parameters)
+        return model_type.apply_options(model, image_size, num_classes), plan
+
+
+@contextmanager
+def _name_in_errors(path_or_arrays: Checkpoint) -> Iterator[None]:
+    """Prefix an InputError with the file's name, if there is a file."""
     try:
-        opened, beside = open_checkpoint(path), read_sidecar(path)
-        return _converted(opened, beside, layout, name, image_size, num_classes, num_heads, progress)
+        yield
     except InputError as error:
-        prefix = f"{path}: "
+        if isinstance(path_or_arrays, Mapping):
+            raise
+        prefix = f"{path_or_arrays}: "
         raise InputError(prefix + str(error).removeprefix(prefix)) from error
 
 
-def _converted(
-    arrays: Mapping[str, Any],
-    beside: SidecarConfig,
-    layout: str | Layout,
-    name: str | None,
-    image_size: Any,
-    num_classes: int | None,
-    num_heads: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[Any, ConversionPlan]:
-    shapes = {key: tuple(np.shape(a) if not isinstance(a, LazyArray) else a.shape) for key, a in arrays.items()}
-    found = plan_conversion(
-        shapes, layout=layout, name=name, image_size=image_size, num_heads=num_heads, companion=beside
-    )
-    found.layout.kind.check(found.config, image_size, num_classes)  # before anything is read
-
+def _read_parameters(plan: ConversionPlan, arrays: Mapping[str, Any], progress: Progress | None) -> dict[str, Any]:
     def read(key: str) -> np.ndarray:
-        array = arrays[found.names[key]]
+        array = arrays[plan.names[key]]
         return array.read() if isinstance(array, LazyArray) else np.asarray(array)
 
     parameters: dict[str, Any] = {}
-    for target, value in apply_rules(found.rules, read, found.shapes):
+    for target, value in apply_rules(plan.rules, read, plan.shapes):
         parameters[target] = jnp.asarray(value)
         if progress is not None:
-            progress(len(parameters), len(found.rules))
-    kind = found.layout.kind
-    model = kind.changed(fill_model(kind.abstract(found.config), parameters), image_size, num_classes)
-    return model, found
+            progress(len(parameters), len(plan.rules))
+    return parameters
 
 
 def export(model: nnx.Module, *, layout: str | Layout) -> dict[str, np.ndarray]:
-    """A model's parameters under the names and shapes of a foreign layout: `convert` the other way, bit-exact.
+    """Return a model's parameters under a foreign layout's names and shapes: the bit-exact inverse of `convert`.
 
-    Raises InputError for an unknown layout, and one that has no place for this model.
+    Raises InputError for an unknown layout, and for one that has no place for a parameter of this model.
     """
-    chosen, config = layout_of(layout), getattr(model, "config", None)
-    arrays = {name: np.asarray(array) for name, array in to_arrays(model).items()}
-    foreign = invert_rules(chosen.rules_for(config), arrays)
-    named = {chosen.exported_as(name, config): array for name, array in foreign.items()}
-    return named | dict(chosen.also_exported(config))
+    selected, config = find_layout(layout), getattr(model, "config", None)
+    parameters = {name: np.asarray(array) for name, array in to_arrays(model).items()}
+    foreign = invert_rules(selected.resolve_rules(config), parameters)
+    exported = {selected.export_key(name, config): array for name, array in foreign.items()}
+    return exported | dict(selected.export_extra(config))

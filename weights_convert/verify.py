@@ -1,7 +1,7 @@
-"""How exactly a converted model agrees with the PyTorch original, layer by layer. The one module here that needs torch.
+"""Parity check: compare a converted model with the PyTorch original, layer by layer. The only module that needs torch.
 
-Both are given the same file and the same random image, and their token sequences are compared after the embedding
-and after each block, then their answers.
+Both models load the same file and run the same random image. Compared are the tokens after the embedding and after
+every block, and the output.
 """
 
 import importlib
@@ -16,33 +16,41 @@ import numpy as np
 
 from vit_jax import InputError, VisionTransformer, ViTConfig
 from vit_jax.checkpoint import from_arrays, to_arrays
-from weights_convert._convert import ConversionPlan, convert_with_plan
-from weights_convert.formats.readers import read_checkpoint
+from weights_convert._convert import convert_with_plan
+from weights_convert.formats import read_checkpoint
 from weights_convert.layouts import Layout
+from weights_convert.plan import ConversionPlan
 
-BOUNDS = {"float64": 1e-9, "float32": 2e-5}  # relative; float32's is that of BUILD.md
-
-
-class Row(NamedTuple):
-    """One place in the model: the largest difference there, and that relative to the original's largest value."""
-
-    place: str
-    maximum: float
-    relative: float
+BOUNDS = {"float64": 1e-9, "float32": 2e-5}  # relative errors; float32's is explained in BUILD.md
+OUTPUT_FIELDS = ("logits", "image_embeds", "pooler_output")  # of transformers' outputs, in order of preference
 
 
-class Report(NamedTuple):
-    """rows: in the order of the computation. used: how many arrays; unused: names, of the file and of the original."""
+class LayerError(NamedTuple):
+    """The error after one layer. relative_error: max_abs_error / largest absolute value of the original."""
 
-    rows: list[Row]
-    used: int
+    layer: str
+    max_abs_error: float
+    relative_error: float
+
+
+class ParityReport(NamedTuple):
+    """The result of verify_checkpoint.
+
+    errors:     in the order of computation: "embedding", "block 0", ..., "output".
+    num_arrays: number of arrays that the conversion used.
+    unused:     the file's arrays that it did not use.
+    missing:    the original's parameters that the file does not have.
+    """
+
+    errors: list[LayerError]
+    num_arrays: int
     unused: tuple[str, ...]
     missing: tuple[str, ...]
 
     @property
-    def worst(self) -> float:
-        """The largest relative error; infinite where something was no number."""
-        return max(row.relative if np.isfinite(row.relative) else np.inf for row in self.rows)
+    def max_relative_error(self) -> float:
+        """The largest relative error; infinite if any is not finite."""
+        return max(e.relative_error if np.isfinite(e.relative_error) else np.inf for e in self.errors)
 
 
 def verify_checkpoint(
@@ -53,53 +61,55 @@ def verify_checkpoint(
     layout: str | Layout = "auto",
     num_heads: int | None = None,
     seed: int = 0,
-) -> Report:
-    """Convert a checkpoint and hold it against the original library, one of PEERS, on a random image in [-1, 1].
+) -> ParityReport:
+    """Convert a checkpoint and compare it with the original library, one of ORIGINALS, on a random image in [-1, 1].
 
-    Raises InputError where torch or the original is not installed, and where the original does not take the file.
+    Raises InputError if torch or the original library is not installed, or if it cannot load the file.
     """
-    if against not in PEERS:
-        raise InputError(f"no original called {against!r}: one of {', '.join(PEERS)}")
-    module, build = PEERS[against]
-    torch = _imported("torch")
-    _imported(module)
+    if against not in ORIGINALS:
+        raise InputError(f"unknown original {against!r}: one of {', '.join(ORIGINALS)}")
+    module, build = ORIGINALS[against]
+    torch = _import("torch")
+    _import(module)
     with jax.enable_x64(dtype == "float64"):
-        model, found = convert_with_plan(path, layout=layout, num_heads=num_heads)
+        model, plan = convert_with_plan(path, layout=layout, num_heads=num_heads)
+        config = plan.config
         arrays = {name: jnp.asarray(array, dtype) for name, array in to_arrays(model).items()}
-        size = (1, *found.config.image_size, found.config.in_channels)
-        image = np.random.default_rng(seed).uniform(-1, 1, size).astype(dtype)
-        ours = [np.asarray(place) for place in jax.jit(places)(from_arrays(found.config, arrays), image)]
-    original, missing = build(found, read_checkpoint(path), Path(path))
-    theirs = _places_of(original.to(getattr(torch, dtype)).eval(), found.config, image)
-    names = ["embedding", *(f"block {i}" for i in range(found.config.depth)), "answer"]
-    rows = [_row(*parts) for parts in zip(names, ours, theirs, strict=True)]
-    return Report(rows, sum(len(rule.sources) for rule in found.rules), found.unused, missing)
+        image_shape = (1, *config.image_size, config.in_channels)
+        image = np.random.default_rng(seed).uniform(-1, 1, image_shape).astype(dtype)
+        outputs = [np.asarray(output) for output in jax.jit(run_layers)(from_arrays(config, arrays), image)]
+    original, missing = build(plan, read_checkpoint(path), Path(path))
+    expected = _run_original_layers(original.to(getattr(torch, dtype)).eval(), config, image)
+    layers = ["embedding", *(f"block {i}" for i in range(config.depth)), "output"]
+    errors = [_compare(*triple) for triple in zip(layers, outputs, expected, strict=True)]
+    return ParityReport(errors, sum(len(rule.sources) for rule in plan.rules), plan.unused, missing)
 
 
-def places(model: VisionTransformer, images: jax.Array) -> list[jax.Array]:
-    """The tokens [B, N, D] that enter the first block and that leave each block, and the answer [B, C]."""
+def run_layers(model: VisionTransformer, images: jax.Array) -> list[jax.Array]:
+    """Return the tokens [B, N, D] after the embedding and after each block, and the output [B, C]."""
     tokens = [model.embed(images)]
     for block in model.blocks:
         tokens.append(block(tokens[-1])[0])
     return [*tokens, model.classify(model.finish(tokens[-1]))]
 
 
-def _row(place: str, ours: np.ndarray, theirs: np.ndarray) -> Row:
-    if ours.shape != theirs.shape:
-        raise InputError(f"{place}: ours is {ours.shape}, the original's {theirs.shape}")
-    maximum = float(np.abs(ours - theirs).max())
-    return Row(place, maximum, maximum / max(float(np.abs(theirs).max()), np.finfo(theirs.dtype).tiny))
+def _compare(layer: str, output: np.ndarray, expected: np.ndarray) -> LayerError:
+    if output.shape != expected.shape:
+        raise InputError(f"{layer}: the shape is {output.shape}, the original's is {expected.shape}")
+    max_abs_error = float(np.abs(output - expected).max())
+    scale = max(float(np.abs(expected).max()), np.finfo(expected.dtype).tiny)
+    return LayerError(layer, max_abs_error, max_abs_error / scale)
 
 
-def _imported(name: str) -> Any:
+def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise InputError(f"verify needs {name}, which is not installed: pip install 'vit-jax[test]'") from error
 
 
-def _places_of(original: Any, config: ViTConfig, image: np.ndarray) -> list[np.ndarray]:
-    """What places() is for ours, by hooks on the original's list of blocks."""
+def _run_original_layers(original: Any, config: ViTConfig, image: np.ndarray) -> list[np.ndarray]:
+    """Return what run_layers() returns, recorded by hooks on the original's list of blocks."""
     torch = importlib.import_module("torch")
     blocks = next(
         module
@@ -107,21 +117,26 @@ def _places_of(original: Any, config: ViTConfig, image: np.ndarray) -> list[np.n
         if isinstance(module, torch.nn.ModuleList) and len(module) == config.depth
     )
     tokens: list[Any] = []
-    blocks[0].register_forward_pre_hook(lambda _, given: tokens.append(given[0]))
+
+    def record_output(_module: Any, _inputs: Any, output: Any) -> None:
+        tokens.append(output[0] if isinstance(output, tuple) else output)
+
+    blocks[0].register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0]))
     for block in blocks:
-        block.register_forward_hook(lambda _, __, made: tokens.append(made[0] if isinstance(made, tuple) else made))
+        block.register_forward_hook(record_output)
     with torch.no_grad():
-        answer = original(torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2))))
-    for field in ("logits", "image_embeds", "pooler_output"):
-        answer = getattr(answer, field, None) if getattr(answer, field, None) is not None else answer
-    return [tensor.numpy() for tensor in [*tokens, answer]]
+        output = original(torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2))))
+    for field in OUTPUT_FIELDS:
+        output = getattr(output, field, None) if getattr(output, field, None) is not None else output
+    return [tensor.numpy() for tensor in [*tokens, output]]
 
 
-def _lukemelas(found: ConversionPlan, arrays: dict[str, np.ndarray], path: Path) -> tuple[Any, tuple[str, ...]]:
+def _build_lukemelas(plan: ConversionPlan, arrays: dict[str, np.ndarray], path: Path) -> tuple[Any, tuple[str, ...]]:
+    """Build pytorch_pretrained_vit's model and load the arrays; return it and its missing parameters."""
     torch, package = importlib.import_module("torch"), importlib.import_module("pytorch_pretrained_vit")
-    config = found.config
-    if found.layout.name != "lukemelas":
-        raise InputError(f"a checkpoint in the layout {found.layout.name}: pytorch_pretrained_vit does not take it")
+    config = plan.config
+    if plan.layout.name != "lukemelas":
+        raise InputError(f"a checkpoint in the layout {plan.layout.name}: pytorch_pretrained_vit cannot load it")
     sizes = dict(
         patches=config.patch_size,
         dim=config.width,
@@ -133,55 +148,61 @@ def _lukemelas(found: ConversionPlan, arrays: dict[str, np.ndarray], path: Path)
         attention_dropout_rate=0.0,
         dropout_rate=0.0,
     )
-    known = package.model.PRETRAINED_MODELS  # 0.0.7 builds named models only: without a name it ends in a NameError
-    known["verified"] = dict(config=sizes, num_classes=config.num_classes, image_size=config.image_size)
+    registry = package.model.PRETRAINED_MODELS  # 0.0.7 only builds models by name; without one it raises NameError
+    registry["verified"] = dict(config=sizes, num_classes=config.num_classes, image_size=config.image_size)
     original = package.ViT("verified", in_channels=config.in_channels)
-    del known["verified"]
-    state = {ours: torch.from_numpy(_plain(arrays[name])) for ours, name in found.names.items() if name in arrays}
-    told = original.load_state_dict(
-        {k: v for k, v in state.items() if found.names[k] not in found.unused}, strict=False
-    )
-    if told.unexpected_keys:
-        raise InputError(f"pytorch_pretrained_vit does not know {', '.join(told.unexpected_keys[:5])}")
-    return original, tuple(told.missing_keys)
+    del registry["verified"]
+    state = {
+        key: torch.from_numpy(_widen(arrays[file_name]))
+        for key, file_name in plan.names.items()
+        if file_name in arrays and file_name not in plan.unused
+    }
+    keys = original.load_state_dict(state, strict=False)
+    if keys.unexpected_keys:
+        raise InputError(f"pytorch_pretrained_vit does not know {', '.join(keys.unexpected_keys[:5])}")
+    return original, tuple(keys.missing_keys)
 
 
-def _plain(array: np.ndarray) -> np.ndarray:
-    """A copy that torch takes: half precision as float32."""
+def _widen(array: np.ndarray) -> np.ndarray:
+    """Return a copy in float64 or float32, which torch.from_numpy accepts."""
     return np.array(array, np.float64 if array.dtype == np.float64 else np.float32)
 
 
-def _transformers(found: ConversionPlan, arrays: dict[str, np.ndarray], path: Path) -> tuple[Any, tuple[str, ...]]:
+def _build_transformers(plan: ConversionPlan, arrays: dict[str, np.ndarray], path: Path) -> tuple[Any, tuple[str, ...]]:
+    """Build transformers' model and load the arrays; return it and its missing parameters."""
     torch, package = importlib.import_module("torch"), importlib.import_module("transformers")
-    if found.layout.name not in CLASSES:
-        raise InputError(f"a checkpoint in the layout {found.layout.name}: transformers does not take it")
-    name = CLASSES[found.layout.name](found.config)
+    if plan.layout.name not in CLASSES:
+        raise InputError(f"a checkpoint in the layout {plan.layout.name}: transformers cannot load it")
+    name = CLASSES[plan.layout.name](plan.config)
     folder = path if path.is_dir() else path.parent
-    kind = getattr(package, name)
+    model_class = getattr(package, name)
     if (folder / "config.json").is_file():
         settings = package.AutoConfig.from_pretrained(folder)
         settings = settings if name == "SiglipForImageClassification" else getattr(settings, "vision_config", settings)
     else:
-        settings = _settings(package, name, found.config)
+        settings = _transformers_config(package, name, plan.config)
     package.utils.logging.set_verbosity_error()
-    state = {key: torch.from_numpy(_plain(array)) for key, array in arrays.items()}
-    dtype = torch.float64
-    original, told = kind.from_pretrained(
-        None, config=settings, state_dict=state, output_loading_info=True, dtype=dtype, attn_implementation="sdpa"
+    original, info = model_class.from_pretrained(
+        None,
+        config=settings,
+        state_dict={key: torch.from_numpy(_widen(array)) for key, array in arrays.items()},
+        output_loading_info=True,
+        dtype=torch.float64,
+        attn_implementation="sdpa",
     )
-    if told["mismatched_keys"]:
-        raise InputError(f"transformers' {name} has other shapes: {sorted(told['mismatched_keys'])[:5]}")
-    return original, tuple(sorted(told["missing_keys"]))
+    if info["mismatched_keys"]:
+        raise InputError(f"transformers' {name} has other shapes: {sorted(info['mismatched_keys'])[:5]}")
+    return original, tuple(sorted(info["missing_keys"]))
 
 
-def _settings(package: Any, name: str, config: ViTConfig) -> Any:
-    """A config of transformers with the numbers of ours, for a file that has none beside it."""
+def _transformers_config(package: Any, name: str, config: ViTConfig) -> Any:
+    """Return the config of a transformers class for a file without a config.json."""
     if config.image_size[0] != config.image_size[1]:
-        raise InputError("transformers' models are square; lay a config.json beside the file to say otherwise")
+        raise InputError("transformers' models are square; put a config.json next to the file for other sizes")
     activations = {"gelu_tanh": "gelu_pytorch_tanh", "swiglu": "silu"}
-    kind = getattr(package, name).config_class
-    kind = package.SiglipVisionConfig if name == "SiglipForImageClassification" else kind
-    settings = kind(
+    is_siglip = name == "SiglipForImageClassification"
+    config_class = package.SiglipVisionConfig if is_siglip else getattr(package, name).config_class
+    settings = config_class(
         hidden_size=config.width,
         num_hidden_layers=config.depth,
         num_attention_heads=config.num_heads,
@@ -198,7 +219,7 @@ def _settings(package: Any, name: str, config: ViTConfig) -> Any:
         **({"pooler_output_size": config.representation} if config.representation else {}),
         **({"use_swiglu_ffn": True} if config.activation == "swiglu" else {}),
     )
-    if name == "SiglipForImageClassification":
+    if is_siglip:
         return package.SiglipConfig(vision_config=settings.to_dict(), num_labels=config.num_classes)
     return settings
 
@@ -206,9 +227,8 @@ def _settings(package: Any, name: str, config: ViTConfig) -> Any:
 def _vit_class(config: ViTConfig) -> str:
     if config.distillation_head:
         return "DeiTForImageClassificationWithTeacher"
-    return ("DeiT" if config.distillation_token else "ViT") + (
-        "ForImageClassification" if config.num_classes else "Model"
-    )
+    head = "ForImageClassification" if config.num_classes else "Model"
+    return ("DeiT" if config.distillation_token else "ViT") + head
 
 
 def _dinov2_class(config: ViTConfig) -> str:
@@ -222,7 +242,9 @@ CLASSES: dict[str, Callable[[ViTConfig], str]] = {
     "hf_clip": lambda config: "CLIPVisionModelWithProjection" if config.num_classes else "CLIPVisionModel",
     "hf_siglip": lambda config: "SiglipForImageClassification" if config.num_classes else "SiglipVisionModel",
 }
-PEERS: dict[str, tuple[str, Callable[[ConversionPlan, dict[str, np.ndarray], Path], tuple[Any, tuple[str, ...]]]]] = {
-    "lukemelas": ("pytorch_pretrained_vit", _lukemelas),
-    "transformers": ("transformers", _transformers),
+BuildOriginal = Callable[[ConversionPlan, dict[str, np.ndarray], Path], tuple[Any, tuple[str, ...]]]
+# Name of the original library -> the module it needs, and how to build its model.
+ORIGINALS: dict[str, tuple[str, BuildOriginal]] = {
+    "lukemelas": ("pytorch_pretrained_vit", _build_lukemelas),
+    "transformers": ("transformers", _build_transformers),
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 from caption.captioner import Captioner
 from vit_jax.data.decode import open_rgb
 from vit_jax.download import cache_folder
-from weights_convert.hub.pretrained import Release, fetch
+from weights_convert.hub.releases import Release, fetch_release
 
 ADDRESS = "https://raw.githubusercontent.com/saahiluppal/catr/master/.github"
 PRINTED = {
@@ -30,7 +30,7 @@ def check_released(captioner: Captioner, *, cache: str | None = None) -> int:
     lines, alike = ["| picture | agrees | here | the reference |", "|---|---|---|---|"], 0
     for name, expected in PRINTED.items():
         release = Release(name, f"{ADDRESS}/{name}.png", "a picture", "Apache-2.0")
-        picture = open_rgb(fetch(release, cache=folder))
+        picture = open_rgb(fetch_release(release, cache=folder))
         found = captioner([captioner.ready(picture)], 1)[0].captions[0].caption
         alike += found == expected
         lines.append(f"| {name} | {'yes' if found == expected else 'NO'} | {found} | {expected} |")

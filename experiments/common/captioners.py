@@ -7,9 +7,9 @@ from caption.tokenizer import FILE, Tokenizer, load_tokenizer
 from experiments.common.models import model_folder
 from vit_jax import InputError
 from weights_convert import load_pretrained
-from weights_convert.hub.pretrained import RELEASES
+from weights_convert.hub.releases import RELEASES
 from weights_convert.hub.vocabulary import find_tokenizer
-from weights_convert.kinds import CAPTION, kind_of_saved
+from weights_convert.model_types import CAPTION_MODEL, saved_model_type
 
 BERT_SIZE = caption.CONFIGS["catr"].vocab_size
 
@@ -26,7 +26,7 @@ def open_captioner(
     if not path.exists() and weights in RELEASES and RELEASES[weights].architecture not in caption.CONFIGS:
         raise InputError(f"{weights}: an image model; captions need a captioner, as {_released()}")
     folder = model_folder(path) if path.is_dir() else None
-    if folder is not None and kind_of_saved(folder) not in (None, CAPTION):
+    if folder is not None and saved_model_type(folder) not in (None, CAPTION_MODEL):
         raise InputError(f"{folder}: an image model; captions need a captioner, as {_released()}")
     model = load_pretrained(weights if folder is None else folder, cache=cache)
     if not isinstance(model, caption.CaptionTransformer):

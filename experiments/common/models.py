@@ -9,7 +9,8 @@ from flax import nnx
 from vit_jax import CONFIGS, InputError, ModelCard, VisionTransformer, ViTConfig, load, load_card
 from vit_jax.checkpoint import CONFIG, from_arrays, to_arrays
 from weights_convert import convert
-from weights_convert.hub.pretrained import RELEASES, locate
+from weights_convert.hub.pretrained import locate
+from weights_convert.hub.releases import RELEASES
 
 BEST = "best"
 

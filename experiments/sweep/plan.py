@@ -16,7 +16,7 @@ from experiments.sweep.study import PUBLISHED, QUICK_DIGITS, QUICK_FLAGS, QUICK_
 from vit_jax import CONFIGS, InputError
 from vit_jax.files import atomic_write
 from vit_jax.train.run_folder import RunConfig, absolute_if_path
-from weights_convert.hub.pretrained import RELEASES
+from weights_convert.hub.releases import RELEASES
 
 PLAN, FORMAT = "sweep.json", "vit_jax_sweep/1"
 OURS = {  # what a sweep says itself to its runs, and by which flag

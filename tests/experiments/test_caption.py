@@ -260,7 +260,7 @@ def published(monkeypatch, tmp_path, tokenizer, model):
     from tests.weights_convert.test_catr import small_arrays
     from weights_convert import convert
     from weights_convert.hub import vocabulary
-    from weights_convert.hub.pretrained import RELEASES
+    from weights_convert.hub.releases import RELEASES
 
     arrays = small_arrays()
     torch.save({"model": {name: torch.from_numpy(array) for name, array in arrays.items()}}, tmp_path / "catr.pth")
@@ -271,8 +271,8 @@ def published(monkeypatch, tmp_path, tokenizer, model):
         Image.fromarray(make_scene(0, index).image).save(stream, "PNG")
         files[f"/{name}.png"] = stream.getvalue()
     server = Server(files)
-    monkeypatch.setitem(RELEASES, "catr_v1", replace(RELEASES["catr_v1"], address=f"{server.address}/catr.pth"))
-    made = replace(vocabulary.VOCABULARY, address=f"{server.address}/vocab.txt", sha256=None)
+    monkeypatch.setitem(RELEASES, "catr_v1", replace(RELEASES["catr_v1"], url=f"{server.address}/catr.pth"))
+    made = replace(vocabulary.VOCABULARY, url=f"{server.address}/vocab.txt", sha256=None)
     monkeypatch.setattr(vocabulary, "VOCABULARY", made)
     config = convert(arrays, num_heads=2).config
     monkeypatch.setitem(caption.CONFIGS, "catr", config)

@@ -1,4 +1,4 @@
-"""CATR's files: a small one of its shape, by the command line too; what does not fit is listed."""
+"""CATR's files, through a small model of its structure and the command line; misfits are listed."""
 
 import json
 
@@ -17,18 +17,18 @@ NARROW = {30522: 130, 2048: 32, 1024: 16, 768: 24, 512: 16, 256: 8, 128: 12, 64:
 
 
 def small_arrays():
-    """CATR's names in a model of fewer words, channels and layers."""
+    """Return CATR's names with the arrays of a model with fewer words, channels and layers."""
     shapes = json.loads((reference.GOLDEN / "catr_state_dict.json").read_text())
     deep = tuple(f".layer3.{i}." for i in range(2, 23))
     arrays = {}
     for name, shape in shapes.items():
         if not any(part in name for part in deep):
             arrays[name] = reference.golden_array(name, tuple(NARROW.get(n, n) for n in shape)).astype(np.float32)
-    return consistent(arrays)
+    return narrow_stages(arrays)
 
 
-def consistent(arrays):
-    """Narrow where CATR is wide: its stages' widths are 4, 4, 8, 16 and four times that outside the blocks."""
+def narrow_stages(arrays):
+    """Return the arrays with stages of width 4, 4, 8, 16 inside the blocks and four times that outside."""
     widths, arrays = (4, 4, 8, 16), dict(arrays)
     for name, array in arrays.items():
         if ".body.layer" not in name:
@@ -55,7 +55,7 @@ def arrays():
 
 @pytest.fixture(scope="module")
 def file(arrays, tmp_path_factory):
-    """As the releases are: {"model": ...} beside the optimiser's state, in torch's legacy format."""
+    """Write a file like the releases: {"model": ...} next to the optimizer state, in torch's legacy format."""
     path = tmp_path_factory.mktemp("catr") / "weights.pth"
     state = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     torch.save({"model": state, "optimizer": {}, "epoch": 29}, path, _use_new_zipfile_serialization=False)
@@ -77,8 +77,8 @@ def test_a_file_there_and_back_is_exact(file, arrays, tmp_path):
     for name, array in arrays.items():
         np.testing.assert_array_equal(back[name], array, strict=True)
     caption.save(model, tmp_path / "m")
-    again = load_pretrained(tmp_path / "m")
-    for name, array in export(again, layout="catr").items():
+    loaded = load_pretrained(tmp_path / "m")
+    for name, array in export(loaded, layout="catr").items():
         np.testing.assert_array_equal(array, arrays[name], strict=True)
 
 
@@ -90,17 +90,17 @@ def test_a_file_there_and_back_is_exact(file, arrays, tmp_path):
         (lambda a: a.update(extra=np.zeros(2)), "1 left over: extra"),
         (lambda a: a.update({"mlp.layers.1.bias": np.zeros(9)}), r"mlp.layers.1.bias is \(9,\), not \(16,\)"),
         (lambda a: a.pop("input_proj.weight"), "1 missing: input_proj.weight"),
-        (lambda a: a.pop("mlp.layers.0.weight"), "not a checkpoint that is understood; nearest is the layout catr"),
+        (lambda a: a.pop("mlp.layers.0.weight"), "not a known checkpoint layout; the closest is catr"),
     ],
 )
-def test_what_does_not_fit_is_listed(arrays, change, message):
+def test_misfits_are_listed(arrays, change, message):
     changed = dict(arrays)
     change(changed)
     with pytest.raises(InputError, match=message):
         convert(changed, num_heads=2)
 
 
-def test_what_a_caption_model_has_not(arrays):
+def test_options_that_a_caption_model_lacks(arrays):
     for wrong in (dict(image_size=64), dict(num_classes=3)):
         with pytest.raises(InputError, match="a caption model takes images of any size and has no classes"):
             convert(arrays, num_heads=2, **wrong)
@@ -110,12 +110,12 @@ def test_what_a_caption_model_has_not(arrays):
         convert(arrays, name="B_16")
 
 
-def test_a_layout_of_another_kind(arrays):
+def test_a_layout_of_another_model_type(arrays):
     model = convert(arrays, num_heads=2)
-    with pytest.raises(InputError, match="the layout timm is one of image models, and this model is none"):
+    with pytest.raises(InputError, match="the layout timm is for image models, and this model is not one"):
         export(model, layout="timm")
     vit = convert(reference.state_arrays(reference.tiny_torch().float()), num_heads=3)
-    with pytest.raises(InputError, match="the layout catr is one of caption models, and this model is none"):
+    with pytest.raises(InputError, match="the layout catr is for caption models, and this model is not one"):
         export(vit, layout="catr")
 
 
@@ -130,11 +130,11 @@ def test_the_commands(file, arrays, tmp_path, capsys):
     assert main(["export", str(out), "--layout", "catr", "--out", str(back)]) == 0
     assert set(convert(back, num_heads=2).config.encoder.stage_depths) == {2, 3, 4}
     assert main(["export", str(out), "--layout", "catr", "--out", str(tmp_path / "back.pth")]) == 0
-    state = torch.load(tmp_path / "back.pth", weights_only=True)["model"]  # where the original looks
+    state = torch.load(tmp_path / "back.pth", weights_only=True)["model"]  # the original loads this key
     assert set(state) == set(arrays)
     assert all(np.array_equal(state[name].numpy(), arrays[name]) for name in arrays)
     capsys.readouterr()
     assert main(["export", str(out), "--layout", "google", "--out", str(back)]) == 2
-    assert "is one of image models" in capsys.readouterr().err
+    assert "is for image models" in capsys.readouterr().err
     with pytest.raises(InputError, match="format is not vit_jax/1"):
         vit_jax.load(out)

@@ -1,7 +1,8 @@
-"""Conversion by rules: exact, complete or an error that lists what is wrong; the command line."""
+"""Conversion by rules is exact and complete, or an error that lists what is wrong; the command line."""
 
 import subprocess
 import sys
+from typing import get_args
 
 import jax
 import numpy as np
@@ -12,6 +13,8 @@ import tests.reference as reference
 from vit_jax import CONFIGS, InputError, load, load_card
 from weights_convert import convert, export, read_checkpoint
 from weights_convert.__main__ import main
+from weights_convert.layouts import LAYOUTS, ImageLayoutName
+from weights_convert.model_types import IMAGE_MODEL
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +86,11 @@ def test_a_rectangular_grid_needs_the_image_size(x64):
         (lambda a: a.update(extra=np.zeros(2)), "1 left over: extra"),
         (lambda a: a.update({"fc.bias": np.zeros(9)}), r"fc.bias is \(9,\), not \(7,\)"),
         (lambda a: a.update({"transformer.blocks.0.norm1.bias": np.zeros(4)}), r"norm1.bias is \(4,\), not \(48,\)"),
-        (lambda a: a.update({"patch_embedding.weight": np.zeros(4)}), "not a checkpoint that is understood"),
+        (lambda a: a.update({"patch_embedding.weight": np.zeros(4)}), "not a known checkpoint layout"),
         (lambda a: a.update({"norm.bias": np.full(48, np.nan, np.float32)}), "norm.bias holds NaN or infinite"),
     ],
 )
-def test_what_does_not_fit_is_listed(arrays, change, message):
+def test_misfits_are_listed(arrays, change, message):
     change(arrays)
     with pytest.raises(InputError, match=message):
         convert(arrays, num_heads=3)
@@ -96,13 +99,19 @@ def test_what_does_not_fit_is_listed(arrays, change, message):
 def test_another_architecture(arrays):
     with pytest.raises(InputError, match=r"another architecture than B_16: patch_size is .*; width is 48, not 768"):
         convert(arrays, name="B_16")
-    with pytest.raises(InputError, match="nearest is the layout lukemelas"):
+    with pytest.raises(InputError, match="the closest is lukemelas"):
         convert({"layer1.0.conv1.weight": np.zeros((3, 3))})
     for wrong in (dict(layout="timm9"), dict(name="H_14")):
         with pytest.raises(InputError, match=r"unknown (layout|architecture)"):
             convert(arrays, **wrong)
     with pytest.raises(InputError, match="unknown layout"):
         export(convert(arrays, num_heads=3), layout="timm9")
+
+
+def test_type_checkers_know_every_layout():
+    assert {name for name, layout in LAYOUTS.items() if layout.model_type is IMAGE_MODEL} == set(
+        get_args(ImageLayoutName)
+    )
 
 
 def test_command_converts_inspects_and_lists(tiny_file, tmp_path, capsys):
@@ -133,13 +142,13 @@ def test_command_converts_inspects_and_lists(tiny_file, tmp_path, capsys):
         (["convert", "{file}", "--out", "{tmp}/m", "--name", "B_16"], "another architecture than B_16"),
         (["convert", "{tmp}/none.pth", "--out", "{tmp}/m"], "none.pth: no such file"),
         (["convert", "{tmp}/cut.pth", "--out", "{tmp}/m"], "cut.pth: truncated or damaged"),
-        (["convert", "{file}", "--out", "{tmp}/full", "--num-heads", "3"], "full: exists and is no saved model"),
+        (["convert", "{file}", "--out", "{tmp}/full", "--num-heads", "3"], "full: exists and is not a saved model"),
         (["inspect", "{tmp}/cut.pth"], "cut.pth: truncated or damaged"),
     ],
 )
 def test_wrong_input_is_one_line(arguments, message, tiny_file, tmp_path, capsys):
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "x.txt").write_text("mine")
+    (tmp_path / "full" / "x.txt").write_text("x")
     (tmp_path / "cut.pth").write_bytes(tiny_file.read_bytes()[:9000])
     before = sorted(tmp_path.rglob("*"))
     assert main([a.format(file=tiny_file, tmp=tmp_path) for a in arguments]) == 2
@@ -175,7 +184,7 @@ def test_unknown_flags_and_a_full_disk(tiny_file, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_large_model_converts_in_little_memory(zipped, tmp_path):
-    """Peak memory of the whole command, less the same command's on a tiny file, within 1.5 x the file's size."""
+    """The command's peak memory, minus that for a tiny file, is at most 1.5 x the file's size."""
     shapes = {k: v.shape for k, v in reference.golden_parameters("lukemelas_vit", "L_16_imagenet1k").items()}
     path, small = tmp_path / "large.pth", tmp_path / "small.pth"
     torch.save({k: torch.full(s, 0.01) for k, s in shapes.items()}, path, _use_new_zipfile_serialization=zipped)
@@ -186,11 +195,13 @@ def test_a_large_model_converts_in_little_memory(zipped, tmp_path):
     )
 
     def peak(file, out, *flags) -> int:
-        # The shell forks a small process; a child of this large one would start with its peak.
+        # The shell forks a small process; a child of this large process would inherit its peak.
         forked = ["bash", "-c", '"$@"; exit $?', "bash"]
         command = [*forked, sys.executable, "-c", script, "convert", str(file), "--out", str(tmp_path / out), *flags]
         return 1024 * int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
     extra = peak(path, "a") - peak(small, "b", "--num-heads", "3")
     print(f"extra memory: {extra / path.stat().st_size:.2f} x the file")
-    assert 0.9 * path.stat().st_size < extra < 1.5 * path.stat().st_size  # less than the model would be no measurement
+    assert (
+        0.9 * path.stat().st_size < extra < 1.5 * path.stat().st_size
+    )  # less than the model would be a wrong measurement

@@ -1,4 +1,4 @@
-"""Google's .npz against its forward pass written out in numpy; facebookresearch's DINOv2 and MAE; hostile .npz files."""
+"""Google's .npz against its forward pass in numpy; facebookresearch's DINOv2 and MAE; hostile .npz files."""
 
 import io
 import zipfile
@@ -17,7 +17,7 @@ BLOCK = "Transformer/encoderblock_{}/"
 
 
 def google_arrays(depth=2, grid=4, representation=0, seed=0):
-    """A small random checkpoint in Google's names and shapes, float64."""
+    """Return a small random float64 checkpoint in Google's names and shapes."""
     rng = np.random.default_rng(seed)
     width = representation or D
     shapes = {
@@ -47,7 +47,7 @@ def google_arrays(depth=2, grid=4, representation=0, seed=0):
 
 
 def google_forward(p, image, depth=2):
-    """vision_transformer's models_vit.py, one image, in numpy."""
+    """Run vision_transformer's models_vit.py on one image, in numpy."""
 
     def norm(x, name):
         x = x - x.mean(axis=-1, keepdims=True)
@@ -94,33 +94,33 @@ def test_google_npz(representation, x64, tmp_path):
     assert all(np.array_equal(back[name], arrays[name]) for name in arrays)
 
 
-def test_a_hybrid_is_out():
+def test_hybrids_are_refused():
     arrays = google_arrays() | {"conv_root/kernel": np.zeros((7, 7, 3, 64))}
     with pytest.raises(InputError, match="a hybrid with a ResNet"):
         convert(arrays)
 
 
-@pytest.mark.parametrize("kind", ["registers", "swiglu", "mae"])
-def test_facebookresearchs_names(kind, x64):
-    """timm's golden DINOv2 (or DINO, for MAE) in facebookresearch's names is the same model."""
-    name = "vit_small_patch16_224.dino" if kind == "mae" else "vit_small_patch14_dinov2.lvd142m"
+@pytest.mark.parametrize("variant", ["registers", "swiglu", "mae"])
+def test_facebookresearchs_names(variant, x64):
+    """timm's golden DINOv2 (DINO for MAE) under facebookresearch's names gives the same model."""
+    name = "vit_small_patch16_224.dino" if variant == "mae" else "vit_small_patch14_dinov2.lvd142m"
     arrays = {
         key: a
         for key, a in reference.golden_parameters("timm_vit", name).items()
         if "blocks." not in key or "blocks.0." in key
     }
-    theirs = dict(arrays)
-    if kind == "mae":
-        theirs |= {
+    renamed = dict(arrays)
+    if variant == "mae":
+        renamed |= {
             "mask_token": np.zeros((1, 1, 384)),
             "decoder_pred.weight": np.zeros((3, 3)),
             "decoder_pos_embed": np.zeros((1, 9, 3)),
         }
     else:
-        theirs["mask_token"] = np.zeros((1, 384))
-    if kind == "registers":
-        arrays["reg_token"] = theirs["register_tokens"] = reference.golden_array("register_tokens", (1, 4, 384))
-    if kind == "swiglu":
+        renamed["mask_token"] = np.zeros((1, 384))
+    if variant == "registers":
+        arrays["reg_token"] = renamed["register_tokens"] = reference.golden_array("register_tokens", (1, 4, 384))
+    if variant == "swiglu":
         for name, shape in [
             ("fc1.weight", (1024, 384)),
             ("fc1.bias", (1024,)),
@@ -129,15 +129,15 @@ def test_facebookresearchs_names(kind, x64):
         ]:
             array = reference.golden_array(name, shape)
             arrays[f"blocks.0.mlp.{name}"] = array
-            del theirs[f"blocks.0.mlp.{name}"]
-            theirs["blocks.0.mlp." + name.replace("fc1", "w12").replace("fc2", "w3")] = array
-    same, model = convert(arrays), convert(theirs)
-    assert same.config == model.config
-    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(same), jax.tree.leaves(model), strict=True))
-    if kind != "mae":
+            del renamed[f"blocks.0.mlp.{name}"]
+            renamed["blocks.0.mlp." + name.replace("fc1", "w12").replace("fc2", "w3")] = array
+    expected, model = convert(arrays), convert(renamed)
+    assert expected.config == model.config
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(model), strict=True))
+    if variant != "mae":
         back = export(model, layout="dinov2")
-        assert set(back) == set(theirs) - {"mask_token"}
-        assert all(np.array_equal(back[key], theirs[key]) for key in back)
+        assert set(back) == set(renamed) - {"mask_token"}
+        assert all(np.array_equal(back[key], renamed[key]) for key in back)
 
 
 def npz(path, members):
@@ -163,11 +163,11 @@ def test_npz_of_any_byte_order(tmp_path):
 
 HEADER = npy(np.zeros(3, np.float32))
 HOSTILE = {
-    "objects": (npy(np.array([{}, 1], object), allow_pickle=True), "has the type object"),
-    "strings": (npy(np.array(["a", "b"])), "has the type"),
+    "objects": (npy(np.array([{}, 1], object), allow_pickle=True), "has the unsupported type object"),
+    "strings": (npy(np.array(["a", "b"])), "has the unsupported type"),
     "no values": (HEADER[:-4], "does not have that size"),
     "more values": (HEADER + b"1234", "does not have that size"),
-    "a shape that lies": (HEADER.replace(b"(3,)", b"(9,)"), "does not have that size"),
+    "a wrong shape": (HEADER.replace(b"(3,)", b"(9,)"), "does not have that size"),
     "a huge shape": (
         HEADER.replace(b"(3,), }          ", b"(3000000000000,), }")[: len(HEADER)],
         "damaged|does not have",
@@ -189,16 +189,16 @@ def test_hostile_npz(case, tmp_path):
 
 def test_truncated_and_flipped_npz(tmp_path):
     path = npz(tmp_path / "x.npz", {f"{i}.npy": npy(np.full(100, i, np.float32)) for i in range(4)})
-    whole = path.read_bytes()
+    intact = path.read_bytes()
     rng = np.random.default_rng(0)
     refused = 0
     for trial in range(300):
-        damaged = bytearray(whole)
+        damaged = bytearray(intact)
         if trial % 2:
-            damaged = damaged[: rng.integers(1, len(whole))]
+            damaged = damaged[: rng.integers(1, len(intact))]
         else:
-            for place in rng.integers(0, len(whole), 3):
-                damaged[place] ^= 1 << rng.integers(0, 8)
+            for position in rng.integers(0, len(intact), 3):
+                damaged[position] ^= 1 << rng.integers(0, 8)
         path.write_bytes(bytes(damaged))
         try:
             arrays = read_checkpoint(path)

@@ -1,4 +1,4 @@
-"""Hugging Face's vision towers, live against transformers on small random models, and back into them."""
+"""Hugging Face's vision towers: live parity with transformers on small random models, and export back into them."""
 
 import jax
 import jax.numpy as jnp
@@ -33,13 +33,13 @@ CASES = {
 }
 CLASSES = {"ViT without bias": "ViTForImageClassification", "Dinov2 SwiGLU": "Dinov2Model"}
 LAYOUTS = {"ViT": "hf_vit", "DeiT": "hf_vit", "Dinov2": "hf_dinov2", "CLIP": "hf_clip", "Siglip": "hf_siglip"}
-answer = jax.jit(forward_with_attention)
+forward = jax.jit(forward_with_attention)
 # transformers' DINOv2 resizes its positions in float32 even where the rest is float64.
 FLOAT32_TABLE = {"ViTModel": 1e-9, "Dinov2Model": 1e-6}
 
 
-def made(case):
-    """A small random model in float64, every parameter away from its start."""
+def make_original(case):
+    """Return a small random float64 model of transformers, no parameter at its initial value."""
     config, options = CASES[case]
     torch.manual_seed(0)
     config = getattr(transformers, config)(**TINY | options)
@@ -50,8 +50,8 @@ def made(case):
     return model
 
 
-def answers(model, x):
-    """Its pooled answer and its attention, which only the eager form tells, worked in float32."""
+def run_original(model, x):
+    """Return the pooled output and the attention, which only the eager implementation returns, in float32."""
     pixels = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
     with torch.no_grad():
         output = model(pixel_values=pixels)
@@ -67,32 +67,34 @@ def answers(model, x):
 
 @pytest.mark.parametrize("case", CASES)
 def test_parity_and_the_way_back(case, x64, tmp_path):
-    theirs = made(case)
-    theirs.save_pretrained(tmp_path)
+    original = make_original(case)
+    original.save_pretrained(tmp_path)
     model = convert(tmp_path / "model.safetensors", num_heads=3)
     x = reference.images(3, 2, 32, 32)
-    pooled, attention = answers(theirs, x)
-    output = answer(model, x)
+    pooled, attention = run_original(original, x)
+    output = forward(model, x)
     assert output.logits.dtype == jnp.float64
     assert reference.relative_error(output.logits, pooled) < 1e-9
     for ours, layer in zip(output.attention, attention, strict=True):
         assert reference.relative_error(ours, layer) < 1e-6
     # transformers 5's names in memory are read as well.
     if "SwiGLU" not in case:
-        again = convert(reference.state_arrays(theirs), num_heads=3)
-        assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(model), jax.tree.leaves(again), strict=True))
-    # And the way back: transformers loads what is written, nothing missing, nothing left over, bit for bit.
+        in_memory = convert(reference.state_arrays(original), num_heads=3)
+        assert all(
+            np.array_equal(a, b) for a, b in zip(jax.tree.leaves(model), jax.tree.leaves(in_memory), strict=True)
+        )
+    # transformers loads the export: nothing missing, nothing left over, bit for bit.
     from safetensors.numpy import save_file
 
     layout = next(layout for start, layout in LAYOUTS.items() if case.startswith(start))
     save_file(export(model, layout=layout), tmp_path / "model.safetensors", metadata={"format": "pt"})
-    back, info = type(theirs).from_pretrained(tmp_path, output_loading_info=True, dtype=torch.float64)
+    back, info = type(original).from_pretrained(tmp_path, output_loading_info=True, dtype=torch.float64)
     missing = {name for name in info["missing_keys"] if "pooler" not in name and "mask_token" not in name}
     assert not missing
     assert not info["unexpected_keys"]
     assert not info["mismatched_keys"]
-    loaded, original = reference.state_arrays(back), reference.state_arrays(theirs)
-    for name, array in original.items():
+    loaded = reference.state_arrays(back)
+    for name, array in reference.state_arrays(original).items():
         if "mask_token" not in name:
             assert np.array_equal(loaded[name], array), name
 
@@ -100,28 +102,28 @@ def test_parity_and_the_way_back(case, x64, tmp_path):
 @pytest.mark.parametrize("size", [(48, 48), (24, 40)])
 @pytest.mark.parametrize("case", ["ViTModel", "Dinov2Model"])
 def test_other_image_sizes(case, size, x64, tmp_path):
-    """Hugging Face resizes positions on the fly with a bicubic kernel of its own; so do we."""
-    theirs = made(case)
-    theirs.save_pretrained(tmp_path)
+    """Hugging Face resizes positions in the forward pass with its own bicubic kernel, and so does this library."""
+    original = make_original(case)
+    original.save_pretrained(tmp_path)
     x = reference.images(3, 2, *size)
     options = {} if case == "Dinov2Model" else {"interpolate_pos_encoding": True}
     with torch.no_grad():
-        expected = theirs(pixel_values=torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), **options).last_hidden_state
-    output = answer(convert(tmp_path, num_heads=3), x)
+        expected = original(pixel_values=torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), **options).last_hidden_state
+    output = forward(convert(tmp_path, num_heads=3), x)
     assert reference.relative_error(output.features, expected.numpy()) < FLOAT32_TABLE[case]
 
 
-def test_a_whole_clip_gives_its_image_tower(x64, tmp_path):
+def test_a_full_clip_gives_its_image_tower(x64, tmp_path):
     vision, text = dict(TINY), dict(TINY, vocab_size=50, max_position_embeddings=8)
-    for unwanted in ("image_size", "patch_size"):
-        text.pop(unwanted)
+    for name in ("image_size", "patch_size"):
+        text.pop(name)
     torch.manual_seed(1)
     config = transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=24)
-    whole = transformers.CLIPModel(config).double().eval()
-    whole.save_pretrained(tmp_path)
+    clip = transformers.CLIPModel(config).double().eval()
+    clip.save_pretrained(tmp_path)
     model = convert(tmp_path / "model.safetensors", num_heads=3)
     x = reference.images(3, 2, 32, 32)
     with torch.no_grad():
-        features = whole.get_image_features(pixel_values=torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
+        features = clip.get_image_features(pixel_values=torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
     expected = getattr(features, "pooler_output", features).numpy()
     assert reference.relative_error(jax.jit(lambda m, x: m(x))(model, x), expected) < 1e-9

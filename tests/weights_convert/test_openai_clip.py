@@ -1,4 +1,4 @@
-"""OpenAI's and open_clip's names, held to the same arrays under Hugging Face's, which are held to transformers."""
+"""OpenAI's and open_clip's names, compared with the same arrays under Hugging Face's, which transformers verifies."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import tests.reference as reference
-from tests.weights_convert.test_huggingface import made
+from tests.weights_convert.test_huggingface import make_original
 from weights_convert import convert, export
 from weights_convert._convert import convert_with_plan
 
@@ -26,8 +26,8 @@ NAMES = [
 ]
 
 
-def openais(arrays):
-    """Hugging Face's CLIP image tower as OpenAI names and packs it, beside a text tower."""
+def rename_as_openai(arrays):
+    """Return Hugging Face's CLIP image tower as OpenAI names and packs it, with a text tower."""
     renamed = {}
     for name, array in arrays.items():
         for pattern, new in NAMES:
@@ -42,19 +42,19 @@ def openais(arrays):
     return renamed | text | {"logit_scale": np.ones(())}
 
 
-def test_the_same_arrays_make_the_same_model(x64, tmp_path):
-    theirs = reference.state_arrays(made("CLIPVisionModelWithProjection"))
-    arrays = openais({name: array for name, array in theirs.items() if "position_ids" not in name})
+def test_the_same_arrays_give_the_same_model(x64, tmp_path):
+    original = reference.state_arrays(make_original("CLIPVisionModelWithProjection"))
+    arrays = rename_as_openai({name: array for name, array in original.items() if "position_ids" not in name})
     model = convert(arrays, num_heads=3)
-    jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(model), jax.tree.leaves(convert(theirs, num_heads=3)))
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(model), jax.tree.leaves(convert(original, num_heads=3)))
     back = export(model, layout="openai_clip")
     assert all(np.array_equal(array, arrays[name]) for name, array in back.items())
     assert {name for name in arrays if name.startswith("visual.")} == set(back)
 
 
-def test_open_clips_config_tells_the_activation(tmp_path):
-    theirs = reference.state_arrays(made("CLIPVisionModelWithProjection").float())
-    arrays = openais({name: array for name, array in theirs.items() if "position_ids" not in name})
+def test_open_clips_config_states_the_activation(tmp_path):
+    original = reference.state_arrays(make_original("CLIPVisionModelWithProjection").float())
+    arrays = rename_as_openai({name: array for name, array in original.items() if "position_ids" not in name})
     save_file(
         {n: np.ascontiguousarray(a, np.float32) for n, a in arrays.items()}, tmp_path / "open_clip_model.safetensors"
     )
@@ -67,4 +67,4 @@ def test_open_clips_config_tells_the_activation(tmp_path):
     assert (model.config.activation, model.config.num_heads) == ("gelu", 3)
     assert model.config.preprocess.mean == (0.4, 0.5, 0.6)
     assert model.config.preprocess.kernel == "bicubic"
-    assert "open_clip_config.json" in plan.told
+    assert "open_clip_config.json" in plan.sidecar_files

@@ -1,4 +1,4 @@
-"""timm's checkpoints against the golden figures that timm itself answered in float64."""
+"""timm's checkpoints against golden outputs that timm itself computed in float64."""
 
 import json
 
@@ -13,7 +13,7 @@ from weights_convert import convert, export
 
 HEADS = {"vit_tiny_patch16_224": 3, "deit_tiny_distilled_patch16_224": 3, "vit_medium_patch16_reg4_gap_256": 8}
 NAMES = sorted(json.loads((reference.GOLDEN / "timm_vit_state_dict.json").read_text()))
-answer = jax.jit(forward_with_attention, static_argnames=("layers", "head_fusion"))
+forward = jax.jit(forward_with_attention, static_argnames=("layers", "head_fusion"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -23,7 +23,7 @@ def test_golden_parity_and_the_way_back(name, x64):
     model = convert(arrays)
     config = model.config
     assert config.num_heads == HEADS.get(name, 6)
-    output = answer(model, reference.images(3, 2, *config.image_size), layers=(0, config.depth // 2, config.depth - 1))
+    output = forward(model, reference.images(3, 2, *config.image_size), layers=(0, config.depth // 2, config.depth - 1))
     first, middle, last = output.attention
     for ours, key in [
         (output.logits[:, :128], "logits"),
@@ -39,7 +39,7 @@ def test_golden_parity_and_the_way_back(name, x64):
 
 
 def test_float32():
-    """The error of float32 on the smallest of them, and the bound of BUILD.md."""
+    """The float32 error of the smallest model stays within the bound of BUILD.md."""
     golden = np.load(reference.GOLDEN / "timm_vit.npz")
     arrays = reference.golden_parameters("timm_vit", "vit_tiny_patch16_224")
     model = convert({name: array.astype(np.float32) for name, array in arrays.items()})

@@ -1,4 +1,4 @@
-"""The parity report against the originals, by command."""
+"""Parity reports against the original libraries, by command too."""
 
 import sys
 
@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import tests.reference as reference
-from tests.weights_convert.test_huggingface import CASES, made
+from tests.weights_convert.test_huggingface import CASES, make_original
 from weights_convert.__main__ import main
 from weights_convert.verify import verify_checkpoint
 
@@ -25,44 +25,43 @@ def test_against_lukemelas_by_command(lukemelas_file, capsys):
     assert main(["verify", str(lukemelas_file), "--against", "lukemelas", "--num-heads", "3"]) == 0
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines()[:6]] == [
-        "place",
+        "layer",
         "embedding",
         "block",
         "block",
         "block",
-        "answer",
+        "output",
     ]
     assert "all used" in out
     assert "within 1e-09" in out
-    # With another number of heads, a model of the same arrays, it is the attention that differs.
     assert main(["verify", str(lukemelas_file), "--against", "lukemelas", "--num-heads", "3", "--bound", "1e-18"]) == 1
     assert "NOT within 1e-18" in capsys.readouterr().out
 
 
-def test_float32_is_worse_and_within_its_bound(lukemelas_file):
-    rough = verify_checkpoint(lukemelas_file, against="lukemelas", dtype="float32", num_heads=3)
-    assert 1e-9 < rough.worst < 2e-5
+def test_float32_has_larger_errors_within_its_bound(lukemelas_file):
+    report = verify_checkpoint(lukemelas_file, against="lukemelas", dtype="float32", num_heads=3)
+    assert 1e-9 < report.max_relative_error < 2e-5
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("beside", [True, False])
-def test_against_transformers(case, beside, tmp_path):
-    if not beside and case in ("Dinov2 SwiGLU",):
+@pytest.mark.parametrize("with_config", [True, False])
+def test_against_transformers(case, with_config, tmp_path):
+    if not with_config and case in ("Dinov2 SwiGLU",):
         pytest.skip("transformers rounds the SwiGLU's width itself, so its config is needed")
-    made(case).save_pretrained(tmp_path)
-    if not beside:
+    make_original(case).save_pretrained(tmp_path)
+    if not with_config:
         (tmp_path / "config.json").unlink()
     report = verify_checkpoint(tmp_path / "model.safetensors", against="transformers", num_heads=3)
-    assert [row.place for row in report.rows] == ["embedding", "block 0", "block 1", "answer"]
-    assert report.worst < 1e-9
-    assert report.used > 20
+    assert [error.layer for error in report.errors] == ["embedding", "block 0", "block 1", "output"]
+    assert report.max_relative_error < 1e-9
+    assert report.num_arrays > 20
 
 
-def test_a_difference_is_found_where_it_begins(tmp_path, monkeypatch):
-    """A converter that mixes up two blocks' norms must not pass."""
+def test_an_error_shows_in_the_layer_where_it_starts(tmp_path, monkeypatch):
+    """A converter that confuses the norms of two blocks must not pass."""
     from weights_convert import verify as module
 
-    made("ViTForImageClassification").save_pretrained(tmp_path)
+    make_original("ViTForImageClassification").save_pretrained(tmp_path)
     read = module.read_checkpoint
 
     def altered(path):
@@ -71,17 +70,19 @@ def test_a_difference_is_found_where_it_begins(tmp_path, monkeypatch):
         return arrays | {name: arrays[name] * 1.001}
 
     monkeypatch.setattr(module, "read_checkpoint", altered)
-    errors = {row.place: row.relative for row in verify_checkpoint(tmp_path, against="transformers", num_heads=3).rows}
+    errors = {
+        e.layer: e.relative_error for e in verify_checkpoint(tmp_path, against="transformers", num_heads=3).errors
+    }
     assert errors["block 0"] < 1e-9 < 1e-6 < errors["block 1"]
 
 
 def test_what_cannot_be_verified(lukemelas_file, tmp_path, capsys, monkeypatch):
     assert main(["verify", str(lukemelas_file), "--against", "transformers", "--num-heads", "3"]) == 2
-    assert "in the layout lukemelas: transformers does not take it" in capsys.readouterr().err
+    assert "in the layout lukemelas: transformers cannot load it" in capsys.readouterr().err
     save_file({"a": np.ones(3, np.float32)}, tmp_path / "no.safetensors")
     assert load_file(tmp_path / "no.safetensors")
     assert main(["verify", str(tmp_path / "no.safetensors"), "--against", "lukemelas"]) == 2
-    assert "not a checkpoint that is understood" in capsys.readouterr().err
+    assert "not a known checkpoint layout" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "torch", None)
     assert main(["verify", str(lukemelas_file), "--against", "lukemelas"]) == 2
     assert "verify needs torch, which is not installed" in capsys.readouterr().err

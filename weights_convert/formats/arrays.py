@@ -1,4 +1,4 @@
-"""Arrays that lie in a file: shape and type known at once, values read when asked for."""
+"""Arrays in a file: shape and dtype are known at once, values are read on demand."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ DTYPES: dict[str, np.dtype] = {
 
 @dataclass(frozen=True)
 class LazyArray:
-    """An array in a file. `read` gives it as a new or read-only numpy array."""
+    """An array in a file. `read` returns it as a new or read-only numpy array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -40,7 +40,7 @@ class LazyArray:
 
 @dataclass(frozen=True)
 class Storage:
-    """A flat run of `count` values in a file; several tensors may share one."""
+    """A contiguous run of `count` values in a file. Several tensors may share one."""
 
     key: str
     dtype: np.dtype
@@ -49,9 +49,9 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A strided view of a storage, as torch describes one. Offset and strides count elements.
+    """A strided view of a storage, as torch describes it. Offset and strides count elements.
 
-    Raises InputError when the view is malformed or reaches outside its storage.
+    Raises InputError if the view is malformed or reaches outside its storage.
     """
 
     storage: Storage
@@ -61,9 +61,9 @@ class Tensor:
 
     def __post_init__(self) -> None:
         numbers = (self.offset, *self.shape, *self.strides)
-        whole = all(type(n) is int and n >= 0 for n in numbers)
-        if not isinstance(self.storage, Storage) or len(self.shape) != len(self.strides) or not whole:
-            raise InputError(f"a tensor with shape {self.shape}, strides {self.strides}, offset {self.offset}")
+        are_valid = all(type(n) is int and n >= 0 for n in numbers)
+        if not isinstance(self.storage, Storage) or len(self.shape) != len(self.strides) or not are_valid:
+            raise InputError(f"invalid tensor: shape {self.shape}, strides {self.strides}, offset {self.offset}")
         if 0 in self.shape:
             return
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
@@ -76,9 +76,9 @@ class Tensor:
             raise InputError(f"a tensor of shape {self.shape} repeats a storage of {self.storage.count} elements")
 
     def view(self, values: np.ndarray) -> np.ndarray:
-        """The tensor as an array of its own order, from its storage's values."""
+        """Return the tensor as a contiguous array, given the values of its storage."""
         size = values.dtype.itemsize
         strided = np.lib.stride_tricks.as_strided(
             values[self.offset :], self.shape, [s * size for s in self.strides], writeable=False
         )
-        return np.ascontiguousarray(strided).reshape(self.shape)  # a scalar would come back as [1]
+        return np.ascontiguousarray(strided).reshape(self.shape)  # ascontiguousarray turns a scalar into [1]

@@ -1,4 +1,4 @@
-"""numpy's .npz: a zip of .npy members, read without pickle."""
+"""numpy's .npz: a zip archive of .npy members, read without pickle."""
 
 import functools
 import zipfile
@@ -24,7 +24,7 @@ DAMAGED = (
 
 
 def is_npz(path: Path) -> bool:
-    """Whether a zip file is numpy's and not torch's."""
+    """Return whether a zip file is numpy's and not torch's."""
     try:
         with zipfile.ZipFile(path) as archive:
             return all(name.endswith(".npy") for name in archive.namelist()) and bool(archive.namelist())
@@ -32,8 +32,8 @@ def is_npz(path: Path) -> bool:
         return False
 
 
-def _header(file: Any) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape, type and length in bytes of the part of a .npy member that comes before its values."""
+def _read_header(file: Any) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Return a .npy member's shape, dtype and header length in bytes."""
     version = np.lib.format.read_magic(file)
     readers: dict[tuple[int, int], Any] = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -46,22 +46,27 @@ def _header(file: Any) -> tuple[tuple[int, ...], np.dtype, int]:
 
 
 def open_npz(path: Path) -> dict[str, LazyArray]:
-    """The arrays of a .npz, unread. Raises InputError for objects, other types, sizes that lie, a damaged archive."""
+    """Return the arrays of a .npz as LazyArrays.
+
+    Raises InputError for object arrays, unsupported dtypes, headers that contradict the data and damaged archives.
+    """
     opened: dict[str, LazyArray] = {}
     try:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 name = info.filename.removesuffix(".npy")
                 if name in opened:
-                    raise InputError(f"{name} is there twice; the file is damaged or crafted")
+                    raise InputError(f"{name} occurs twice; the file is damaged or crafted")
                 with archive.open(info) as file:
-                    shape, dtype, start = _header(file)
-                kind = dtype.newbyteorder("=")
-                if dtype.hasobject or kind.name not in DTYPES:
-                    raise InputError(f"{name} has the type {dtype}, which this library does not read")
-                array = LazyArray(tuple(shape), kind, functools.partial(_read, path, info.filename))
+                    shape, dtype, start = _read_header(file)
+                native = dtype.newbyteorder("=")
+                if dtype.hasobject or native.name not in DTYPES:
+                    raise InputError(f"{name} has the unsupported type {dtype}")
+                array = LazyArray(tuple(shape), native, functools.partial(_read_member, path, info.filename))
                 if min(shape, default=1) < 0 or start + array.nbytes != info.file_size:
-                    raise InputError(f"{name} says {shape} but does not have that size; the file is damaged or crafted")
+                    raise InputError(
+                        f"{name} declares shape {shape} but does not have that size; the file is damaged or crafted"
+                    )
                 opened[name] = array
     except DAMAGED as error:
         if isinstance(error, InputError):
@@ -70,7 +75,7 @@ def open_npz(path: Path) -> dict[str, LazyArray]:
     return opened
 
 
-def _read(path: Path, member: str) -> np.ndarray:
+def _read_member(path: Path, member: str) -> np.ndarray:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
             array = np.lib.format.read_array(file, allow_pickle=False)

@@ -1,4 +1,4 @@
-"""Checkpoint files to {name: array}, by what the file is and not by what it is called."""
+"""Reading checkpoint files as {name: array}. The format is detected from the content, not from the file name."""
 
 import functools
 import json
@@ -27,18 +27,18 @@ SAFETENSORS_DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
-# Where training scripts put a model's weights, the first found wins.
+# Keys under which training scripts nest a model's weights; the first present wins.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module", "teacher", "student")
-# What a folder's weights are called, the first found wins.
+# Names of the weights in a folder; the first present wins.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 MAX_DEPTH, MAX_NODES = 8, 200_000
 
 
 def open_checkpoint(path: str | os.PathLike) -> dict[str, LazyArray]:
-    """The arrays of a .pth/.pt/.bin (zip or legacy) or .safetensors file, by name, unread.
+    """Open a .pth/.pt/.bin (zip or legacy), .safetensors or .npz file; return its arrays by name, values unread.
 
-    Of a folder, those of the weights in it as Hugging Face lays them out, in one file or in several.
-    Raises InputError, naming the file, when it is absent, damaged, hostile or of another kind.
+    A folder is read as Hugging Face writes it, with its weights in one file or in shards.
+    Raises InputError, naming the file, if it is missing, damaged, hostile or of another format.
     """
     path = Path(path)
     if path.is_dir():
@@ -49,22 +49,22 @@ def open_checkpoint(path: str | os.PathLike) -> dict[str, LazyArray]:
         start = file.read(32)
     try:
         if start.startswith(ZIP_START):
-            return open_npz(path) if is_npz(path) else state_dict(open_zip(path))
+            return open_npz(path) if is_npz(path) else find_state_dict(open_zip(path))
         if start[:1] == b"\x80" and LEGACY_START in start:
-            return state_dict(open_legacy(path))
+            return find_state_dict(open_legacy(path))
         if start[8:9] == b"{":
             return _open_safetensors(path)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     what = "an empty file" if not start else "not a checkpoint"
-    raise InputError(f"{path}: {what}; readable are PyTorch's .pth/.pt/.bin, .safetensors and .npz")
+    raise InputError(f"{path}: {what}; supported are PyTorch's .pth/.pt/.bin, .safetensors and .npz")
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of a .pth/.pt/.bin (zip or legacy) or .safetensors file, by name; torch is not needed.
+    """Read a .pth/.pt/.bin (zip or legacy), .safetensors or .npz file as {name: array}. torch is not needed.
 
-    A wrapped state dict ({"model": {...}, "epoch": 3}) is unwrapped, other nested dicts get dotted names, and what
-    is no array is left out. bfloat16 comes as ml_dtypes.bfloat16. Raises InputError as open_checkpoint does.
+    A nested state dict ({"model": {...}, "epoch": 3}) is unwrapped, other nested dicts get dotted names, and values
+    that are no arrays are left out. bfloat16 becomes ml_dtypes.bfloat16. Raises InputError as open_checkpoint does.
     """
     opened = open_checkpoint(path)
     try:
@@ -79,22 +79,22 @@ def _open_folder(folder: Path) -> dict[str, LazyArray]:
             return _open_sharded(folder / f"{name}.index.json")
         if (folder / name).is_file():
             return open_checkpoint(folder / name)
-    raise InputError(f"{folder}: a folder without weights (looked for {', '.join(WEIGHTS)}); give the file itself")
+    raise InputError(f"{folder}: a folder without weights ({', '.join(WEIGHTS)}); give the file itself")
 
 
 def _open_sharded(index: Path) -> dict[str, LazyArray]:
-    """The arrays that an index file spreads over several files beside it."""
+    """Open the shards that an index file lists; they are next to it."""
     try:
-        places = json.loads(index.read_text())["weight_map"]
-        if not all(isinstance(file, str) and Path(file).name == file for file in places.values()):
-            raise ValueError("its files must lie beside it")
+        shards = json.loads(index.read_text())["weight_map"]
+        if not all(isinstance(file, str) and Path(file).name == file for file in shards.values()):
+            raise ValueError("its shards must be in the same folder")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{index}: not an index of weights ({error})") from error
-    opened = {file: open_checkpoint(index.parent / file) for file in sorted(set(places.values()))}
-    missing = [name for name, file in places.items() if name not in opened[file]]
+    opened = {file: open_checkpoint(index.parent / file) for file in sorted(set(shards.values()))}
+    missing = [name for name, file in shards.items() if name not in opened[file]]
     if missing:
-        raise InputError(f"{index.parent / places[missing[0]]}: has no {missing[0]}, which {index.name} says it has")
-    return {name: opened[file][name] for name, file in places.items()}
+        raise InputError(f"{index.parent / shards[missing[0]]}: has no {missing[0]}, which {index.name} lists there")
+    return {name: opened[file][name] for name, file in shards.items()}
 
 
 def _open_safetensors(path: Path) -> dict[str, LazyArray]:
@@ -107,18 +107,18 @@ def _open_safetensors(path: Path) -> dict[str, LazyArray]:
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118
                 piece = file.get_slice(name)
-                kind = SAFETENSORS_DTYPES.get(piece.get_dtype())
-                if kind is None:
-                    raise InputError(f"{name} has the type {piece.get_dtype()}, which this library does not read")
+                dtype = SAFETENSORS_DTYPES.get(piece.get_dtype())
+                if dtype is None:
+                    raise InputError(f"{name} has the unsupported type {piece.get_dtype()}")
                 shape = tuple(piece.get_shape())
-                opened[name] = LazyArray(shape, DTYPES[kind], functools.partial(read, name))
+                opened[name] = LazyArray(shape, DTYPES[dtype], functools.partial(read, name))
     except SafetensorError as error:
         raise InputError(f"truncated or damaged safetensors file ({error})") from error
     return opened
 
 
-def state_dict(tree: Any) -> dict[str, LazyArray]:
-    """The model's arrays in what a training script saved. Raises InputError when there are none."""
+def find_state_dict(tree: Any) -> dict[str, LazyArray]:
+    """Return the model's arrays in an object that a training script saved. Raises InputError if there are none."""
     if isinstance(tree, LazyArray):
         raise InputError("a single tensor, not a model's state dict")
     for _ in range(MAX_DEPTH):
@@ -126,9 +126,9 @@ def state_dict(tree: Any) -> dict[str, LazyArray]:
             break
         tree = next((tree[key] for key in WRAPPERS if isinstance(tree.get(key), dict)), tree)
     arrays: dict[str, LazyArray] = {}
-    for count, (name, node) in enumerate(_nodes(tree, "", depth=0)):
+    for count, (name, node) in enumerate(_walk(tree, "", depth=0)):
         if count > MAX_NODES:
-            raise InputError(f"more than {MAX_NODES} entries: no checkpoint has that many")
+            raise InputError(f"more than {MAX_NODES} entries: no checkpoint has so many")
         if isinstance(node, LazyArray):
             arrays[name] = node
     if not arrays:
@@ -137,10 +137,10 @@ def state_dict(tree: Any) -> dict[str, LazyArray]:
     return arrays
 
 
-def _nodes(tree: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+def _walk(tree: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
     yield prefix, tree
     if isinstance(tree, dict):
         if depth > MAX_DEPTH:
             raise InputError(f"dicts nested more than {MAX_DEPTH} deep")
         for key, value in tree.items():
-            yield from _nodes(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)
+            yield from _walk(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)

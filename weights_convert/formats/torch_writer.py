@@ -1,7 +1,7 @@
-"""torch.save's zip format, written without torch: the counterpart of torch_files.
+"""The zip format of torch.save, written without torch: the counterpart of torch_files.
 
-NAME/data.pkl is a pickle of {name: tensor}, put together opcode by opcode since its globals (torch's rebuild function
-and storage types) are not here to be pickled; NAME/data/KEY holds each tensor's values, contiguous, little-endian.
+NAME/data.pkl is a pickle of {name: tensor}. It is assembled opcode by opcode, since pickling its globals (torch's
+rebuild function and storage types) would need torch. NAME/data/KEY holds a tensor's values, contiguous, little-endian.
 Reference: torch/serialization.py of PyTorch 2.13 (_save).
 """
 
@@ -22,8 +22,12 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 def write_torch(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], *, wrapper: str = "") -> None:
     """Write {name: array}, or {wrapper: {name: array}}, as a .pth that torch.load(weights_only=True) reads."""
     keys = {name: str(number) for number, name in enumerate(arrays)}
-    state = b"}(" + b"".join(_text(name) + _tensor(keys[name], array) for name, array in arrays.items()) + b"u"
-    body = b"}(" + _text(wrapper) + state + b"u" if wrapper else state
+    state = (
+        b"}("
+        + b"".join(_encode_text(name) + _encode_tensor(keys[name], array) for name, array in arrays.items())
+        + b"u"
+    )
+    body = b"}(" + _encode_text(wrapper) + state + b"u" if wrapper else state
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("archive/data.pkl", pickle.PROTO + b"\x02" + body + pickle.STOP)
         archive.writestr("archive/byteorder", "little")
@@ -34,25 +38,27 @@ def write_torch(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], *, wr
         archive.writestr("archive/version", "3\n")
 
 
-def _tensor(key: str, array: np.ndarray) -> bytes:
-    """_rebuild_tensor_v2(storage, offset 0, shape, strides in elements, requires_grad False, hooks OrderedDict())."""
+def _encode_tensor(key: str, array: np.ndarray) -> bytes:
+    """Encode _rebuild_tensor_v2(storage, offset 0, shape, strides in elements, requires_grad False, OrderedDict())."""
     storage_type = STORAGES[array.dtype.name].removeprefix("torch.").encode()
-    storage = b"(" + _text("storage") + b"ctorch\n" + storage_type + b"\n" + _text(key) + _text("cpu")
-    storage += _integer(array.size) + b"tQ"
+    storage = (
+        b"(" + _encode_text("storage") + b"ctorch\n" + storage_type + b"\n" + _encode_text(key) + _encode_text("cpu")
+    )
+    storage += _encode_integer(array.size) + b"tQ"
     strides = [int(np.prod(array.shape[axis + 1 :])) for axis in range(array.ndim)]
-    arguments = storage + _integer(0) + _integers(array.shape) + _integers(strides)
+    arguments = storage + _encode_integer(0) + _encode_integers(array.shape) + _encode_integers(strides)
     return REBUILD + b"(" + arguments + pickle.NEWFALSE + b"ccollections\nOrderedDict\n)RtR"
 
 
-def _text(value: str) -> bytes:
+def _encode_text(value: str) -> bytes:
     encoded = value.encode()
     return pickle.BINUNICODE + struct.pack("<I", len(encoded)) + encoded
 
 
-def _integer(value: int) -> bytes:
+def _encode_integer(value: int) -> bytes:
     encoded = pickle.encode_long(value)
     return pickle.LONG1 + bytes([len(encoded)]) + encoded
 
 
-def _integers(values: tuple[int, ...] | list[int]) -> bytes:
-    return b"(" + b"".join(map(_integer, values)) + b"t"
+def _encode_integers(values: tuple[int, ...] | list[int]) -> bytes:
+    return b"(" + b"".join(map(_encode_integer, values)) + b"t"

@@ -1,1 +1,1 @@
-"""Released checkpoints by name: registry, cache and the Hugging Face hub."""
+"""Where pretrained checkpoints come from: registry of released files, cache and the Hugging Face hub."""

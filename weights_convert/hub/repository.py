@@ -1,7 +1,7 @@
-"""Repositories of the Hugging Face hub, by huggingface_hub: hf:owner/name.
+"""Repositories of the Hugging Face hub, hf:owner/name, through the huggingface_hub library.
 
-The library keeps them in a folder of this library's cache, resumes broken downloads and compares hashes itself.
-Weights are fetched in one format only, with the config files that tell what arrays can't.
+The library keeps them in a folder of this library's cache, resumes broken downloads and checks hashes itself. Weights
+are downloaded in one format only, with the sidecar configs.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from weights_convert.formats.readers import WEIGHTS as WEIGHTS_FILES
 
 PREFIX = "hf:"
 CONFIG_FILES = ("config.json", "preprocessor_config.json", "open_clip_config.json")
-# Best first; a repository has one file, or several with an index.
+# Best first; a repository has one file, or shards with an index.
 WEIGHTS = (
     r"model.*\.safetensors(\.index\.json)?",
     r"open_clip_model\.safetensors",
@@ -25,50 +25,51 @@ WEIGHTS = (
 
 
 def fetch_repository(name: str, cache: Path, *, offline: bool = False) -> Path:
-    """The folder of a repository in the cache: its config files and weights, downloaded if they are not there.
+    """Return the folder of a repository in the cache, after downloading its config files and weights if necessary.
 
-    name: "hf:owner/name", or "hf:owner/name@revision". $HF_ENDPOINT and $HF_TOKEN are huggingface_hub's own.
-    Raises InputError when the name is none, huggingface_hub is missing, or the repository can't be had.
+    name: "hf:owner/name", or "hf:owner/name@revision". huggingface_hub reads $HF_ENDPOINT and $HF_TOKEN.
+    Raises InputError if the name is malformed, huggingface_hub is missing or the download fails.
     """
-    found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name.removeprefix(PREFIX))
-    if found is None:
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name.removeprefix(PREFIX))
+    if match is None:
         raise InputError(f"{name}: not a repository; give hf:owner/name, or hf:owner/name@revision")
-    hub = _library()
-    options = dict(revision=found[2], cache_dir=cache / "hub")
+    repository, revision = match.groups()
+    hub = _import_hub()
+    options = dict(revision=revision, cache_dir=cache / "hub")
     if offline:
-        return _cached(hub, name, found[1], options)
+        return _find_cached(hub, name, repository, options)
     endpoint = os.environ.get("HF_ENDPOINT")
     try:
-        about = hub.HfApi(endpoint=endpoint).model_info(found[1], revision=found[2])
-        wanted = _wanted([file.rfilename for file in about.siblings])
-        return Path(hub.snapshot_download(found[1], endpoint=endpoint, allow_patterns=wanted, **options))
+        info = hub.HfApi(endpoint=endpoint).model_info(repository, revision=revision)
+        files = _select_files([file.rfilename for file in info.siblings])
+        return Path(hub.snapshot_download(repository, endpoint=endpoint, allow_patterns=files, **options))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
         raise InputError(f"{name}: {' '.join(str(error).split())[:200]}") from error
 
 
-def _cached(hub: Any, name: str, repository: str, options: dict[str, Any]) -> Path:
-    """The folder that an earlier download of the repository made."""
+def _find_cached(hub: Any, name: str, repository: str, options: dict[str, Any]) -> Path:
+    """Return the folder of an earlier download. Raises InputError if there is none."""
     for weights in WEIGHTS_FILES:
         for file in (f"{weights}.index.json", weights):
             path = hub.try_to_load_from_cache(repository, file, **options)
             if isinstance(path, str):
                 return Path(path).parent
-    raise InputError(f"{name} is not in the cache and the network is forbidden; fetch it once with the network")
+    raise InputError(f"{name} is not in the cache and VIT_JAX_OFFLINE is set; fetch it once with the network")
 
 
-def _library() -> Any:
+def _import_hub() -> Any:
     try:
         return importlib.import_module("huggingface_hub")
     except ImportError as error:
         raise InputError("hf:owner/name needs huggingface_hub: pip install 'vit-jax[hub]'") from error
 
 
-def _wanted(files: list[str]) -> list[str]:
-    """The files to fetch of those that a repository has. Raises InputError when none are weights."""
+def _select_files(files: list[str]) -> list[str]:
+    """Return the files of a repository to download. Raises InputError if it has no weights."""
     for pattern in WEIGHTS:
         weights = [file for file in files if re.fullmatch(pattern, file)]
         if weights:
             return [*weights, *(file for file in files if file in CONFIG_FILES)]
-    raise InputError(f"a repository without weights that this library reads; it has {', '.join(sorted(files)[:8])}")
+    raise InputError(f"a repository without supported weights; it has {', '.join(sorted(files)[:8])}")

@@ -1,6 +1,8 @@
-"""One module for each family of checkpoints."""
+"""Layouts of foreign checkpoints: one table of rules for each family, in LAYOUTS by name."""
 
-from weights_convert.layouts import huggingface, vit_pytorch
+from typing import Literal
+
+from weights_convert.layouts import huggingface_clip, huggingface_vit, vit_pytorch
 from weights_convert.layouts.catr import LAYOUT as CATR
 from weights_convert.layouts.dinov2 import LAYOUT as DINOV2
 from weights_convert.layouts.google import LAYOUT as GOOGLE
@@ -16,15 +18,29 @@ LAYOUTS: dict[str, Layout] = {
         TIMM,
         DINOV2,
         GOOGLE,
-        huggingface.VIT,
-        huggingface.DINOV2,
-        huggingface.CLIP,
-        huggingface.SIGLIP,
+        huggingface_vit.VIT,
+        huggingface_vit.DINOV2,
+        huggingface_clip.CLIP,
+        huggingface_clip.SIGLIP,
         OPENAI_CLIP,
         vit_pytorch.VIT,
         vit_pytorch.SIMPLE_VIT,
         CATR,
     )
 }
+# Literals, so that type checkers know which model convert returns.
+ImageLayoutName = Literal[
+    "lukemelas",
+    "timm",
+    "dinov2",
+    "google",
+    "hf_vit",
+    "hf_dinov2",
+    "hf_clip",
+    "hf_siglip",
+    "openai_clip",
+    "vit_pytorch",
+    "simple_vit",
+]
 
-__all__ = ["LAYOUTS", "Layout"]
+__all__ = ["LAYOUTS", "ImageLayoutName", "Layout"]

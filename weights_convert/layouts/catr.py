@@ -1,44 +1,44 @@
-"""CATR (https://github.com/saahiluppal/catr): ResNet, DETR's transformer and a head over words, v1 to v3.
+"""CATR (https://github.com/saahiluppal/catr) v1 to v3: ResNet, DETR's transformer and a head over words.
 
-torch keeps q, k and v of an attention packed as one dense layer, and so does the model: LINEAR turns it.
+torch packs q, k and v of an attention layer into one dense layer, as this library does.
 """
 
 from caption import ResNetConfig
-from weights_convert.kinds import CAPTION
 from weights_convert.layouts.layout import Layout, Shapes, count_layers
+from weights_convert.model_types import CAPTION_MODEL
 from weights_convert.rules import CONV, LINEAR, Rule, Transform, dense, norm
 
 BODY = "backbone.0.body."
 ENCODER, DECODER = "transformer.encoder.layers.{i}.", "transformer.decoder.layers.{i}."
 STAGES, WORDS = 4, "transformer.embeddings."
-# A 1x1 convolution [out, in, 1, 1] as a dense layer [in, out].
+# A 1x1 convolution [out, in, 1, 1] -> a dense layer [in, out].
 POINTWISE = Transform(lambda w: w[:, :, 0, 0].T, lambda w: (w.T[:, :, None, None],))
 STATISTICS = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
 
 
 def conv_norm(conv: str, batch_norm: str, target: str) -> tuple[Rule, ...]:
-    """The rules of a convolution without bias and of its frozen batch norm."""
+    """Return the rules for a convolution without bias and its frozen batch norm."""
     return (
         Rule(f"{conv}.weight", f"{target}.kernel", CONV),
-        *(Rule(f"{batch_norm}.{theirs}", f"{target}.norm.{ours}") for theirs, ours in STATISTICS.items()),
+        *(Rule(f"{batch_norm}.{name}", f"{target}.norm.{parameter}") for name, parameter in STATISTICS.items()),
     )
 
 
 def stage(number: int) -> tuple[Rule, ...]:
-    """The rules of a stage's blocks; stages count from 1 there and from 0 here."""
-    theirs, ours = f"{BODY}layer{number}.", f"encoder.stages.{number - 1}."
+    """Return the rules for the blocks of a ResNet stage. torchvision counts stages from 1, this library from 0."""
+    source, target = f"{BODY}layer{number}.", f"encoder.stages.{number - 1}."
     return (
-        *conv_norm(theirs + "0.downsample.0", theirs + "0.downsample.1", ours + "0.shortcut"),
+        *conv_norm(source + "0.downsample.0", source + "0.downsample.1", target + "0.shortcut"),
         *(
             rule
             for i in (1, 2, 3)
-            for rule in conv_norm(f"{theirs}{{i}}.conv{i}", f"{theirs}{{i}}.bn{i}", f"{ours}{{i}}.conv{i}")
+            for rule in conv_norm(f"{source}{{i}}.conv{i}", f"{source}{{i}}.bn{i}", f"{target}{{i}}.conv{i}")
         ),
     )
 
 
 def attention(source: str, target: str) -> tuple[Rule, ...]:
-    """The rules of torch's MultiheadAttention."""
+    """Return the rules for torch's MultiheadAttention."""
     return (
         Rule(f"{source}.in_proj_weight", f"{target}.qkv.kernel", LINEAR),
         Rule(f"{source}.in_proj_bias", f"{target}.qkv.bias"),
@@ -72,10 +72,10 @@ RULES = (
 )
 
 
-def architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
-    """CaptionConfig's fields as the arrays tell them, but num_heads. KeyError when an array lacks.
+def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
+    """Return the fields of CaptionConfig except num_heads.
 
-    Not in the arrays, so by custom: the dilated last stage, and every eps.
+    The dilated last stage and every eps are CATR's; arrays do not show them.
     """
     blocks = [f"{BODY}layer{number}." for number in range(1, STAGES + 1)]
     widths = [shapes[block + "0.conv1.weight"][0] for block in blocks]
@@ -109,14 +109,14 @@ LAYOUT = Layout(
     name="catr",
     title="CATR, the caption transformer",
     rules=RULES,
-    architecture=architecture,
-    marks=(
+    infer_architecture=infer_architecture,
+    signature_keys=(
         BODY + "conv1.weight",
         "input_proj.weight",
         WORDS + "word_embeddings.weight",
         "transformer.decoder.layers.0.multihead_attn.in_proj_weight",
         "mlp.layers.2.weight",
     ),
-    kind=CAPTION,
+    model_type=CAPTION_MODEL,
     wrapper="model",
 )

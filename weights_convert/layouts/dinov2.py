@@ -1,7 +1,7 @@
-"""facebookresearch's DINOv2 (https://github.com/facebookresearch/dinov2), with and without registers, SwiGLU too.
+"""facebookresearch's DINOv2 (https://github.com/facebookresearch/dinov2): with and without registers, MLP and SwiGLU.
 
-timm's names but for registers, the SwiGLU's, and a mask token that only its training used. The position table has an
-entry for [class]. facebookresearch's first DINO has timm's names: see timm.
+Its names are timm's except for the registers, the SwiGLU and a mask token that only training used. The position table
+has an entry for [class]. The first DINO uses timm's names throughout: see timm.py.
 """
 
 from dataclasses import replace
@@ -12,8 +12,8 @@ from weights_convert.layouts.layout import Shapes
 from weights_convert.rules import Rule, dense
 
 
-def gated(config: ViTConfig) -> bool:
-    """Whether the MLP is a SwiGLU (the giant model)."""
+def is_gated(config: ViTConfig) -> bool:
+    """Return whether the MLP is a SwiGLU (the giant model)."""
     return config.activation == "swiglu"
 
 
@@ -21,29 +21,29 @@ REPLACED = ("registers", "blocks.{i}.mlp.up.", "blocks.{i}.mlp.down.")
 RULES = (
     *(rule for rule in timm.RULES if not rule.target.startswith(REPLACED)),
     Rule("register_tokens", "registers"),
-    *dense(timm.BLOCK + "mlp.fc1", "blocks.{i}.mlp.up", when=lambda config: not gated(config)),
-    *dense(timm.BLOCK + "mlp.fc2", "blocks.{i}.mlp.down", when=lambda config: not gated(config)),
-    *dense(timm.BLOCK + "mlp.w12", "blocks.{i}.mlp.up", when=gated),
-    *dense(timm.BLOCK + "mlp.w3", "blocks.{i}.mlp.down", when=gated),
+    *dense(timm.BLOCK + "mlp.fc1", "blocks.{i}.mlp.up", when=lambda config: not is_gated(config)),
+    *dense(timm.BLOCK + "mlp.fc2", "blocks.{i}.mlp.down", when=lambda config: not is_gated(config)),
+    *dense(timm.BLOCK + "mlp.w12", "blocks.{i}.mlp.up", when=is_gated),
+    *dense(timm.BLOCK + "mlp.w3", "blocks.{i}.mlp.down", when=is_gated),
 )
-TIMMS = {"register_tokens": "reg_token"}
+TIMM_NAMES = {"register_tokens": "reg_token"}
 
 
-def architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
-    """ViTConfig's fields as the arrays tell them, but num_heads. KeyError when an array lacks."""
+def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
+    """Return the fields of ViTConfig except num_heads."""
     names = {
-        name: TIMMS.get(name, name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2."))
+        name: TIMM_NAMES.get(name, name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2."))
         for name in shapes
     }
-    return timm.architecture({new: shapes[name] for name, new in names.items()}, image_size)
+    return timm.infer_architecture({new: shapes[name] for name, new in names.items()}, image_size)
 
 
 LAYOUT = replace(
     timm.LAYOUT,
     name="dinov2",
-    title="facebookresearch's DINOv2, with and without registers",
+    title="facebookresearch DINOv2, with and without registers",
     rules=RULES,
-    architecture=architecture,
-    marks=(*timm.LAYOUT.marks[:3], "mask_token", "blocks.0.ls1.gamma"),
+    infer_architecture=infer_architecture,
+    signature_keys=(*timm.LAYOUT.signature_keys[:3], "mask_token", "blocks.0.ls1.gamma"),
     unused=("mask_token",),
 )

@@ -1,21 +1,21 @@
-"""Google's own checkpoints (https://github.com/google-research/vision_transformer): ImageNet-21k and AugReg, .npz.
+"""Google's checkpoints (https://github.com/google-research/vision_transformer): ImageNet-21k and AugReg, .npz.
 
-The hybrids with a ResNet before the transformer are out.
+Hybrids with a ResNet before the transformer are refused.
 """
 
 import numpy as np
 
 from vit_jax import InputError, ViTConfig
-from weights_convert.layouts.layout import Layout, Shapes, grid_of
-from weights_convert.rules import SAME, Rule, Transform
+from weights_convert.layouts.layout import Layout, Shapes, infer_grid
+from weights_convert.rules import Rule, Transform
 
 BLOCK = "Transformer/encoderblock_{i}/"
 ATTENTION = BLOCK + "MultiHeadDotProductAttention_1/"
 QKV = ("query", "key", "value")
 
 
-def fused_heads(config: ViTConfig) -> Transform:
-    """Three kernels [D, H, K] side by side: [D, 3 * H * K]."""
+def fuse_heads(config: ViTConfig) -> Transform:
+    """Concatenate three kernels [D, H, K] to [D, 3 * H * K]."""
     heads = config.num_heads
     return Transform(
         lambda *w: np.concatenate([part.reshape(part.shape[0], -1) for part in w], axis=1),
@@ -23,8 +23,8 @@ def fused_heads(config: ViTConfig) -> Transform:
     )
 
 
-def fused_head_biases(config: ViTConfig) -> Transform:
-    """Three biases [H, K] one after another: [3 * H * K]."""
+def fuse_head_biases(config: ViTConfig) -> Transform:
+    """Concatenate three biases [H, K] to [3 * H * K]."""
     heads = config.num_heads
     return Transform(
         lambda *b: np.concatenate([part.reshape(-1) for part in b]),
@@ -32,15 +32,15 @@ def fused_head_biases(config: ViTConfig) -> Transform:
     )
 
 
-def joined_heads(config: ViTConfig) -> Transform:
-    """The output kernel [H, K, D] as [H * K, D]."""
+def merge_heads(config: ViTConfig) -> Transform:
+    """Reshape the output kernel [H, K, D] to [H * K, D]."""
     heads = config.num_heads
     return Transform(lambda w: w.reshape(-1, w.shape[-1]), lambda w: (w.reshape(heads, -1, w.shape[-1]),))
 
 
 def pair(source: str, target: str, weight: str = "kernel") -> tuple[Rule, Rule]:
-    """The rules of a layer's kernel or scale, and its bias."""
-    return Rule(f"{source}/{weight}", f"{target}.{weight}", SAME), Rule(f"{source}/bias", f"{target}.bias", SAME)
+    """Return the rules for a layer's kernel or scale, and its bias."""
+    return Rule(f"{source}/{weight}", f"{target}.{weight}"), Rule(f"{source}/bias", f"{target}.bias")
 
 
 RULES = (
@@ -48,9 +48,9 @@ RULES = (
     Rule("Transformer/posembed_input/pos_embedding", "position_embedding"),
     *pair("embedding", "patch_embed"),
     *pair(BLOCK + "LayerNorm_0", "blocks.{i}.norm1", "scale"),
-    Rule(tuple(f"{ATTENTION}{part}/kernel" for part in QKV), "blocks.{i}.attn.qkv.kernel", fused_heads),
-    Rule(tuple(f"{ATTENTION}{part}/bias" for part in QKV), "blocks.{i}.attn.qkv.bias", fused_head_biases),
-    Rule(ATTENTION + "out/kernel", "blocks.{i}.attn.out.kernel", joined_heads),
+    Rule(tuple(f"{ATTENTION}{part}/kernel" for part in QKV), "blocks.{i}.attn.qkv.kernel", fuse_heads),
+    Rule(tuple(f"{ATTENTION}{part}/bias" for part in QKV), "blocks.{i}.attn.qkv.bias", fuse_head_biases),
+    Rule(ATTENTION + "out/kernel", "blocks.{i}.attn.out.kernel", merge_heads),
     Rule(ATTENTION + "out/bias", "blocks.{i}.attn.out.bias"),
     *pair(BLOCK + "LayerNorm_2", "blocks.{i}.norm2", "scale"),
     *pair(BLOCK + "MlpBlock_3/Dense_0", "blocks.{i}.mlp.up"),
@@ -61,12 +61,12 @@ RULES = (
 )
 
 
-def architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
-    """ViTConfig's fields as the arrays tell them, heads included. KeyError when an array lacks."""
+def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
+    """Return the fields of ViTConfig, num_heads included."""
     if any(name.startswith(("conv_root", "block1/")) for name in shapes):
-        raise InputError("a hybrid with a ResNet before the transformer; only the pure ViT files are read")
+        raise InputError("a hybrid with a ResNet before the transformer, which is not supported; use a pure ViT file")
     ph, pw, channels, width = shapes["embedding/kernel"]
-    rows, columns = grid_of(shapes["Transformer/posembed_input/pos_embedding"][1] - 1, (ph, pw), image_size)
+    rows, columns = infer_grid(shapes["Transformer/posembed_input/pos_embedding"][1] - 1, (ph, pw), image_size)
     head = "Transformer/encoderblock_"
     numbers = {name.removeprefix(head).split("/")[0] for name in shapes if name.startswith(head)}
     return dict(
@@ -88,8 +88,8 @@ LAYOUT = Layout(
     name="google",
     title="Google's ViT, .npz (ImageNet-21k, AugReg)",
     rules=RULES,
-    architecture=architecture,
-    marks=(
+    infer_architecture=infer_architecture,
+    signature_keys=(
         "cls",
         "embedding/kernel",
         "Transformer/posembed_input/pos_embedding",

@@ -1,4 +1,4 @@
-"""What a layout is: a family's table of rules, and how its arrays tell the architecture."""
+"""The definition of a layout: a family's table of rules, and how to infer the architecture from its array shapes."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,8 +9,8 @@ import numpy as np
 
 from vit_jax import InputError
 from vit_jax.checkpoint import to_arrays
-from weights_convert.kinds import VIT, Kind
-from weights_convert.rules import Rule, expand
+from weights_convert.model_types import IMAGE_MODEL, ModelType
+from weights_convert.rules import ResolvedRule, Rule, expand_layers
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -19,80 +19,80 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Layout:
     """A family of checkpoints.
 
-    rules:        what any member of the family has; a member has those of its config's parameters.
-    architecture: array shapes, image size if known -> the config's fields but num_heads, which arrays can't tell.
-    marks:        names that every member's files have, by which the family is known.
-    unused:       patterns of arrays that released files carry and the original image model does not use.
-    spelling:     a file's name for an array -> the table's.
-    exported_as:  the table's name, config -> the name that the original library loads.
-    also_exported: config -> arrays that the original library wants and that hold nothing.
-    kind:         what its checkpoints become.
-    wrapper:      the key under which the original library's .pth files keep the arrays, if they have one.
+    rules:              the rules of every variant; a checkpoint needs those whose parameters its config has.
+    infer_architecture: (array shapes, image size or None) -> config fields, usually all but num_heads.
+                        Raises KeyError if an array is missing.
+    signature_keys:     array names that every file of the family has; they identify the family.
+    unused:             regular expressions of arrays that released files hold and the original model does not use.
+    rename_key:         array name in a file -> name in the rules.
+    export_key:         (name in the rules, config) -> name that the original library loads.
+    export_extra:       config -> arrays that the original library expects and that hold no information.
+    model_type:         the type of model that the checkpoints become.
+    wrapper:            the key under which the original's .pth files nest the arrays; "" for none.
     """
 
     name: str
     title: str
     rules: tuple[Rule, ...]
-    architecture: Callable[[Shapes, tuple[int, int] | None], dict]
-    marks: tuple[str, ...]
+    infer_architecture: Callable[[Shapes, tuple[int, int] | None], dict]
+    signature_keys: tuple[str, ...]
     unused: tuple[str, ...] = ()
-    spelling: Callable[[str], str] = lambda name: name
-    exported_as: Callable[[str, Any], str] = lambda name, config: name
-    also_exported: Callable[[Any], Mapping[str, np.ndarray]] = lambda config: {}
-    kind: Kind = VIT
+    rename_key: Callable[[str], str] = lambda name: name
+    export_key: Callable[[str, Any], str] = lambda name, config: name
+    export_extra: Callable[[Any], Mapping[str, np.ndarray]] = lambda config: {}
+    model_type: ModelType = IMAGE_MODEL
     wrapper: str = ""
 
     @property
-    def family(self) -> str:
-        """Whose config files go with it: "hf", or its own name."""
+    def sidecar_family(self) -> str:
+        """The family of sidecar configs that apply: "hf", or the layout's own name up to an underscore."""
         return self.name.partition("_")[0]
 
-    def rules_for(self, config: Any) -> list[Rule]:
-        """The rules of one member: one for each of its parameters.
+    def resolve_rules(self, config: Any) -> list[ResolvedRule]:
+        """Return one rule for each parameter of a config.
 
-        Raises InputError when there is none for one, and for a config of another kind of model.
+        Raises InputError if a parameter has no rule, and for a config of another model type.
         """
-        if not isinstance(config, self.kind.config):
-            raise InputError(f"the layout {self.name} is one of {self.kind.title}s, and this model is none")
-        targets = to_arrays(self.kind.abstract(config))
-        having = (rule for rule in expand(self.rules, targets) if rule.when(config))
-        rules = [rule.settled(config) for rule in having]
-        without = sorted(set(targets) - {rule.target for rule in rules})
-        if without:
-            raise InputError(f"the layout {self.name} has no place for {', '.join(without[:5])}")
+        if not isinstance(config, self.model_type.config_class):
+            raise InputError(f"the layout {self.name} is for {self.model_type.title}s, and this model is not one")
+        targets = to_arrays(self.model_type.abstract_model(config))
+        rules = [rule.resolve(config) for rule in expand_layers(self.rules, targets) if rule.when(config)]
+        uncovered = sorted(set(targets) - {rule.target for rule in rules})
+        if uncovered:
+            raise InputError(f"the layout {self.name} has no place for {', '.join(uncovered[:5])}")
         return rules
 
 
 def count_layers(shapes: Shapes, prefix: str) -> int:
-    """How many layers' arrays there are under a prefix with {i}: one more than the highest number."""
+    """Return the number of layers under a prefix with {i}: one more than the highest layer number."""
     head = prefix.partition("{i}")[0]
     numbers = {name.removeprefix(head).split(".")[0] for name in shapes if name.startswith(head)}
     return 1 + max((int(number) for number in numbers if number.isdigit() and len(number) < 5), default=-1)
 
 
-def grid_of(tokens: int, patch: tuple[int, int], image_size: tuple[int, int] | None) -> tuple[int, int]:
-    """The (rows, columns) of a position table: square where it can be, else the grid of the image size given.
+def infer_grid(num_positions: int, patch: tuple[int, int], image_size: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the (rows, columns) of a position table: a square if possible, else the grid of the image size.
 
-    Raises InputError when it is neither.
+    Raises InputError if neither has that many positions.
     """
-    side = math.isqrt(max(tokens, 0))
-    if side > 0 and side * side == tokens:
+    side = math.isqrt(max(num_positions, 0))
+    if side > 0 and side * side == num_positions:
         return side, side
     if image_size is not None:
         rows, columns = image_size[0] // patch[0], image_size[1] // patch[1]
-        if rows * columns == tokens:
+        if rows * columns == num_positions:
             return rows, columns
-    raise InputError(f"{tokens} positions are no square grid; give the image size that the model was trained at")
+    raise InputError(f"{num_positions} positions are no square grid; give the image size that the model was trained at")
 
 
-def positions_of(
-    count: int, prefix: int, patch: tuple[int, int], image_size: tuple[int, int] | None
+def infer_positions(
+    num_positions: int, num_prefix: int, patch: tuple[int, int], image_size: tuple[int, int] | None
 ) -> tuple[tuple[int, int], bool]:
-    """A position table's (rows, columns), and whether it has entries for the prefix tokens beside the grid's.
+    """Return a position table's (rows, columns), and whether it has entries for the prefix tokens too.
 
-    Raises InputError when neither way leaves a square grid or that of the image size given.
+    Raises InputError if neither reading fits a square grid or the grid of the image size.
     """
     try:
-        return grid_of(count - prefix, patch, image_size), prefix > 0
+        return infer_grid(num_positions - num_prefix, patch, image_size), num_prefix > 0
     except InputError:
-        return grid_of(count, patch, image_size), False
+        return infer_grid(num_positions, patch, image_size), False

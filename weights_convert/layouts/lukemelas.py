@@ -1,10 +1,10 @@
-"""PyTorch-Pretrained-ViT (https://github.com/lukemelas/PyTorch-Pretrained-ViT), its ViT's state_dict.
+"""PyTorch-Pretrained-ViT (https://github.com/lukemelas/PyTorch-Pretrained-ViT): the state_dict of its ViT.
 
-The ImageNet-21k files carry a pre_logits layer that the original's model leaves unused by default
-(load_repr_layer=False); so does this table.
+The ImageNet-21k files hold a pre_logits layer. The original does not use it by default (load_repr_layer=False), nor
+does this table.
 """
 
-from weights_convert.layouts.layout import Layout, Shapes, count_layers, grid_of
+from weights_convert.layouts.layout import Layout, Shapes, count_layers, infer_grid
 from weights_convert.rules import CONV, FUSED_BIAS, FUSED_LINEAR, LINEAR, Rule
 
 BLOCK = "transformer.blocks.{i}."
@@ -34,11 +34,11 @@ RULES = (
 )
 
 
-def architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
-    """ViTConfig's fields as the arrays tell them, but num_heads. KeyError when an array lacks."""
+def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
+    """Return the fields of ViTConfig except num_heads."""
     width, channels, ph, pw = shapes["patch_embedding.weight"]
     positions = shapes["positional_embedding.pos_embedding"][1]
-    rows, columns = grid_of(positions - 1, (ph, pw), image_size)
+    rows, columns = infer_grid(positions - 1, (ph, pw), image_size)
     return dict(
         image_size=(rows * ph, columns * pw),
         patch_size=(ph, pw),
@@ -58,8 +58,8 @@ LAYOUT = Layout(
     name="lukemelas",
     title="PyTorch-Pretrained-ViT",
     rules=RULES,
-    architecture=architecture,
-    marks=(
+    infer_architecture=infer_architecture,
+    signature_keys=(
         "positional_embedding.pos_embedding",
         "patch_embedding.weight",
         "transformer.blocks.0.attn.proj_q.weight",

@@ -1,11 +1,11 @@
-"""OpenAI's CLIP (https://github.com/openai/CLIP) and open_clip, its image tower with the ViT of their own names.
+"""The ViT image tower of OpenAI's CLIP (https://github.com/openai/CLIP) and of open_clip.
 
-A whole CLIP's file, its text tower unused, or its image tower alone under the prefix "visual.". The projection is the
-head. OpenAI released TorchScript archives, which hold code: save model.state_dict() of one instead.
+A file holds both towers, of which the text tower is not used, or the image tower alone under the prefix "visual.". The
+projection becomes the head. OpenAI released TorchScript archives, which hold code: save model.state_dict() of one.
 """
 
-from weights_convert.layouts.layout import Layout, Shapes, count_layers, grid_of
-from weights_convert.rules import CONV, LINEAR, SAME, TABLE, TOKEN, Rule, dense, norm
+from weights_convert.layouts.layout import Layout, Shapes, count_layers, infer_grid
+from weights_convert.rules import CONV, LINEAR, TABLE, TOKEN, Rule, dense, norm
 
 LAYER = "visual.transformer.resblocks.{i}."
 RULES = (
@@ -21,17 +21,18 @@ RULES = (
     *dense(LAYER + "mlp.c_fc", "blocks.{i}.mlp.up"),
     *dense(LAYER + "mlp.c_proj", "blocks.{i}.mlp.down"),
     *norm("visual.ln_post", "norm"),
-    Rule("visual.proj", "head.kernel", SAME),
+    Rule("visual.proj", "head.kernel"),
 )
 
 
-def architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
-    """ViTConfig's fields as the arrays tell them, but num_heads. OpenAI's quick GELU by custom.
+def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
+    """Return the fields of ViTConfig except num_heads.
 
-    open_clip's own models use the exact GELU: its open_clip_config.json, beside the file, tells.
+    The activation defaults to OpenAI's quick GELU. open_clip's own models use the exact GELU, which their sidecar
+    open_clip_config.json states.
     """
     width, channels, ph, pw = shapes["visual.conv1.weight"]
-    rows, columns = grid_of(shapes["visual.positional_embedding"][0] - 1, (ph, pw), image_size)
+    rows, columns = infer_grid(shapes["visual.positional_embedding"][0] - 1, (ph, pw), image_size)
     return dict(
         image_size=(rows * ph, columns * pw),
         patch_size=(ph, pw),
@@ -52,10 +53,10 @@ def architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
 
 LAYOUT = Layout(
     name="openai_clip",
-    title="OpenAI's CLIP and open_clip, their image towers",
+    title="OpenAI CLIP and open_clip, image tower",
     rules=RULES,
-    architecture=architecture,
-    marks=(
+    infer_architecture=infer_architecture,
+    signature_keys=(
         "visual.class_embedding",
         "visual.positional_embedding",
         "visual.conv1.weight",

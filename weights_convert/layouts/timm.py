@@ -1,18 +1,18 @@
 """timm's VisionTransformer (https://github.com/huggingface/pytorch-image-models, models/vision_transformer.py, 1.0).
 
 ViT, DeiT (distilled too), DeiT-III, DINO, DINOv2 with and without registers, CLIP and SigLIP image towers, and
-average-pooled models. facebookresearch's DINO, DeiT and MAE files have the same names.
+average-pooled models. facebookresearch's DINO, DeiT and MAE files use the same names.
 """
 
 from vit_jax import ViTConfig
-from weights_convert.layouts.layout import Layout, Shapes, count_layers, positions_of
+from weights_convert.layouts.layout import Layout, Shapes, count_layers, infer_positions
 from weights_convert.rules import CONV, FUSED_QUERY, FUSED_QUERY_BIAS, Rule, dense, norm
 
 BLOCK = "blocks.{i}."
 
 
-def pools_first(config: ViTConfig) -> bool:
-    """Whether timm calls the final norm fc_norm: where it falls on the mean of the patches."""
+def uses_fc_norm(config: ViTConfig) -> bool:
+    """Return whether the final norm is timm's fc_norm, which norms the mean of the patches."""
     return config.final_norm == "pooled" and config.pooling == "gap"
 
 
@@ -32,8 +32,8 @@ RULES = (
     *dense(BLOCK + "mlp.fc1", "blocks.{i}.mlp.up"),
     *dense(BLOCK + "mlp.fc2", "blocks.{i}.mlp.down"),
     Rule(BLOCK + "ls2.gamma", "blocks.{i}.scale2"),
-    *norm("norm", "norm", when=lambda config: not pools_first(config)),
-    *norm("fc_norm", "norm", when=pools_first),
+    *norm("norm", "norm", when=lambda config: not uses_fc_norm(config)),
+    *norm("fc_norm", "norm", when=uses_fc_norm),
     Rule("attn_pool.latent", "pool.probe"),
     Rule(("attn_pool.q.weight", "attn_pool.kv.weight"), "pool.qkv_kernel", FUSED_QUERY),
     Rule(("attn_pool.q.bias", "attn_pool.kv.bias"), "pool.qkv_bias", FUSED_QUERY_BIAS),
@@ -46,15 +46,17 @@ RULES = (
 )
 
 
-def architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
-    """ViTConfig's fields as the arrays tell them, but num_heads. KeyError when an array lacks.
+def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
+    """Return the fields of ViTConfig except num_heads.
 
-    Not in the arrays, so by custom: eps 1e-5 with a norm before the blocks (CLIP), else 1e-6; the tanh GELU with
-    pooling by attention (SigLIP), else the exact one (CLIP files trained with quick_gelu say so in their config).
+    Defaults of what arrays do not show: eps 1e-5 with a norm before the blocks (CLIP), else 1e-6; tanh GELU with
+    attention pooling (SigLIP), else exact GELU (the sidecar config states CLIP's quick GELU).
     """
     width, channels, ph, pw = shapes["patch_embed.proj.weight"]
     has_class, distilled = "cls_token" in shapes, "dist_token" in shapes
-    grid, class_position = positions_of(shapes["pos_embed"][1], int(has_class) + int(distilled), (ph, pw), image_size)
+    grid, class_position = infer_positions(
+        shapes["pos_embed"][1], int(has_class) + int(distilled), (ph, pw), image_size
+    )
     attention_pool, pooled_norm = "attn_pool.latent" in shapes, "fc_norm.weight" in shapes
     pooling = "map" if attention_pool else "gap" if pooled_norm or not has_class else "cls"
     pre_norm = "norm_pre.weight" in shapes
@@ -90,8 +92,8 @@ LAYOUT = Layout(
     name="timm",
     title="timm ViT, DeiT, DINO, DINOv2, CLIP, SigLIP",
     rules=RULES,
-    architecture=architecture,
-    # MAE's pretraining files carry their decoder; facebookresearch's carry a mask token.
+    infer_architecture=infer_architecture,
+    # MAE's pretraining files hold the decoder; facebookresearch's files hold a mask token.
     unused=(r"decoder_.*", r"mask_token"),
-    marks=("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight"),
+    signature_keys=("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight"),
 )

@@ -1,4 +1,4 @@
-"""Reading checkpoints without torch, against torch itself; hostile and damaged files."""
+"""Reading checkpoints without torch, compared with torch; hostile and damaged files."""
 
 import collections
 import os
@@ -28,7 +28,7 @@ def sample() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     base = torch.randn(6, 8)
     return {
-        "whole": base,
+        "base": base,
         "view": base[1:4, 2:7],
         "transposed": base.T,
         "strided": base[::2, ::3],
@@ -75,7 +75,7 @@ def test_pickle_protocols_and_state_dicts(kind, protocol, tmp_path):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_what_training_scripts_wrap_around_weights(kind, tmp_path):
+def test_state_dicts_nested_by_training_scripts(kind, tmp_path):
     module = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(module.parameters())
     module(torch.ones(1, 3)).sum().backward()
@@ -121,7 +121,7 @@ class Evil:
         return self.call
 
 
-def refused(path) -> str:
+def read_refused(path) -> str:
     with pytest.raises(InputError) as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
@@ -143,7 +143,7 @@ def refused(path) -> str:
 def test_globals_are_refused_by_name(kind, value, name, tmp_path):
     marker = tmp_path / "executed"
     path = write(value(marker), tmp_path / "evil.pth", kind)
-    assert name in refused(path).replace("__builtin__", "builtins")
+    assert name in read_refused(path).replace("__builtin__", "builtins")
     assert not marker.exists()
 
 
@@ -156,7 +156,7 @@ def zipped(path, data: bytes, **members: bytes):
 
 
 def tensor_pickle(size=(2,), stride=(1,), offset=0, count=4) -> bytes:
-    """A pickle of one tensor over storage "0", put together by hand."""
+    """Return a handwritten pickle of one tensor over storage "0"."""
 
     def number(n: int) -> bytes:
         return pickle.dumps(n, 2)[2:-1]
@@ -172,7 +172,7 @@ def tensor_pickle(size=(2,), stride=(1,), offset=0, count=4) -> bytes:
     return b"\x80\x02}" + text("w") + b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"Rs."
 
 
-def test_the_hand_made_tensor_reads(tmp_path):
+def test_the_handwritten_pickle_is_read(tmp_path):
     values = np.arange(4, dtype=np.float32)
     path = zipped(tmp_path / "a.pth", tensor_pickle(), **{"0": values.tobytes()})
     np.testing.assert_array_equal(read_checkpoint(path)["w"], [0, 1])
@@ -225,14 +225,14 @@ def test_tensors_outside_their_storage(arguments, message, tmp_path):
     ],
 )
 def test_crafted_pickles(data, tmp_path):
-    refused(zipped(tmp_path / "a.pth", data, **{"0": bytes(16)}))
+    read_refused(zipped(tmp_path / "a.pth", data, **{"0": bytes(16)}))
 
 
 def test_a_bomb_of_shared_dicts(tmp_path):
     value = {"leaf": 1}
     for _ in range(7):
         value = {str(i): value for i in range(50)}  # 50^7 paths, 400 objects
-    assert "entries" in refused(write(value, tmp_path / "a.pth"))
+    assert "entries" in read_refused(write(value, tmp_path / "a.pth"))
 
 
 def test_a_compressed_archive_is_refused(tmp_path):
@@ -240,10 +240,10 @@ def test_a_compressed_archive_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", tensor_pickle(count=2**22))
         archive.writestr("archive/data/0", bytes(2**24))
-    assert "compressed" in refused(path)
+    assert "compressed" in read_refused(path)
 
 
-def test_members_that_lead_outside_are_never_written(tmp_path):
+def test_archive_members_outside_the_folder_are_never_written(tmp_path):
     path = tmp_path / "a.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", tensor_pickle())
@@ -259,64 +259,64 @@ def test_big_endian_files(tmp_path):
         archive.writestr("archive/data.pkl", tensor_pickle())
         archive.writestr("archive/data/0", bytes(16))
         archive.writestr("archive/byteorder", "big")
-    assert "big-endian" in refused(path)
+    assert "big-endian" in read_refused(path)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_truncated_anywhere(kind, tmp_path):
-    whole = write({"a": torch.randn(50), "b": torch.randn(20)}, tmp_path / "a.pth", kind).read_bytes()
+    intact = write({"a": torch.randn(50), "b": torch.randn(20)}, tmp_path / "a.pth", kind).read_bytes()
     path = tmp_path / "cut.pth"
-    for length in range(0, len(whole), max(1, len(whole) // 60)):
-        path.write_bytes(whole[:length])
-        refused(path)
+    for length in range(0, len(intact), max(1, len(intact) // 60)):
+        path.write_bytes(intact[:length])
+        read_refused(path)
 
 
-def test_flipped_bits_in_a_zip_are_found(tmp_path):
-    whole = write({"a": torch.randn(500)}, tmp_path / "a.pth").read_bytes()
-    start = whole.index(b"archive/data/0") if b"archive/data/0" in whole else whole.index(b"/data/0")
-    damaged = bytearray(whole)
+def test_flipped_bits_in_a_zip_are_detected(tmp_path):
+    intact = write({"a": torch.randn(500)}, tmp_path / "a.pth").read_bytes()
+    start = intact.index(b"archive/data/0") if b"archive/data/0" in intact else intact.index(b"/data/0")
+    damaged = bytearray(intact)
     damaged[start + 1000] ^= 4
     path = tmp_path / "b.pth"
     path.write_bytes(damaged)
-    assert "CRC" in refused(path)
+    assert "CRC" in read_refused(path)
 
 
-def test_no_checkpoint_at_all(tmp_path):
-    assert "no such file" in refused(tmp_path / "absent.pth")
-    assert "a folder without weights" in refused(tmp_path)
+def test_files_that_are_no_checkpoints(tmp_path):
+    assert "no such file" in read_refused(tmp_path / "absent.pth")
+    assert "a folder without weights" in read_refused(tmp_path)
     for content, message in [(b"", "an empty file"), (b"GIF89a" * 9, "not a checkpoint"), (b"PK\x03\x04xx", "zip")]:
         (tmp_path / "x.pth").write_bytes(content)
-        assert message in refused(tmp_path / "x.pth")
+        assert message in read_refused(tmp_path / "x.pth")
     (tmp_path / "y").write_bytes(struct.pack("<Q", 10**15) + b"{}")
-    assert "safetensors" in refused(tmp_path / "y")
+    assert "safetensors" in read_refused(tmp_path / "y")
     with zipfile.ZipFile(tmp_path / "z.pth", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    assert "without a data.pkl" in refused(tmp_path / "z.pth")
+    assert "without a data.pkl" in read_refused(tmp_path / "z.pth")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*FORMATS, "safetensors", "npz", "npz compressed"])
-def test_fuzzed_files_never_do_more_than_be_refused(kind, tmp_path):
-    """Random damage to a real file, 6,000 times: read, or one InputError; never another exception, nor much memory."""
-    whole, tensors = tmp_path / "a.pth", {"a": torch.randn(4, 3), "b": torch.ones(2)}
+def test_fuzzed_files_are_read_or_refused(kind, tmp_path):
+    """6,000 randomly damaged files are read or raise InputError; never another exception, nor much memory."""
+    intact, tensors = tmp_path / "a.pth", {"a": torch.randn(4, 3), "b": torch.ones(2)}
     if kind in FORMATS:
-        write({"model": tensors, "epoch": 3}, whole, kind)
+        write({"model": tensors, "epoch": 3}, intact, kind)
     elif kind == "safetensors":
-        save_file(tensors, whole)
+        save_file(tensors, intact)
     else:
-        with open(whole, "wb") as file:
+        with open(intact, "wb") as file:
             (np.savez_compressed if "compressed" in kind else np.savez)(
                 file, **{k: t.numpy() for k, t in tensors.items()}
             )
-    original = whole.read_bytes()
+    original = intact.read_bytes()
     rng = np.random.default_rng(0)
     path = tmp_path / "b.pth"
     refusals, before = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(6000):
         data = bytearray(original)
         for _ in range(rng.integers(1, 5)):
-            place = int(rng.integers(len(data)))
-            data[place] = int(rng.integers(256))
+            position = int(rng.integers(len(data)))
+            data[position] = int(rng.integers(256))
         if rng.random() < 0.2:
             del data[int(rng.integers(len(data))) :]
         path.write_bytes(data)

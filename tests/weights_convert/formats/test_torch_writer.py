@@ -1,4 +1,4 @@
-"""Files for torch, written without it and loaded by it."""
+"""Files in torch's format, written without torch and loaded by it."""
 
 import ml_dtypes
 import numpy as np
@@ -26,18 +26,18 @@ def arrays():
 
 
 @pytest.mark.parametrize("wrapper", ["", "model"])
-def test_torch_and_our_reader_load_what_is_written(arrays, wrapper, tmp_path):
+def test_torch_and_read_checkpoint_load_written_files(arrays, wrapper, tmp_path):
     write_torch(tmp_path / "a.pth", arrays, wrapper=wrapper)
     loaded = torch.load(tmp_path / "a.pth", weights_only=True)
     loaded = loaded[wrapper] if wrapper else loaded
     assert list(loaded) == list(arrays)
     for name, tensor in loaded.items():
-        theirs = tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
-        assert theirs.shape == arrays[name].shape
-        np.testing.assert_array_equal(theirs, arrays[name].astype(theirs.dtype))
-    ours = read_checkpoint(tmp_path / "a.pth")
+        values = tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+        assert values.shape == arrays[name].shape
+        np.testing.assert_array_equal(values, arrays[name].astype(values.dtype))
+    read = read_checkpoint(tmp_path / "a.pth")
     for name, array in arrays.items():
-        np.testing.assert_array_equal(ours[name], array)
+        np.testing.assert_array_equal(read[name], array)
 
 
 def test_loaded_tensors_can_be_trained(arrays, tmp_path):

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from tests.weights_convert.test_huggingface import made
+from tests.weights_convert.test_huggingface import make_original
 from vit_jax import InputError
 from weights_convert import convert, load_pretrained
 from weights_convert.__main__ import main
@@ -23,19 +23,19 @@ def etag_of(name):
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the hub as a download asks for."""
+    """A server with the part of the hub's API that a download uses."""
 
     files: ClassVar[dict[str, bytes]] = {}
-    asked: ClassVar[list[str]] = []
+    requests: ClassVar[list[str]] = []
 
     def do_HEAD(self):
-        self.answer(body=False)
+        self.respond(body=False)
 
     def do_GET(self):
-        self.answer(body=True)
+        self.respond(body=True)
 
-    def answer(self, body):
-        self.asked.append(self.path)
+    def respond(self, body):
+        self.requests.append(self.path)
         content, etag = None, None
         if self.path.startswith("/api/models/owner/name/tree"):
             entries = [dict(type="file", path=n, size=len(c), oid=etag_of(n)) for n, c in self.files.items()]
@@ -68,14 +68,14 @@ class Hub(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
-    made("ViTForImageClassification").float().save_pretrained(folder)
+    make_original("ViTForImageClassification").float().save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
 def hub(saved, tmp_path, monkeypatch):
     Hub.files = {path.name: path.read_bytes() for path in saved.iterdir()} | {"README.md": b"x", "tf_model.h5": b"y"}
-    Hub.asked.clear()
+    Hub.requests.clear()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
@@ -86,17 +86,17 @@ def hub(saved, tmp_path, monkeypatch):
     server.server_close()
 
 
-def test_a_repository_is_fetched_once_and_serves_offline(hub, saved, monkeypatch):
+def test_a_repository_is_fetched_once_and_works_offline(hub, saved, monkeypatch):
     model = load_pretrained("hf:owner/name")
     expected = convert(saved)
     assert model.config == expected.config
     np.testing.assert_array_equal(model.head.kernel[...], expected.head.kernel[...])
-    assert not any("tf_model" in path or "README" in path for path in Hub.asked)
-    Hub.asked.clear()
+    assert not any("tf_model" in path or "README" in path for path in Hub.requests)
+    Hub.requests.clear()
     monkeypatch.setenv("VIT_JAX_OFFLINE", "1")
-    again = load_pretrained("hf:owner/name")
-    np.testing.assert_array_equal(model.head.kernel[...], again.head.kernel[...])
-    assert not Hub.asked
+    loaded = load_pretrained("hf:owner/name")
+    np.testing.assert_array_equal(model.head.kernel[...], loaded.head.kernel[...])
+    assert not Hub.requests
 
 
 def test_by_command(hub, tmp_path, capsys):
@@ -106,17 +106,17 @@ def test_by_command(hub, tmp_path, capsys):
     assert not hub.exists()
 
 
-def test_what_cannot_be_had_is_one_line(hub, monkeypatch, capsys):
+def test_failed_downloads_are_one_line(hub, monkeypatch, capsys):
     with pytest.raises(InputError, match="not a repository; give hf:owner/name"):
         load_pretrained("hf:name")
     for name in ("hf:nobody/none", "hf:owner/name@9.9"):
         Hub.files = {"README.md": b"x"}
         assert main(["inspect", name]) == 2
-        told = capsys.readouterr().err
-        assert told.startswith("error: hf:")
-        assert told.count("\n") == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: hf:")
+        assert error.count("\n") == 1
     monkeypatch.setenv("VIT_JAX_OFFLINE", "1")
-    with pytest.raises(InputError, match="not in the cache and the network is forbidden"):
+    with pytest.raises(InputError, match="not in the cache and VIT_JAX_OFFLINE is set"):
         load_pretrained("hf:owner/name")
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(InputError, match="needs huggingface_hub: pip install"):

@@ -1,8 +1,9 @@
-"""Released checkpoints by name, over loopback: cache, hashes, offline, two processes at once."""
+"""Released checkpoints by name, over loopback: cache, hashes, offline use, two processes at once."""
 
 import multiprocessing
 import re
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,20 +13,19 @@ import tests.reference as reference
 from tests.server import Server
 from vit_jax import CONFIGS, InputError, save
 from weights_convert import convert, load_pretrained
-from weights_convert.hub import pretrained
-from weights_convert.hub.pretrained import RELEASES, fetch, release_of
+from weights_convert.hub.releases import RELEASES, CaptionReleaseName, ImageReleaseName, fetch_release, find_release
 
 
 @pytest.fixture
 def released(tmp_path, monkeypatch):
-    """A small model released under the name of B_16, and the cache to fetch it into."""
+    """Release a small model as B_16 on a local server; return the server and the cache folder."""
     import torch
 
-    torch.save(reference.tiny_torch(dim=64, num_heads=1).float().state_dict(), tmp_path / "made.pth")
-    server = Server({"/B_16.pth": (tmp_path / "made.pth").read_bytes()})
-    small = convert(tmp_path / "made.pth").config
+    torch.save(reference.tiny_torch(dim=64, num_heads=1).float().state_dict(), tmp_path / "small.pth")
+    server = Server({"/B_16.pth": (tmp_path / "small.pth").read_bytes()})
+    small = convert(tmp_path / "small.pth").config
     monkeypatch.setitem(CONFIGS, "B_16", small)
-    monkeypatch.setitem(RELEASES, "B_16", replace(RELEASES["B_16"], address=f"{server.address}/B_16.pth"))
+    monkeypatch.setitem(RELEASES, "B_16", replace(RELEASES["B_16"], url=f"{server.address}/B_16.pth"))
     monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
     yield server, tmp_path / "cache"
     server.shutdown()
@@ -36,16 +36,22 @@ def test_every_release_is_a_named_architecture():
     for name, release in RELEASES.items():
         if name.startswith("catr"):
             assert release.architecture in caption.CONFIGS
-            assert re.fullmatch(r"https://github\.com/saahiluppal/catr/.*/0\.[12]/weights?_?\d+\.pth", release.address)
+            assert re.fullmatch(r"https://github\.com/saahiluppal/catr/.*/0\.[12]/weights?_?\d+\.pth", release.url)
         else:
             assert release.architecture == name
             assert name in CONFIGS
-            assert re.fullmatch(rf"https://github\.com/lukemelas/.*/0\.0\.2/{name}\.pth", release.address)
-    assert len({release.file for release in RELEASES.values()}) == len(RELEASES)  # they share one cache
+            assert re.fullmatch(rf"https://github\.com/lukemelas/.*/0\.0\.2/{name}\.pth", release.url)
+    assert len({release.file_name for release in RELEASES.values()}) == len(RELEASES)  # they share one cache
     with pytest.raises(InputError, match="L_16 was never released; L_16_imagenet1k was"):
         load_pretrained("L_16")
     with pytest.raises(InputError, match="no released checkpoint 'B_17': one of B_16, B_32"):
-        release_of("B_17")
+        find_release("B_17")
+
+
+def test_type_checkers_know_every_release():
+    captioners = {name for name, release in RELEASES.items() if release.architecture in caption.CONFIGS}
+    assert captioners == set(get_args(CaptionReleaseName))
+    assert set(RELEASES) - captioners == set(get_args(ImageReleaseName))
 
 
 def test_fetched_once_and_hashed(released, capsys):
@@ -65,7 +71,7 @@ def test_fetched_once_and_hashed(released, capsys):
 
 
 def test_a_captioner_by_name(released, monkeypatch, tmp_path):
-    """It is held against the architecture that its release names."""
+    """It must have the architecture that its release names."""
     import torch
 
     from tests.weights_convert.test_catr import small_arrays
@@ -74,7 +80,7 @@ def test_a_captioner_by_name(released, monkeypatch, tmp_path):
     arrays = small_arrays()
     torch.save({"model": {name: torch.from_numpy(array) for name, array in arrays.items()}}, tmp_path / "catr.pth")
     server.files["/catr.pth"] = (tmp_path / "catr.pth").read_bytes()
-    monkeypatch.setitem(RELEASES, "catr_v1", replace(RELEASES["catr_v1"], address=f"{server.address}/catr.pth"))
+    monkeypatch.setitem(RELEASES, "catr_v1", replace(RELEASES["catr_v1"], url=f"{server.address}/catr.pth"))
     with pytest.raises(InputError, match="another architecture than catr"):
         load_pretrained("catr_v1")
     monkeypatch.setitem(caption.CONFIGS, "catr", convert(arrays, num_heads=2).config)
@@ -84,14 +90,14 @@ def test_a_captioner_by_name(released, monkeypatch, tmp_path):
     assert (cache / "catr.pth.sha256").exists()
 
 
-def test_a_known_hash_counts_from_the_first(released):
+def test_a_known_hash_is_checked_on_the_first_download(released):
     _, cache = released
     with pytest.raises(InputError, match="its SHA-256 is not 00"):
-        fetch(replace(RELEASES["B_16"], sha256="0" * 64))
+        fetch_release(replace(RELEASES["B_16"], sha256="0" * 64))
     assert not (cache / "B_16.pth.sha256").exists()
 
 
-def test_offline_says_where_to_put_it(released, monkeypatch):
+def test_offline_the_message_says_where_to_put_the_file(released, monkeypatch):
     server, cache = released
     monkeypatch.setenv("VIT_JAX_OFFLINE", "1")
     with pytest.raises(InputError, match=r"put http://127.* at .*cache/B_16.pth"):
@@ -103,7 +109,7 @@ def test_offline_says_where_to_put_it(released, monkeypatch):
 
 
 def _fetch_in_a_process(release, cache, results):
-    results.put(str(fetch(release, cache=cache)))
+    results.put(str(fetch_release(release, cache=cache)))
 
 
 def test_two_processes_at_once(released):
@@ -118,21 +124,21 @@ def test_two_processes_at_once(released):
     for process in both:
         process.join()
     assert (cache / "B_16.pth").read_bytes() == server.files["/B_16.pth"]
-    assert len(server.ranges) == 2  # the stalled try and the one that went on from there
+    assert len(server.ranges) == 2  # the stalled attempt and the one that resumed it
 
 
 def test_files_and_saved_models(tmp_path):
     import torch
 
-    torch.save(reference.tiny_torch(dim=64, num_heads=1).float().state_dict(), tmp_path / "made.pth")
-    model = load_pretrained(tmp_path / "made.pth")
+    torch.save(reference.tiny_torch(dim=64, num_heads=1).float().state_dict(), tmp_path / "small.pth")
+    model = load_pretrained(tmp_path / "small.pth")
     save(model, tmp_path / "saved")
     x = reference.images(0, 1, 32, 32).astype(np.float32)
     np.testing.assert_array_equal(load_pretrained(tmp_path / "saved")(x), model(x))
-    assert pretrained.load_pretrained(str(tmp_path / "saved"), num_classes=2).config.num_classes == 2
+    assert load_pretrained(str(tmp_path / "saved"), num_classes=2).config.num_classes == 2
 
 
-def test_fine_tuning_takes_a_release_by_name(released):
+def test_fine_tuning_accepts_a_release_by_name(released):
     from experiments.common.models import starting_model
 
     model = starting_model(name=None, weights="B_16", num_classes=3, image_size=None, dropout=None, seed=0)

@@ -1,4 +1,4 @@
-"""BERT's vocabulary: given, cached, fetched over loopback, offline."""
+"""BERT's vocabulary: from a path, the cache, a download over loopback; offline use."""
 
 from dataclasses import replace
 
@@ -16,9 +16,7 @@ CONTENT = "\n".join([*SPECIAL, "a", "man", "##s"]) + "\n"
 @pytest.fixture
 def served(tmp_path, monkeypatch):
     server = Server({"/vocab.txt": CONTENT.encode()})
-    monkeypatch.setattr(
-        vocabulary, "VOCABULARY", replace(VOCABULARY, address=f"{server.address}/vocab.txt", sha256=None)
-    )
+    monkeypatch.setattr(vocabulary, "VOCABULARY", replace(VOCABULARY, url=f"{server.address}/vocab.txt", sha256=None))
     monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
     yield server, tmp_path / "cache" / "bert-base-uncased"
     server.shutdown()
@@ -38,7 +36,7 @@ def test_fetched_once_then_from_the_cache(served):
         find_tokenizer()
 
 
-def test_the_one_given_comes_first(served, tmp_path):
+def test_a_given_path_comes_first(served, tmp_path):
     server, _ = served
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "vocab.txt").write_text(CONTENT + "dog\n")
@@ -46,7 +44,7 @@ def test_the_one_given_comes_first(served, tmp_path):
     assert not server.ranges
 
 
-def test_what_is_said_when_it_cannot_be_had(served, tmp_path, monkeypatch):
+def test_messages_of_failed_downloads(served, tmp_path, monkeypatch):
     server, folder = served
     server.behaviour = [404]
     with pytest.raises(InputError, match=r"404 .*fetch it by hand into .*bert-base-uncased/vocab.txt"):
@@ -58,7 +56,7 @@ def test_what_is_said_when_it_cannot_be_had(served, tmp_path, monkeypatch):
     assert find_tokenizer().vocab_size == 8
 
 
-def test_another_content_than_bert_s_is_refused(served, monkeypatch):
+def test_other_content_than_berts_is_refused(served, monkeypatch):
     monkeypatch.setattr(vocabulary, "VOCABULARY", replace(vocabulary.VOCABULARY, sha256=VOCABULARY.sha256))
     with pytest.raises(InputError, match="its SHA-256 is not 07eced37"):
         find_tokenizer()
