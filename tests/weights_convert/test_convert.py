@@ -39,11 +39,11 @@ def test_there_and_back_is_exact(arrays):
 
 def test_the_export_loads_strictly_into_the_original(arrays):
     model = convert(arrays, num_heads=3)
-    theirs = reference.tiny_torch(seed=5).float()
-    theirs.load_state_dict({k: torch.tensor(v) for k, v in export(model, layout="lukemelas").items()}, strict=True)
+    original = reference.tiny_torch(seed=5).float()
+    original.load_state_dict({k: torch.tensor(v) for k, v in export(model, layout="lukemelas").items()}, strict=True)
     x = reference.images(0, 1, 32, 32).astype(np.float32)
     with torch.no_grad():
-        expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
+        expected = original(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
     # Three layers of float32 at width 48.
     assert reference.relative_error(jax.jit(lambda m, x: m(x))(model, x), expected) < 1e-5
 

@@ -75,8 +75,8 @@ def test_parity_and_the_way_back(case, x64, tmp_path):
     output = forward(model, x)
     assert output.logits.dtype == jnp.float64
     assert reference.relative_error(output.logits, pooled) < 1e-9
-    for ours, layer in zip(output.attention, attention, strict=True):
-        assert reference.relative_error(ours, layer) < 1e-6
+    for actual, expected in zip(output.attention, attention, strict=True):
+        assert reference.relative_error(actual, expected) < 1e-6
     # transformers 5's names in memory are read as well.
     if "SwiGLU" not in case:
         in_memory = convert(reference.state_arrays(original), num_heads=3)

@@ -25,14 +25,14 @@ def test_golden_parity_and_the_way_back(name, x64):
     assert config.num_heads == HEADS.get(name, 6)
     output = forward(model, reference.images(3, 2, *config.image_size), layers=(0, config.depth // 2, config.depth - 1))
     first, middle, last = output.attention
-    for ours, key in [
+    for actual, key in [
         (output.logits[:, :128], "logits"),
         (output.features[:, :6, :32], "features"),
         (first[:, :, 0], "attn_first"),
         (middle[:, :, 7], "attn_mid_row7"),
         (last[:, :, 0], "attn_last"),
     ]:
-        assert reference.relative_error(ours, golden[f"{name}/{key}"]) < 1e-9, key
+        assert reference.relative_error(actual, golden[f"{name}/{key}"]) < 1e-9, key
     back = export(model, layout="timm")
     assert set(back) == set(arrays)
     assert all(np.array_equal(back[key], arrays[key]) for key in arrays)

@@ -12,7 +12,7 @@ BLOCK = "blocks.{i}."
 
 
 def uses_fc_norm(config: ViTConfig) -> bool:
-    """Return whether the final norm is timm's fc_norm, which norms the mean of the patches."""
+    """Return whether the final norm is timm's fc_norm, which is applied to the mean of the patches."""
     return config.final_norm == "pooled" and config.pooling == "gap"
 
 

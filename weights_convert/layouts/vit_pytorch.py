@@ -1,6 +1,6 @@
 """lucidrains' vit-pytorch (https://github.com/lucidrains/vit-pytorch, 1.26): ViT and SimpleViT.
 
-Both norm a patch's pixels and its embedding, have no bias in q, k and v, and heads of width 64 at any model width.
+Both apply LayerNorm to a patch's pixels and to its embedding, have no bias in q, k and v, and heads of width 64.
 SimpleViT (https://arxiv.org/abs/2205.01580) has no position parameters: positions are sines and cosines. Files of older
 versions, whose tokens and positions have a leading axis of length 1, are read but not written.
 """
@@ -19,7 +19,7 @@ LAYER = "transformer.layers.{i}."
 HEAD_WIDTH = 64
 
 
-def flatten_patches(config: ViTConfig) -> Transform:
+def unflatten_patches(config: ViTConfig) -> Transform:
     """Reshape the patch embedding from a dense layer [D, ph * pw * channels] to [ph, pw, channels, D]."""
     shape = (*config.patch_size, config.in_channels, config.width)
     return Transform(lambda w: w.T.reshape(shape), lambda k: (k.reshape(-1, shape[-1]).T,))
@@ -34,7 +34,7 @@ def sincos_table(grid: tuple[int, int], width: int, temperature: float = 10000.0
 
 
 def constant_positions(config: ViTConfig) -> Transform:
-    """Produce the fixed position table from no array. Its inverse refuses any other table: no array can hold it."""
+    """Produce the fixed position table, which no array holds; the inverse refuses any other table."""
     table = sincos_table(config.grid, config.width)
 
     def inverse(positions: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -48,7 +48,7 @@ def constant_positions(config: ViTConfig) -> Transform:
 def _common(mlp_down: int) -> tuple[Rule, ...]:
     return (
         *norm("to_patch_embedding.1", "patch_embed.norm_pixels"),
-        Rule("to_patch_embedding.2.weight", "patch_embed.kernel", flatten_patches),
+        Rule("to_patch_embedding.2.weight", "patch_embed.kernel", unflatten_patches),
         Rule("to_patch_embedding.2.bias", "patch_embed.bias"),
         *norm("to_patch_embedding.3", "patch_embed.norm_tokens"),
         *norm(LAYER + "0.norm", "blocks.{i}.norm1"),
