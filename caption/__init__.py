@@ -4,6 +4,7 @@ from caption._generate import Generated, generate
 from caption.attention import content_region, word_attention
 from caption.checkpoint import load, load_card, save
 from caption.config import CONFIGS, CaptionConfig, ResNetConfig
+from caption.decoding import decode_step, empty_cache, prepare
 from caption.model import (
     CaptionOutput,
     CaptionTransformer,
@@ -13,7 +14,6 @@ from caption.model import (
     forward_with_attention,
 )
 from caption.relevance import word_relevance
-from caption.steps import decode_step, empty_cache, prepare
 from caption.train.optim import caption_loss, make_optimizer, parameter_groups, trainable
 
 __all__ = [

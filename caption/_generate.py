@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from caption.decoding import Cache, PreparedDecoder, decode_step, empty_cache, prepare
 from caption.model import CaptionTransformer, ImageMask
-from caption.steps import Cache, PreparedDecoder, decode_step, empty_cache, prepare
 from vit_jax import InputError
 from vit_jax.block import Images
 from vit_jax.execution import compiler_options

@@ -156,7 +156,7 @@ class DecoderLayer(nnx.Module):
         perturbations: tuple[Weights | None, CrossWeights | None] | None = None,
         key: Key | None = None,
     ) -> DecoderLayerOutput:
-        """The layer's output for tokens x at their positions. steps.py has the same for one token after another.
+        """The layer's output for tokens x at their positions. decoding.py has the same for one token after another.
 
         perturbations are those of self- and cross-attention's weights.
         """
