@@ -1,10 +1,10 @@
 """Image captions with a heat map for every word."""
 
-from caption._generate import Generated, generate
-from caption.attention import content_region, word_attention
+from caption._generate import GeneratedCaptions, generate
+from caption.attention import content_size, word_attention
 from caption.checkpoint import load, load_card, save
 from caption.config import CONFIGS, CaptionConfig, ResNetConfig
-from caption.decoding import decode_step, empty_cache, prepare
+from caption.decoding import decode_step, empty_cache, prepare_decoder
 from caption.model import (
     CaptionOutput,
     CaptionTransformer,
@@ -21,11 +21,11 @@ __all__ = [
     "CaptionConfig",
     "CaptionOutput",
     "CaptionTransformer",
-    "Generated",
+    "GeneratedCaptions",
     "Memory",
     "ResNetConfig",
     "caption_loss",
-    "content_region",
+    "content_size",
     "decode",
     "decode_step",
     "empty_cache",
@@ -36,7 +36,7 @@ __all__ = [
     "load_card",
     "make_optimizer",
     "parameter_groups",
-    "prepare",
+    "prepare_decoder",
     "save",
     "trainable",
     "word_attention",

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from caption.decoding import Cache, PreparedDecoder, decode_step, empty_cache, prepare
+from caption.decoding import Cache, PreparedDecoder, decode_step, empty_cache, prepare_decoder
 from caption.model import CaptionTransformer, ImageMask
 from vit_jax import InputError
 from vit_jax.block import Images
@@ -26,7 +26,7 @@ from vit_jax.execution import compiler_options
 START, END, PAD = 101, 102, 0  # [CLS], [SEP] and [PAD] of bert-base-uncased
 
 
-class Generated(NamedTuple):
+class GeneratedCaptions(NamedTuple):
     """Captions, as tokens. With n_best=K an axis comes after B, best first.
 
     tokens:    [B, T]; each opens with the start token, keeps its end token, and is 0 after it
@@ -66,7 +66,7 @@ def generate(
     padding: str = "alone",
     start: int = START,
     end: int = END,
-) -> Generated:
+) -> GeneratedCaptions:
     """Caption each image [B, h, w, 3], normalised, of which image_mask [B, h, w] is True where there is content.
 
     max_length:      tokens at most, start and end included; a caption without an end by then is cut there.
@@ -110,7 +110,7 @@ def generate(
 
 
 @cache
-def _compiled(outermost: bool) -> Callable[..., Generated]:
+def _compiled(outermost: bool) -> Callable[..., GeneratedCaptions]:
     """The search, compiled. Within another jax.jit it is that one's options that count."""
     static = ("max_length", "num_beams", "no_repeat_ngram", "padding", "start", "end")
     options = compiler_options(forward_only=True) if outermost else None
@@ -129,9 +129,9 @@ def _generate(
     padding: str,
     start: int,
     end: int,
-) -> Generated:
+) -> GeneratedCaptions:
     memory = model.encode(images, image_mask, padding=padding)
-    step = partial(_step, model, prepare(model, memory), length_penalty, no_repeat_ngram, end)
+    step = partial(_step, model, prepare_decoder(model, memory), length_penalty, no_repeat_ngram, end)
     going = partial(_going, length_penalty, max_length)
     search = _first(model, images.shape[0], num_beams, max_length, start, memory.tokens.dtype)
     return _finish(jax.lax.while_loop(going, step, search), length_penalty)
@@ -222,12 +222,12 @@ def _ended(search: _Search, tokens: jax.Array, log_probs: jax.Array, length: jax
     )
 
 
-def _finish(search: _Search, penalty: jax.Array) -> Generated:
+def _finish(search: _Search, penalty: jax.Array) -> GeneratedCaptions:
     """What the loop left growing is cut and counts as it is."""
     search = _ended(search, search.tokens, search.log_probs, search.step, penalty)
     found = jnp.isfinite(search.ended_log_probs)
     tokens = jnp.where(found[:, :, None], search.ended, PAD)
-    return Generated(tokens, search.ended_log_probs, jnp.where(found, search.ended_lengths, 0))
+    return GeneratedCaptions(tokens, search.ended_log_probs, jnp.where(found, search.ended_lengths, 0))
 
 
 def _repeating(tokens: Int[Array, "b k t"], step: Int[Array, ""], n: int, vocabulary: int) -> jax.Array:

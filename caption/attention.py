@@ -20,7 +20,7 @@ Ids = Sequence[int] | Int[Array | np.ndarray, " t"]
 
 
 @runtime_checkable
-class Words(Protocol):
+class WordTokenizer(Protocol):
     """What a tokenizer must know here."""
 
     def words(self, tokens: Ids, /) -> list[tuple[str, list[int]]]:
@@ -28,7 +28,7 @@ class Words(Protocol):
         ...
 
 
-def content_region(image_mask: Bool[Array | np.ndarray, "h w"], grid: tuple[int, int]) -> tuple[int, int]:
+def content_size(image_mask: Bool[Array | np.ndarray, "h w"], grid: tuple[int, int]) -> tuple[int, int]:
     """The (rows, columns) of the grid that hold content, of an image in the top left corner of its mask."""
     mask = np.asarray(image_mask)
     (h, w), (gh, gw) = mask.shape, grid
@@ -39,7 +39,7 @@ def content_region(image_mask: Bool[Array | np.ndarray, "h w"], grid: tuple[int,
 def word_attention(
     output: CaptionOutput,
     tokens: Ids,
-    tokenizer: Words,
+    tokenizer: WordTokenizer,
     *,
     layer: int = -1,
     head: int | None = None,
@@ -52,17 +52,17 @@ def word_attention(
     tokens:  [T], the item's own; what follows the end token is left out. The end token comes as the last word.
     layer:   of the decoder, from 0 or from the end; head: one of them, or None for their mean.
     item:    which one of the batch.
-    content: (rows, columns) of the grid that hold the image, to cut padding off: see content_of. None keeps all.
+    content: (rows, columns) of the grid that hold the image, to cut padding off: see content_size. None keeps all.
 
     Heat is attention: at least 0, and its sum over the whole grid is 1. Raises InputError for a layer, head, item or
     content that there is not, and when the tokens are not those of the output.
     """
     cross = output.cross_attention
     layers, batch, heads = cross.shape[:3]
-    _check("layer", layer, -layers, layers)
-    _check("item", item, -batch, batch)
+    _check_index("layer", layer, -layers, layers)
+    _check_index("item", item, -batch, batch)
     if head is not None:
-        _check("head", head, -heads, heads)
+        _check_index("head", head, -heads, heads)
     weights = np.asarray(cross[layer, item])
     fused = weights.mean(axis=0) if head is None else weights[head]
     return group_word_maps(fused, tokens, tokenizer, output.grid, content=content)
@@ -71,7 +71,7 @@ def word_attention(
 def group_word_maps(
     rows: Float[np.ndarray, "t s"],
     tokens: Ids,
-    tokenizer: Words,
+    tokenizer: WordTokenizer,
     grid: tuple[int, int],
     *,
     content: tuple[int, int] | None = None,
@@ -91,6 +91,6 @@ def group_word_maps(
     return maps
 
 
-def _check(name: str, value: int, low: int, high: int) -> None:
+def _check_index(name: str, value: int, low: int, high: int) -> None:
     if not low <= value < high:
         raise InputError(f"no {name} {value}: there are {high}, counted 0 to {high - 1} or from the end")

@@ -25,12 +25,12 @@ MapsOut = Float[Array, "b gh gw o"]
 MaskOut = Bool[Array, "b gh gw"]
 
 
-def zeroed(x: Maps, mask: Mask | None) -> Maps:
+def zero_padding(x: Maps, mask: Mask | None) -> Maps:
     """x with 0 where the mask is False; unchanged without a mask."""
     return x if mask is None else jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
 
 
-def strided(mask: Mask | None, stride: int) -> MaskOut | None:
+def downsample_mask(mask: Mask | None, stride: int) -> MaskOut | None:
     """The mask after a convolution of this stride: a content of n rows or columns becomes one of ceil(n / stride)."""
     return None if mask is None else mask[:, ::stride, ::stride]
 
@@ -71,11 +71,11 @@ def max_pool(x: Maps) -> Float[Array, "b gh gw c"]:
     """
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     gh, gw = (-(-size // 2) for size in x.shape[1:3])
-    rows = _first_largest([padded[:, :, i : i + 2 * gw - 1 : 2] for i in range(3)])
-    return _first_largest([rows[:, i : i + 2 * gh - 1 : 2] for i in range(3)])
+    rows = _elementwise_max([padded[:, :, i : i + 2 * gw - 1 : 2] for i in range(3)])
+    return _elementwise_max([rows[:, i : i + 2 * gh - 1 : 2] for i in range(3)])
 
 
-def _first_largest(parts: Sequence[Maps]) -> Maps:
+def _elementwise_max(parts: Sequence[Maps]) -> Maps:
     """The largest, place by place; of equals the first, and NaN where any of them is."""
     return functools.reduce(lambda a, b: jnp.where((b > a) | jnp.isnan(b), b, a), parts)
 
@@ -109,7 +109,7 @@ class ConvNorm(nnx.Module):
 
     def __call__(self, x: Maps, mask: MaskOut | None) -> MapsOut:
         """The normalised convolution, 0 where the mask (of what comes out) is False."""
-        return zeroed(self.norm(convolve(x, self.kernel[...], stride=self.stride, dilation=self.dilation)), mask)
+        return zero_padding(self.norm(convolve(x, self.kernel[...], stride=self.stride, dilation=self.dilation)), mask)
 
 
 class Bottleneck(nnx.Module):
@@ -128,7 +128,7 @@ class Bottleneck(nnx.Module):
 
     def __call__(self, x: Maps, mask: Mask | None) -> tuple[MapsOut, MaskOut | None]:
         """What the block answers, and the mask at its size."""
-        after = strided(mask, self.stride)
+        after = downsample_mask(mask, self.stride)
         made = jax.nn.relu(self.conv1(x, mask))
         made = self.conv3(jax.nn.relu(self.conv2(made, after)), after)
         return materialize(jax.nn.relu(made + (self.shortcut(x, after) if self.has_shortcut else x))), after
@@ -170,11 +170,11 @@ class ResNet(nnx.Module):
 
         Without a mask all counts as content, and none comes back.
         """
-        x = zeroed(images, mask)
-        mask = strided(mask, 2)
+        x = zero_padding(images, mask)
+        mask = downsample_mask(mask, 2)
         x = max_pool(jax.nn.relu(self.stem(x, mask)))
-        mask = strided(mask, 2)
-        x = zeroed(x, mask)
+        mask = downsample_mask(mask, 2)
+        x = zero_padding(x, mask)
         for stage in self.stages:
             for block in stage:
                 x, mask = block(x, mask)

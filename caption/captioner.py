@@ -15,8 +15,8 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 import caption
-from caption.attention import WordMaps, content_region, group_word_maps, word_attention
-from caption.plot import LARGEST
+from caption.attention import WordMaps, content_size, group_word_maps, word_attention
+from caption.plot import MAX_SIDE
 from caption.preprocess import PaddedBatch, pad_batch
 from caption.tokenizer import Tokenizer
 from vit_jax import InputError
@@ -84,13 +84,13 @@ class Captioner:
         ):
             if not -count <= value < count:
                 raise InputError(f"no {name} {value}: the decoder has {count}, counted from 0 or from the end (-1)")
-        self.size = config.pictures.size
+        self.size = config.image_preprocess.size
 
-    def ready(self, picture: Image.Image) -> PreparedImage:
+    def prepare(self, picture: Image.Image) -> PreparedImage:
         """A picture at the model's scale: for a ResNet in its own shape, for a ViT resized and cut as that has it."""
-        preprocess = self.model.config.pictures
+        preprocess = self.model.config.image_preprocess
         pixels, shown = preprocess(picture), preprocess.view(picture).copy()
-        shown.thumbnail((LARGEST, LARGEST))
+        shown.thumbnail((MAX_SIDE, MAX_SIDE))
         return PreparedImage(pixels, np.asarray(shown))
 
     def __call__(self, pictures: Sequence[PreparedImage], batch_size: int) -> list[CaptionResult]:
@@ -137,7 +137,7 @@ class Captioner:
                 self.tokenizer,
                 head=self.look.head,
                 item=item,
-                content=content_region(batch.mask[item], output.grid),
+                content=content_size(batch.mask[item], output.grid),
             )
             for item, text in enumerate(texts)
         ]
@@ -150,7 +150,7 @@ class Captioner:
         image, mask = batch.images[item : item + 1], batch.mask[item : item + 1]
         rows = np.asarray(caption.word_relevance(self.model, image, mask, filled))
         grid = jax.eval_shape(lambda m: m.encode(image, mask), self.model).grid
-        return group_word_maps(rows, text.tolist(), self.tokenizer, grid, content=content_region(mask[0], grid))
+        return group_word_maps(rows, text.tolist(), self.tokenizer, grid, content=content_size(mask[0], grid))
 
     def settings(self) -> dict[str, Any]:
         """What decides every answer, JSON-able; weights and vocabulary by a hash of their content."""

@@ -11,7 +11,7 @@ from flax import nnx
 from caption.config import CaptionConfig, ResNetConfig
 from caption.model import CaptionTransformer
 from caption.preprocess import CaptionPreprocess
-from caption.tokenizer import FILE, Tokenizer
+from caption.tokenizer import VOCABULARY_FILE, Tokenizer
 from vit_jax import InputError
 from vit_jax.checkpoint import config_fields, read_card, read_weights, write_model
 from vit_jax.checkpoint import config_from_dict as vit_config_from
@@ -34,7 +34,7 @@ def abstract_model(config: CaptionConfig) -> CaptionTransformer:
     return jax.eval_shape(lambda: CaptionTransformer(config, rngs=nnx.Rngs(0)))
 
 
-def _config_from(stored: dict[str, Any]) -> CaptionConfig:
+def _config_from_dict(stored: dict[str, Any]) -> CaptionConfig:
     encoder = dict(stored["encoder"])
     kind = encoder.pop("kind")
     if kind not in ENCODERS:
@@ -61,13 +61,13 @@ def save(
     config = asdict(model.config)
     config["encoder"]["kind"] = "resnet" if isinstance(model.config.encoder, ResNetConfig) else "vit"
     card = {"format": FORMAT, "config": config, "provenance": provenance or {}}
-    write_model(folder, card, model, beside={} if tokenizer is None else {FILE: tokenizer.save})
+    write_model(folder, card, model, beside={} if tokenizer is None else {VOCABULARY_FILE: tokenizer.save})
 
 
 def load_card(folder: str | os.PathLike) -> CaptionCard:
     """The config.json of a saved model. Raises InputError naming the file when it is absent or unusable."""
     return read_card(
-        folder, FORMAT, lambda stored: CaptionCard(_config_from(stored["config"]), stored.get("provenance", {}))
+        folder, FORMAT, lambda stored: CaptionCard(_config_from_dict(stored["config"]), stored.get("provenance", {}))
     )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from caption.preprocess import CaptionPreprocess, WholePreprocess
+from caption.preprocess import CaptionPreprocess, ViTPreprocess
 from vit_jax import CONFIGS as VIT_CONFIGS
 from vit_jax import InputError, ViTConfig
 
@@ -89,12 +89,12 @@ class CaptionConfig:
             raise InputError("a ViT encoder ends at its patches: num_classes=0, representation=0, no pooling by 'map'")
 
     @property
-    def pictures(self) -> CaptionPreprocess | WholePreprocess:
+    def image_preprocess(self) -> CaptionPreprocess | ViTPreprocess:
         """How a picture becomes the model's input: a ViT's own way where the encoder is one, else `preprocess`."""
         if isinstance(self.encoder, ResNetConfig):
             return self.preprocess
         assert self.encoder.preprocess is not None
-        return WholePreprocess(self.encoder.preprocess)
+        return ViTPreprocess(self.encoder.preprocess)
 
 
 CONFIGS: dict[str, CaptionConfig] = {

@@ -52,12 +52,12 @@ class PreparedDecoder(NamedTuple):
     mask: Bool[Array, "b s"]
 
 
-def prepare(model: CaptionTransformer, memory: Memory) -> PreparedDecoder:
+def prepare_decoder(model: CaptionTransformer, memory: Memory) -> PreparedDecoder:
     """What the words of these images' captions share, in every decoder layer."""
-    return PreparedDecoder(tuple(_prepared(model, layer, memory) for layer in model.decoder_layers), memory.mask)
+    return PreparedDecoder(tuple(_prepare_layer(model, layer, memory) for layer in model.decoder_layers), memory.mask)
 
 
-def _prepared(model: CaptionTransformer, layer: DecoderLayer, memory: Memory) -> PreparedLayer:
+def _prepare_layer(model: CaptionTransformer, layer: DecoderLayer, memory: Memory) -> PreparedLayer:
     positions = model.embedding.positions[...]
     d = positions.shape[1]
     own, cross = layer.attn.qkv, layer.cross.qkv
@@ -87,7 +87,7 @@ def empty_cache(model: CaptionTransformer, count: int, length: int, *, dtype: An
     return tuple(KVCache(keys, keys.swapaxes(2, 3)) for _ in model.decoder_layers)
 
 
-def select_beams(query: Float[Array, "n q d"], met: KVCache, mask: Bool[Array, "#n m"]) -> Float[Array, "n q d"]:
+def attend_cached(query: Float[Array, "n q d"], met: KVCache, mask: Bool[Array, "#n m"]) -> Float[Array, "n q d"]:
     """What queries gather from keys and values by multi-head attention. Scores and softmax in float32 at least."""
     n, q, d = query.shape
     heads, size = met.keys.shape[1:3]
@@ -114,12 +114,12 @@ def decode_step(
     x = embedded[:, 0]  # [N, D]
     kept = []
     for layer, shared, past in zip(model.decoder_layers, prepared.layers, cache, strict=True):
-        x, met = _step(layer, x, position, past, shared, prepared.mask)
+        x, met = _apply_layer(layer, x, position, past, shared, prepared.mask)
         kept.append(met)
     return model.head(model.decoder_norm(x)[:, None])[:, 0], tuple(kept)
 
 
-def _step(
+def _apply_layer(
     layer: DecoderLayer,
     x: Float[Array, "n d"],
     position: Int[Array, ""] | int,
@@ -136,7 +136,7 @@ def _step(
         jax.lax.dynamic_update_slice_in_dim(past.values, v.reshape(n, heads, 1, -1), position, axis=2),
     )
     so_far = (jnp.arange(met.keys.shape[3]) <= position)[None]
-    x = x + layer.attn.out(select_beams(q[:, None], met, so_far)[:, 0])
+    x = x + layer.attn.out(attend_cached(q[:, None], met, so_far)[:, 0])
     asked = (layer.norm2(x) @ shared.query + shared.asked[position][None]).reshape(images, n // images, d)
-    x = x + layer.cross.out(select_beams(asked, shared.image, image_mask).reshape(n, d))
+    x = x + layer.cross.out(attend_cached(asked, shared.image, image_mask).reshape(n, d))
     return x + layer.mlp(layer.norm3(x)[:, None])[:, 0], met

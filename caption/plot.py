@@ -13,7 +13,7 @@ from PIL import Image
 from vit_jax.errors import InputError
 from vit_jax.plot import Panel, arrange_in_rows, plot_panels
 
-LARGEST = 640  # pixels: more than a panel shows, and a photograph of 20 megapixels would be drawn for every word
+MAX_SIDE = 640  # pixels: more than a panel shows, and a photograph of 20 megapixels would be drawn for every word
 END_NAMES = {"[SEP]": "(end)"}
 
 
@@ -31,20 +31,20 @@ def plot_caption(
     """
     if not words:
         raise InputError("no words to draw; a caption has at least its end token")
-    picture = _small_enough(image).astype(np.float32) / 255
+    picture = _shrink(image).astype(np.float32) / 255
     panels = [Panel("image", None), *(Panel(END_NAMES.get(word, word), heat) for word, heat in words)]
     return plot_panels(
-        picture, arrange_in_rows(panels, most=_columns(len(panels), image.shape)), title=caption, alpha=alpha
+        picture, arrange_in_rows(panels, most=_max_columns(len(panels), image.shape)), title=caption, alpha=alpha
     )
 
 
-def _small_enough(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
+def _shrink(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
     picture = Image.fromarray(image)
-    picture.thumbnail((LARGEST, LARGEST))
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
     return np.asarray(picture)
 
 
-def _columns(panels: int, shape: tuple[int, ...]) -> int:
+def _max_columns(panels: int, shape: tuple[int, ...]) -> int:
     """More columns for tall pictures and long captions, so that the figure stays within a page."""
     most = 4 if panels <= 8 else 5
     return most + (shape[0] > shape[1])

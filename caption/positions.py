@@ -23,18 +23,18 @@ def sine_positions(mask: Bool[Array, "b gh gw"], width: int) -> Float[Array, "b 
     numbers, since XLA's float32 division is off by a unit in the last place at times.
     """
     y, x = (jnp.cumsum(mask, axis=axis, dtype=jnp.result_type(float)) for axis in (1, 2))
-    y = _single(_single(y / _single(y[:, -1:, :] + EPS)) * SCALE)
-    x = _single(_single(x / _single(x[:, :, -1:] + EPS)) * SCALE)
-    return jnp.concatenate([_waves(y, width // 2), _waves(x, width // 2)], axis=-1)
+    y = _round_to_float32(_round_to_float32(y / _round_to_float32(y[:, -1:, :] + EPS)) * SCALE)
+    x = _round_to_float32(_round_to_float32(x / _round_to_float32(x[:, :, -1:] + EPS)) * SCALE)
+    return jnp.concatenate([_interleave_sin_cos(y, width // 2), _interleave_sin_cos(x, width // 2)], axis=-1)
 
 
-def _single(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def _round_to_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Rounded to float32, in its own type."""
     return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=23)
 
 
-def _waves(angle: Float[Array, "b gh gw"], count: int) -> Float[Array, "b gh gw count"]:
+def _interleave_sin_cos(angle: Float[Array, "b gh gw"], count: int) -> Float[Array, "b gh gw count"]:
     """sin, cos, sin, cos, ... of an angle at count / 2 frequencies."""
     periods = (TEMPERATURE ** (2 * np.arange(count // 2) / count)).astype(np.float32)
-    at = _single(angle[..., None] / jnp.asarray(periods, angle.dtype).reshape(1, 1, 1, -1))
-    return _single(jnp.stack([jnp.sin(at), jnp.cos(at)], axis=-1)).reshape(*angle.shape, count)
+    at = _round_to_float32(angle[..., None] / jnp.asarray(periods, angle.dtype).reshape(1, 1, 1, -1))
+    return _round_to_float32(jnp.stack([jnp.sin(at), jnp.cos(at)], axis=-1)).reshape(*angle.shape, count)

@@ -50,7 +50,7 @@ class CaptionPreprocess:
         """(height, width) that every picture fits into: pad_batch's size for one compiled function."""
         return self.longest, self.longest
 
-    def scaled(self, width: int, height: int) -> tuple[int, int]:
+    def target_size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) after resizing. Raises InputError for a picture so thin that nothing would be left."""
         sides = np.array((width, height), np.float64)
         across, down = (sides * (self.longest / sides.max())).astype(int).tolist()  # the reference's own operations
@@ -67,11 +67,11 @@ class CaptionPreprocess:
     def resize(self, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
         """The picture with its longest side as it should be, its shape kept, as 8-bit RGB."""
         image = image if image.mode == "RGB" else image.convert("RGB")
-        return np.asarray(image.resize(self.scaled(image.width, image.height), Image.Resampling.BICUBIC))
+        return np.asarray(image.resize(self.target_size(image.width, image.height), Image.Resampling.BICUBIC))
 
     def normalize(self, pixels: UInt8[np.ndarray, "... 3"]) -> Float32[np.ndarray, "... 3"]:
         """8-bit RGB to (x / 255 - mean) / std, in float32 as torch does it."""
-        return normalized(pixels, self.mean, self.std)
+        return normalize_pixels(pixels, self.mean, self.std)
 
     def __call__(self, image: Any) -> Float32[np.ndarray, "h w 3"]:
         """A PIL image, or uint8 array [height, width, 3], to the model's input.
@@ -82,7 +82,7 @@ class CaptionPreprocess:
 
 
 @dataclass(frozen=True)
-class WholePreprocess:
+class ViTPreprocess:
     """A ViT's own preprocessing, for captions: every picture fills `of.size`, and nothing is padded."""
 
     of: Preprocess
@@ -102,14 +102,14 @@ class WholePreprocess:
 
     def normalize(self, pixels: UInt8[np.ndarray, "... 3"]) -> Float32[np.ndarray, "... 3"]:
         """8-bit RGB to the ViT's own range, in float32."""
-        return normalized(pixels, self.of.mean, self.of.std)
+        return normalize_pixels(pixels, self.of.mean, self.of.std)
 
     def __call__(self, image: Any) -> Float32[np.ndarray, "h w 3"]:
         """A PIL image, or uint8 array, to the model's input. Raises InputError when it is neither."""
         return self.normalize(self.resize(as_pil_image(image)))
 
 
-def normalized(
+def normalize_pixels(
     pixels: UInt8[np.ndarray, "... 3"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float32[np.ndarray, "... 3"]:
     """8-bit RGB to (x / 255 - mean) / std, in float32 as torch does it."""

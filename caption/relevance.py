@@ -58,12 +58,12 @@ def word_relevance(
     def of_word(query: jax.Array) -> jax.Array:
         (gradients,) = pull((jnp.arange(t - 1) == query).astype(dtype))
         fused = [jax.nn.relu(w * g)[:, 0].mean(axis=1) for w, g in zip(weights, gradients, strict=True)]
-        return _carried(*fused)[query]
+        return propagate_relevance(*fused)[query]
 
     return jax.lax.map(of_word, jnp.arange(t - 1))
 
 
-def _carried(
+def propagate_relevance(
     image: Float[Array, "le s s"], text: Float[Array, "ld t t"], cross: Float[Array, "ld t s"]
 ) -> Float[Array, "t s"]:
     """R_ts, from each layer's attention times gradient."""
@@ -73,11 +73,11 @@ def _carried(
     of_text, of_both = jnp.eye(text.shape[1], dtype=cross.dtype), jnp.zeros(cross.shape[1:], cross.dtype)
     for layer in range(text.shape[0]):
         of_text, of_both = of_text + text[layer] @ of_text, of_both + text[layer] @ of_both
-        of_both = of_both + _evened(of_text).T @ cross[layer] @ _evened(of_image)
+        of_both = of_both + normalize_rows(of_text).T @ cross[layer] @ normalize_rows(of_image)
     return of_both
 
 
-def _evened(relevance: Float[Array, "n n"]) -> Float[Array, "n n"]:
+def normalize_rows(relevance: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Rows less the identity divided by their sums, and the identity again; a row without relevance is the identity."""
     identity = jnp.eye(relevance.shape[0], dtype=relevance.dtype)
     rest = relevance - identity

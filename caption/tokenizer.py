@@ -21,9 +21,9 @@ from jaxtyping import Array, Bool, Int
 from vit_jax.errors import InputError
 from vit_jax.files import atomic_write
 
-FILE = "vocab.txt"  # a vocabulary's name within a folder
+VOCABULARY_FILE = "vocab.txt"  # a vocabulary's name within a folder
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-NEEDED = (PAD, UNK, CLS, SEP)
+REQUIRED = (PAD, UNK, CLS, SEP)
 ENDINGS = frozenset({"s", "t", "m", "d", "re", "ve", "ll"})  # what an apostrophe ties to the word before it
 
 Tokens = Sequence[int] | Int[Array | np.ndarray, "t"]
@@ -48,7 +48,7 @@ class Tokenizer:
     name: str = "the vocabulary"
 
     def __post_init__(self) -> None:
-        if missing := [piece for piece in NEEDED if piece not in self.ids]:
+        if missing := [piece for piece in REQUIRED if piece not in self.ids]:
             raise InputError(f"{self.name}: has no {missing[0]}; take a BERT vocabulary or make one, build_vocabulary")
         if self.vocabulary[0] != PAD:
             raise InputError(f"{self.name}: {PAD} must be on the first line, not on line {self.ids[PAD] + 1}")
@@ -132,8 +132,8 @@ class Tokenizer:
 
         Ids after the end are not cut off, [PAD] is left out wherever it stands.
         """
-        pieces = [self.piece(token) for token in _numbers(tokens) if token not in self._special_ids]
-        return _tidied(" ".join(pieces).replace(" ##", "").strip()).capitalize()
+        pieces = [self.piece(token) for token in _as_ints(tokens) if token not in self._special_ids]
+        return _clean_up_spaces(" ".join(pieces).replace(" ##", "").strip()).capitalize()
 
     def words(self, tokens: Tokens) -> list[tuple[str, list[int]]]:
         """The words that tokens spell up to the end token, which comes last, each with its positions in `tokens`.
@@ -144,7 +144,7 @@ class Tokenizer:
         """
         words: list[tuple[str, list[int]]] = []
         open_word = False  # whether the next word goes on with the last one, after a hyphen or an apostrophe
-        numbers = _numbers(tokens)
+        numbers = _as_ints(tokens)
         for position, token in enumerate(numbers):
             if token in (self.start, self.ids[PAD]):
                 continue
@@ -173,11 +173,11 @@ class Tokenizer:
             beside.write_text("".join(piece + "\n" for piece in self.vocabulary), encoding="utf-8", newline="\n")
 
 
-def _numbers(tokens: Tokens) -> list[int]:
+def _as_ints(tokens: Tokens) -> list[int]:
     return [int(token) for token in (tokens if isinstance(tokens, Sequence) else np.asarray(tokens))]
 
 
-def _tidied(text: str) -> str:
+def _clean_up_spaces(text: str) -> str:
     """transformers' clean_up_tokenization: blanks that English does not write, in this order."""
     for wide in (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"):
         text = text.replace(wide, wide.strip())
@@ -190,7 +190,7 @@ def load_tokenizer(path: str | os.PathLike, *, vocab_size: int | None = None) ->
     Raises InputError for a file that is missing, no vocabulary, or not of the model's size.
     """
     path = Path(path)
-    path = path / FILE if path.is_dir() else path
+    path = path / VOCABULARY_FILE if path.is_dir() else path
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would cut at characters that are WordPieces
     except FileNotFoundError as error:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image, ImageEnhance, ImageOps
 
-from caption.preprocess import CaptionPreprocess, WholePreprocess
+from caption.preprocess import CaptionPreprocess, ViTPreprocess
 from vit_jax import InputError
 
 TURNS = {  # degrees counter-clockwise
@@ -77,7 +77,7 @@ def jitter(image: Image.Image, settings: CaptionAugment, rng: np.random.Generato
 
 def augment_image(
     image: Image.Image,
-    preprocess: CaptionPreprocess | WholePreprocess,
+    preprocess: CaptionPreprocess | ViTPreprocess,
     settings: CaptionAugment,
     rng: np.random.Generator,
 ) -> Float32[np.ndarray, "h w 3"]:

@@ -15,7 +15,7 @@ import numpy as np
 from caption.data.augment import CaptionAugment, augment_image
 from caption.data.captions import CaptionDataset
 from caption.data.scenes import SPLITS, make_scene
-from caption.preprocess import CaptionPreprocess, WholePreprocess, pad_batch
+from caption.preprocess import CaptionPreprocess, ViTPreprocess, pad_batch
 from caption.tokenizer import Tokenizer
 from vit_jax.data.loader import THREADS, batches_per_epoch
 from vit_jax.data.process_shard import ProcessShard, RowRange, all_rows
@@ -58,7 +58,7 @@ class SceneExamples:
     count: int
     seed: int
     tokenizer: Tokenizer
-    preprocess: CaptionPreprocess | WholePreprocess
+    preprocess: CaptionPreprocess | ViTPreprocess
     length: int
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class CaptionedImages:
         self,
         captions: CaptionDataset,
         tokenizer: Tokenizer,
-        preprocess: CaptionPreprocess | WholePreprocess,
+        preprocess: CaptionPreprocess | ViTPreprocess,
         augment: CaptionAugment,
         *,
         length: int,

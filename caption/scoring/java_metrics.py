@@ -17,7 +17,7 @@ SPICE_MODELS = "stanford-corenlp-3.6.0-models.jar"
 REMEDY = "check that java runs, or leave METEOR and SPICE out (--no-java)"
 
 
-def available() -> tuple[str, ...]:
+def available_metrics() -> tuple[str, ...]:
     """The names of the scores that this machine can work out: METEOR and SPICE, METEOR, or none."""
     found = importlib.util.find_spec("pycocoevalcap")
     if found is None or not found.submodule_search_locations or shutil.which("java") is None:
@@ -26,7 +26,7 @@ def available() -> tuple[str, ...]:
     return ("METEOR", "SPICE") if (folder / "spice" / "lib" / SPICE_MODELS).is_file() else ("METEOR",)
 
 
-def scores(hypotheses: list[list[str]], truths: list[list[list[str]]]) -> dict[str, tuple[float, list[float]]]:
+def score_with_java(hypotheses: list[list[str]], truths: list[list[list[str]]]) -> dict[str, tuple[float, list[float]]]:
     """Each available score of the set and of each image, in [0, 1].
 
     Takes words, one caption and at least one reference for each image. Raises InputError when Java fails.
@@ -34,7 +34,7 @@ def scores(hypotheses: list[list[str]], truths: list[list[list[str]]]) -> dict[s
     captions = {i: [" ".join(sentence)] for i, sentence in enumerate(hypotheses)}
     references = {i: [" ".join(sentence) for sentence in sentences] for i, sentences in enumerate(truths)}
     found = {}
-    for name in available():
+    for name in available_metrics():
         try:
             found[name] = _meteor(references, captions) if name == "METEOR" else _spice(references, captions)
         except (OSError, ValueError, subprocess.CalledProcessError) as error:

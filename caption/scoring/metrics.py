@@ -41,7 +41,7 @@ class CaptionScores(NamedTuple):
     by_image: dict[ImageId, dict[str, float]]
 
 
-def score(
+def score_captions(
     predictions: Mapping[ImageId, str], references: Mapping[ImageId, Sequence[str]], *, java: bool = True
 ) -> dict[str, float]:
     """The scores of a set of captions: see `score_images`, of which this is `overall`."""
@@ -63,7 +63,7 @@ def score_images(
     columns["ROUGE-L"] = _with_mean([_rouge_l(hypotheses[image], truths[image]) for image in hypotheses])
     columns["CIDEr-D"] = _with_mean(_cider_d(list(hypotheses.values()), list(truths.values())))
     if java:
-        columns |= java_metrics.scores(list(hypotheses.values()), list(truths.values()))
+        columns |= java_metrics.score_with_java(list(hypotheses.values()), list(truths.values()))
     overall = {name: total for name, (total, _) in columns.items()}
     each = {image: {name: own[i] for name, (_, own) in columns.items()} for i, image in enumerate(predictions)}
     return CaptionScores(overall, each)

@@ -103,7 +103,7 @@ def _opened(
 
     def read(task: CaptionJob) -> OpenedImage | CorruptImageError:
         try:
-            return OpenedImage(task, captioner.ready(open_rgb(task.file)))
+            return OpenedImage(task, captioner.prepare(open_rgb(task.file)))
         except CorruptImageError as error:
             return error
         except InputError as error:  # too thin

@@ -31,7 +31,7 @@ def check_released(captioner: Captioner, *, cache: str | None = None) -> int:
     for name, expected in PRINTED.items():
         release = Release(name, f"{ADDRESS}/{name}.png", "a picture", "Apache-2.0")
         picture = open_rgb(fetch_release(release, cache=folder))
-        found = captioner([captioner.ready(picture)], 1)[0].captions[0].caption
+        found = captioner([captioner.prepare(picture)], 1)[0].captions[0].caption
         alike += found == expected
         lines.append(f"| {name} | {'yes' if found == expected else 'NO'} | {found} | {expected} |")
     print("\n".join(lines))

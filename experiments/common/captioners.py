@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import caption
-from caption.tokenizer import FILE, Tokenizer, load_tokenizer
+from caption.tokenizer import VOCABULARY_FILE, Tokenizer, load_tokenizer
 from experiments.common.models import model_folder
 from vit_jax import InputError
 from weights_convert import load_pretrained
@@ -24,22 +24,24 @@ def open_captioner(
     """
     path = Path(weights)
     if not path.exists() and weights in RELEASES and RELEASES[weights].architecture not in caption.CONFIGS:
-        raise InputError(f"{weights}: an image model; captions need a captioner, as {_released()}")
+        raise InputError(f"{weights}: an image model; captions need a captioner, as {_released_names()}")
     folder = model_folder(path) if path.is_dir() else None
     if folder is not None and saved_model_type(folder) not in (None, CAPTION_MODEL):
-        raise InputError(f"{folder}: an image model; captions need a captioner, as {_released()}")
+        raise InputError(f"{folder}: an image model; captions need a captioner, as {_released_names()}")
     model = load_pretrained(weights if folder is None else folder, cache=cache)
     if not isinstance(model, caption.CaptionTransformer):
-        raise InputError(f"{weights}: an image model; captions need a captioner, as {_released()}")
+        raise InputError(f"{weights}: an image model; captions need a captioner, as {_released_names()}")
     size = model.config.vocab_size
     if vocabulary is not None:
         return model, load_tokenizer(vocabulary, vocab_size=size)
-    if folder is not None and (folder / FILE).is_file():
+    if folder is not None and (folder / VOCABULARY_FILE).is_file():
         return model, load_tokenizer(folder, vocab_size=size)
     if size != BERT_SIZE:
-        raise InputError(f"{weights}: its {size} words are not BERT's and no {FILE} is beside it; give --vocabulary")
+        raise InputError(
+            f"{weights}: its {size} words are not BERT's and no {VOCABULARY_FILE} is beside it; give --vocabulary"
+        )
     return model, find_tokenizer(vocab_size=size, cache=cache)
 
 
-def _released() -> str:
+def _released_names() -> str:
     return " or ".join(name for name, release in RELEASES.items() if release.architecture in caption.CONFIGS)

@@ -18,7 +18,7 @@ import numpy as np
 
 from caption.data.captions import CaptionDataset, open_captions
 from caption.data.loader import CaptionedImages, ExampleSource, SceneExamples, caption_batches
-from caption.tokenizer import FILE, Tokenizer, build_vocabulary, load_tokenizer
+from caption.tokenizer import VOCABULARY_FILE, Tokenizer, build_vocabulary, load_tokenizer
 from caption.train.recipe import CaptionRecipe, rates
 from experiments.common import runtime
 from experiments.common.models import BEST
@@ -53,12 +53,12 @@ def _tokenizer(config: CaptionRun, folder: Path, texts: Callable[[], Iterator[st
     """The run's own vocabulary where it has one, else as it is told, and kept in the run's folder."""
     from weights_convert.hub.vocabulary import find_tokenizer
 
-    if (folder / FILE).is_file():
+    if (folder / VOCABULARY_FILE).is_file():
         return load_tokenizer(folder)
     if config.vocabulary == BUILD or config.data == SCENES:
-        return build_vocabulary(texts(), folder / FILE)
+        return build_vocabulary(texts(), folder / VOCABULARY_FILE)
     tokenizer = find_tokenizer(config.vocabulary)
-    tokenizer.save(folder / FILE)
+    tokenizer.save(folder / VOCABULARY_FILE)
     return tokenizer
 
 
@@ -72,7 +72,7 @@ def _prepare(config: CaptionRun, folder: Path, *, resume: bool, cache_gb: float)
         _created(folder, config, resume)
         tokenizer = _tokenizer(config, folder, lambda: iter(scene_captions("train")))
         model = starting_captioner(config, tokenizer.vocab_size)
-        shared: dict[str, Any] = dict(tokenizer=tokenizer, preprocess=model.config.pictures, length=length)
+        shared: dict[str, Any] = dict(tokenizer=tokenizer, preprocess=model.config.image_preprocess, length=length)
         made = [
             SceneExamples(split=split, count=count, seed=recipe.seed, **shared)
             for split, count in (("train", SCENES_PER_EPOCH), ("val", SCENES_HELD_OUT))
@@ -88,8 +88,8 @@ def _prepare(config: CaptionRun, folder: Path, *, resume: bool, cache_gb: float)
     tokenizer = _tokenizer(config, folder, lambda: (text for some in train.captions for text in some))
     model = starting_captioner(config, tokenizer.vocab_size)
     make = functools.partial(
-        CaptionedImages, tokenizer=tokenizer, preprocess=model.config.pictures, augment=recipe.augment, length=length,
-        seed=recipe.seed,
+        CaptionedImages, tokenizer=tokenizer, preprocess=model.config.image_preprocess, augment=recipe.augment,
+        length=length, seed=recipe.seed,
     )  # fmt: skip
     pictures = make(val, budget=int(cache_gb * 1e9))
     return Prepared(model, tokenizer, make(train, budget=0), pictures, pictures)
@@ -110,7 +110,7 @@ def _captions(model: Any, tokenizer: Tokenizer, images: list[np.ndarray], recipe
     for start in range(0, len(images), recipe.batch_size):
         rows = images[start : start + recipe.batch_size]
         filled = rows + [rows[0]] * (recipe.batch_size - len(rows))
-        batch = pad_batch(filled, model.config.pictures.size)
+        batch = pad_batch(filled, model.config.image_preprocess.size)
         length = min(recipe.max_length, model.config.max_positions)
         ends: dict[str, Any] = dict(start=tokenizer.start, end=tokenizer.end)
         made = generate(model, batch.images, batch.mask, max_length=length, padding=recipe.padding, **ends)
@@ -120,7 +120,7 @@ def _captions(model: Any, tokenizer: Tokenizer, images: list[np.ndarray], recipe
 
 def _measures(model: Any, ready: Prepared, recipe: CaptionRecipe) -> dict[str, float]:
     """The validation's captions against the true ones: the share repeated word by word, and CIDEr-D where asked for."""
-    from caption.scoring.metrics import score
+    from caption.scoring.metrics import score_captions
 
     if ready.pictures is None:
         examples = [ready.val.at(-1, index) for index in range(len(ready.val))]
@@ -135,7 +135,7 @@ def _measures(model: Any, ready: Prepared, recipe: CaptionRecipe) -> dict[str, f
     exact = np.mean([made in [text.capitalize() for text in true] for made, true in zip(captions, truths, strict=True)])
     measures = {"val_exact": float(exact)}
     if recipe.best_by == "cider":
-        scores = score(dict(enumerate(captions)), dict(enumerate(truths)), java=False)
+        scores = score_captions(dict(enumerate(captions)), dict(enumerate(truths)), java=False)
         measures["val_cider"] = scores["CIDEr-D"]
     return measures
 
@@ -155,7 +155,7 @@ def train(folder: Path, config: CaptionRun, how: RunOptions, *, resume: bool, ca
     recipe = config.recipe
     mesh, rows = make_mesh(recipe.batch_size), process_rows(recipe.batch_size)
     ready = _prepare(config, folder, resume=resume, cache_gb=cache_gb)
-    model, size = ready.model, ready.model.config.pictures.size
+    model, size = ready.model, ready.model.config.image_preprocess.size
     print(f"model: {recipe.model or config.weights}, {count_parameters(model):,} parameters, {size[0]} pixels a side")
     steps = batches_per_epoch(len(ready.train), recipe.batch_size)
     tx = make_optimizer(

@@ -34,7 +34,7 @@ def word_maps(
     model: CaptionTransformer, tokenizer: Tokenizer, scenes: list[Scene], length: int, *, layer: int = -1
 ) -> list[list[tuple[str, np.ndarray]]]:
     """Each scene's words with their maps, of a pass over its own caption, in batches of 32."""
-    images = np.stack([model.config.pictures.normalize(made.image) for made in scenes])
+    images = np.stack([model.config.image_preprocess.normalize(made.image) for made in scenes])
     texts = tokenizer.encode_batch([made.caption for made in scenes], length)
     forward = jax.jit(forward_with_attention)
     found = []
@@ -61,7 +61,7 @@ def pointing(scenes: list[Scene], maps: list[list[tuple[str, np.ndarray]]]) -> P
 
 def report(model: CaptionTransformer, tokenizer: Tokenizer, folder: Path, *, seed: int, length: int) -> dict[str, Any]:
     """Say how well nouns' maps point, by decoder layer, and write figures of a few held-out scenes by the best one."""
-    scenes = held_out(seed, 256, model.config.pictures.size[0])
+    scenes = held_out(seed, 256, model.config.image_preprocess.size[0])
     layers = range(model.config.decoder_layers)
     maps = [word_maps(model, tokenizer, scenes, length, layer=layer) for layer in layers]
     found = [pointing(scenes, words) for words in maps]

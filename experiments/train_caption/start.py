@@ -32,9 +32,10 @@ def starting_captioner(config: CaptionRun, vocab_size: int) -> CaptionTransforme
             )
         changed = _settled(settings, recipe)
         if changed.encoder != settings.encoder:
+            size = settings.image_preprocess.size
             raise InputError(
-                f"{config.weights}: its encoder takes images of {'x'.join(map(str, settings.pictures.size))} pixels; "
-                f"give --longest {settings.pictures.size[0]}"
+                f"{config.weights}: its encoder takes images of {'x'.join(map(str, size))} pixels; "
+                f"give --longest {size[0]}"
             )
         shapes = jax.eval_shape(lambda: CaptionTransformer(changed, rngs=nnx.Rngs(0)))
         return jax.tree.unflatten(jax.tree.structure(shapes), list(to_arrays(model).values()))

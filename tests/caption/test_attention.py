@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caption import CaptionOutput, forward_with_attention, word_attention, word_relevance
-from caption.attention import content_region
+from caption.attention import content_size
 from caption.model import decode_with_attention, encode_with_attention
 from tests.caption.test_generate import case  # noqa: F401
 from vit_jax import InputError
@@ -68,8 +68,8 @@ def test_what_there_is_not(options, message, output):
 def test_content_of_a_padded_image():
     mask = np.zeros((299, 299), bool)
     mask[:224, :299] = True
-    assert content_region(mask, (19, 19)) == (14, 19)
-    assert content_region(np.ones((40, 48), bool), (3, 3)) == (3, 3)
+    assert content_size(mask, (19, 19)) == (14, 19)
+    assert content_size(np.ones((40, 48), bool), (3, 3)) == (3, 3)
 
 
 def test_relevance_is_the_rule_of_the_paper(case, x64):  # noqa: F811

@@ -7,7 +7,7 @@ import pytest
 
 import caption.model
 import tests.reference as reference
-from caption import decode_step, empty_cache, encode_with_attention, prepare
+from caption import decode_step, empty_cache, encode_with_attention, prepare_decoder
 from caption.model import decode_with_attention
 from caption.positions import sine_positions
 from tests.caption.positions import torch_positions
@@ -80,7 +80,7 @@ def test_one_image(model, use_positions, x64):
     close(encoder_attention[-1, 0].mean(axis=0)[:4], "a_eself_last")
     np.testing.assert_array_equal(decoded.logits[0, :9].argmax(axis=-1), GOLDEN["a_argmax"])
 
-    shared, cache = prepare(model, memory), empty_cache(model, 1, GREEDY_STEPS)
+    shared, cache = prepare_decoder(model, memory), empty_cache(model, 1, GREEDY_STEPS)
     step, chosen, log_probs = jax.jit(decode_step), [START], []
     for position in range(GREEDY_STEPS):
         logits, cache = step(model, jnp.asarray(chosen[-1:]), position, cache, shared)

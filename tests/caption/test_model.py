@@ -20,7 +20,7 @@ from caption import (
     forward_with_attention,
     load,
     load_card,
-    prepare,
+    prepare_decoder,
     save,
 )
 from caption.backbone import ResNet, convolve, max_pool
@@ -157,7 +157,7 @@ def test_cached_steps_equal_one_pass(model, inputs):
     images, mask, tokens, _ = inputs
     whole = logits_of(model, images, mask, tokens, np.ones(tokens.shape, bool))
     memory = jax.jit(lambda m, *x: m.encode(*x))(model, images, mask)
-    shared, cache, step = prepare(model, memory), empty_cache(model, 2, 11), jax.jit(decode_step)
+    shared, cache, step = prepare_decoder(model, memory), empty_cache(model, 2, 11), jax.jit(decode_step)
     for position in range(9):
         logits, cache = step(model, jnp.asarray(tokens[:, position]), jnp.asarray(position), cache, shared)
         np.testing.assert_allclose(logits, whole[:, position], rtol=0, atol=1e-10)

@@ -17,15 +17,15 @@ def test_the_validation_transform_is_the_references(size):
     image = Image.fromarray(golden["low"]).resize(size, Image.Resampling.BICUBIC)
     ours = CaptionPreprocess()(image)
     assert ours.dtype == np.float32
-    assert CaptionPreprocess().scaled(*size) == tuple(golden[f"{name}_size"]) == ours.shape[1::-1]
+    assert CaptionPreprocess().target_size(*size) == tuple(golden[f"{name}_size"]) == ours.shape[1::-1]
     np.testing.assert_array_equal(ours.transpose(2, 0, 1)[:, ::9, ::9], golden[f"{name}_strided"])
 
 
 def test_some_sizes_end_a_pixel_short():
     """float64 rounds 299 / max so that its product with max may fall below 299; the reference cuts it off."""
-    sides = [side for side in range(1, 3000) if max(CaptionPreprocess().scaled(side, side)) != 299]
+    sides = [side for side in range(1, 3000) if max(CaptionPreprocess().target_size(side, side)) != 299]
     assert sides
-    assert {max(CaptionPreprocess().scaled(side, 1 + side // 2)) for side in sides} == {298}
+    assert {max(CaptionPreprocess().target_size(side, 1 + side // 2)) for side in sides} == {298}
     for side in sides:
         assert np.float64(side) * (299 / np.float64(side)) < 299
 

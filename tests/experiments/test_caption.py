@@ -128,7 +128,7 @@ def test_maps_are_those_of_the_picture_alone(model, tokenizer, pictures, look):
     """Padding, filling up the batch, and filling up the text change no map."""
     files = [pictures / "p1.png", pictures / "p2.png"]
     program_ = Captioner(model, tokenizer, SearchOptions(LENGTH), look)
-    answers = program_([program_.ready(Image.open(file)) for file in files], 3)
+    answers = program_([program_.prepare(Image.open(file)) for file in files], 3)
     assert len(answers) == 2
     for file, answer in zip(files, answers, strict=True):
         batch, found, [(text, value)] = alone(model, tokenizer, file)
@@ -248,7 +248,7 @@ def test_a_vit_sees_the_whole_picture(tokenizer, pictures, tmp_path):
     caption.save(caption.CaptionTransformer(config, rngs=nnx.Rngs(0)), tmp_path / "run" / "best", tokenizer=tokenizer)
     model, _ = captioners.open_captioner(str(tmp_path / "run"))
     program_ = Captioner(model, tokenizer, SearchOptions(4), MapOptions())
-    [answer] = program_([program_.ready(Image.open(pictures / "p2.png"))], 1)
+    [answer] = program_([program_.prepare(Image.open(pictures / "p2.png"))], 1)
     assert all(heat.shape == (2, 3) for _, heat in answer.words)
 
 

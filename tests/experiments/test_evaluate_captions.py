@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from caption.scoring.metrics import score
+from caption.scoring.metrics import score_captions
 from experiments.evaluate import __main__ as evaluate
 
 CAPTIONS = {7: ["A cat on a mat.", "The cat sits."], 8: ["Two dogs run.", "Dogs in grass."], 9: ["A bus."]}
@@ -35,7 +35,7 @@ def run(tmp_path, predictions, references, *more) -> int:
 @pytest.mark.parametrize("predictions", [BY_NUMBER, BY_FILE, BY_NAME], ids=["number", "file", "mapping"])
 def test_every_format_gives_the_same_scores(predictions, references, tmp_path, capsys):
     assert run(tmp_path, predictions, references, "--out", str(tmp_path / "out")) == 0
-    expected = score(PREDICTED, {n: CAPTIONS[n] for n in PREDICTED}, java=False)
+    expected = score_captions(PREDICTED, {n: CAPTIONS[n] for n in PREDICTED}, java=False)
     result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert result["scores"] == expected
     assert set(result["by_image"]) == {"7", "8"}

@@ -130,8 +130,8 @@ def test_a_captioner_over_a_pretrained_vit(table, tmp_path, capsys):
     assert model.config.encoder.image_size == (32, 32)
     jax.tree.map(np.testing.assert_array_equal, model.encoder.blocks, vit.blocks)
     picture = Image.open(table / "3.png")
-    np.testing.assert_allclose(model.config.pictures(picture), config.preprocess(picture), atol=1e-6)
-    assert model.config.pictures.size == (32, 32)
+    np.testing.assert_allclose(model.config.image_preprocess(picture), config.preprocess(picture), atol=1e-6)
+    assert model.config.image_preprocess.size == (32, 32)
 
     # A run is weights for another one, and a resumed one keeps what it came from.
     more = ["--data", str(table), "--weights", str(run), "--vocabulary", str(run / "vocab.txt"), "--max-length", "14"]

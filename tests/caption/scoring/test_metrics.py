@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from caption.scoring import java_metrics
-from caption.scoring.metrics import score, score_images
+from caption.scoring.metrics import score_captions, score_images
 from caption.scoring.words import split_words
 from vit_jax import InputError
 
@@ -42,7 +42,7 @@ def test_words_are_the_treebanks(caption):
 
 def test_bleu_by_hand():
     """Clipped counts, the nearest length, brevity: 'the the cat' against a reference of 4 and one of 6 words."""
-    found = score({1: "the the cat"}, {1: ["the cat sat down", "on the mat there lay one"]}, java=False)
+    found = score_captions({1: "the the cat"}, {1: ["the cat sat down", "on the mat there lay one"]}, java=False)
     brevity = math.exp(1 - 4 / 3)
     assert found["BLEU-1"] == pytest.approx(brevity * 2 / 3, abs=1e-8)
     assert found["BLEU-2"] == pytest.approx(brevity * math.sqrt(2 / 3 * 1 / 2), abs=1e-8)
@@ -58,7 +58,7 @@ def test_bleu_adds_counts_over_the_set():
 
 def test_rouge_by_hand():
     """'the cat sat' is common of 5 and 4 words: precision 3/5, recall 3/4."""
-    found = score({1: "the big cat sat there"}, {1: ["yet the cat sat"]}, java=False)
+    found = score_captions({1: "the big cat sat there"}, {1: ["yet the cat sat"]}, java=False)
     assert found["ROUGE-L"] == pytest.approx((1 + 1.44) * 0.6 * 0.75 / (0.75 + 1.44 * 0.6))
 
 
@@ -72,15 +72,15 @@ def test_cider_by_hand():
 def test_identical_captions_score_the_most():
     same = {image: [captions[0]] * 2 for image, captions in REFERENCES.items()}
     longer = {1: [same[1][0]], 2: [same[2][0]]}
-    found = score({image: captions[0] for image, captions in longer.items()}, longer, java=False)
+    found = score_captions({image: captions[0] for image, captions in longer.items()}, longer, java=False)
     assert found["CIDEr-D"] == pytest.approx(10)
     assert found["ROUGE-L"] == pytest.approx(1)
     assert found["BLEU-4"] == pytest.approx(1, abs=1e-8)
-    assert score({1: "a cat"}, {1: ["a cat"]}, java=False)["CIDEr-D"] == 0  # one image has no rare words
+    assert score_captions({1: "a cat"}, {1: ["a cat"]}, java=False)["CIDEr-D"] == 0  # one image has no rare words
 
 
 def test_a_caption_without_words_scores_nothing():
-    found = score({1: "...", 2: ""}, REFERENCES | {2: [".", "a dog"]}, java=False)
+    found = score_captions({1: "...", 2: ""}, REFERENCES | {2: [".", "a dog"]}, java=False)
     assert all(value < 1e-6 for value in found.values())
     assert list(found) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D"]
 
@@ -129,23 +129,23 @@ def test_equal_to_the_library(images):
 )
 def test_wrong_sets_are_refused(predictions, references, message):
     with pytest.raises(InputError, match=message):
-        score(predictions, references, java=False)
+        score_captions(predictions, references, java=False)
 
 
 def test_without_java_there_is_no_meteor(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert java_metrics.available() == ()
-    assert "METEOR" not in score({1: "a", 2: "b"}, REFERENCES)
+    assert java_metrics.available_metrics() == ()
+    assert "METEOR" not in score_captions({1: "a", 2: "b"}, REFERENCES)
 
 
 def test_a_java_that_fails_is_told_in_one_line(monkeypatch):
     def fail(*arguments):
         raise ValueError("could not convert string to float: b''")
 
-    monkeypatch.setattr(java_metrics, "available", lambda: ("METEOR",))
+    monkeypatch.setattr(java_metrics, "available_metrics", lambda: ("METEOR",))
     monkeypatch.setattr(java_metrics, "_meteor", fail)
     with pytest.raises(InputError, match="METEOR: its Java program failed"):
-        score({1: "a", 2: "b"}, REFERENCES)
+        score_captions({1: "a", 2: "b"}, REFERENCES)
 
 
 @pytest.mark.slow
@@ -154,4 +154,4 @@ def test_meteor_by_the_library():
     best = {image: captions[0] for image, captions in REFERENCES.items()}
     found = score_images(best, REFERENCES)
     assert found.overall["METEOR"] == pytest.approx(1)
-    assert 0 < score(best | {1: "a kitten"}, REFERENCES)["METEOR"] < 1
+    assert 0 < score_captions(best | {1: "a kitten"}, REFERENCES)["METEOR"] < 1
