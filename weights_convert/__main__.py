@@ -21,7 +21,7 @@ from weights_convert.hub.pretrained import locate
 from weights_convert.hub.releases import RELEASES
 from weights_convert.hub.repository import PREFIX
 from weights_convert.layouts import LAYOUTS, Layout
-from weights_convert.model_types import IMAGE_MODEL, MODEL_TYPES, saved_model_type
+from weights_convert.model_types import IMAGE_MODEL, MODEL_TYPES, ModelType, saved_model_type
 from weights_convert.plan import ConversionPlan, find_layout, plan_conversion
 from weights_convert.rules_file import read_rules
 from weights_convert.sidecar import read_sidecar
@@ -153,10 +153,18 @@ def run_list(args: argparse.Namespace) -> int:
         print(f"  {release.name:16} {release.url} ({release.licence})")
     print("architectures:")
     for model_type in MODEL_TYPES:
-        for name, config in model_type.named_configs.items():
-            parameters = count_parameters(model_type.abstract_model(config))
-            print(f"  {name:16} {parameters:12,} parameters: {model_type.describe(config)}")
+        _print_configs(model_type, [name for name in model_type.named_configs if name not in model_type.toy_names])
+    print("toy architectures, to train from scratch on a CPU:")
+    for model_type in MODEL_TYPES:
+        _print_configs(model_type, [name for name in model_type.named_configs if name in model_type.toy_names])
     return 0
+
+
+def _print_configs(model_type: ModelType, names: list[str]) -> None:
+    for name in names:
+        config = model_type.named_configs[name]
+        parameters = count_parameters(model_type.abstract_model(config))
+        print(f"  {name:16} {parameters:12,} parameters: {model_type.describe(config)}")
 
 
 def _read_layout(args: argparse.Namespace) -> str | Layout:

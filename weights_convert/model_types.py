@@ -37,6 +37,7 @@ class ModelType(ABC):
     config_class:    the class of its configs.
     format:          the format name in a saved model's config.json.
     named_configs:   its named architectures.
+    toy_names:       those that are no published model: small enough to train on a CPU.
     compared_fields: config fields that arrays determine; a checkpoint must agree on them with a named architecture.
     """
 
@@ -44,6 +45,7 @@ class ModelType(ABC):
     config_class: type
     format: str
     named_configs: Mapping[str, Any]
+    toy_names: frozenset[str]
     compared_fields: tuple[str, ...]
 
     @abstractmethod
@@ -109,6 +111,7 @@ class _ImageModelType(ModelType):
     config_class = ViTConfig
     format = VIT_FORMAT
     named_configs = vit_jax.CONFIGS
+    toy_names = frozenset(name for name in vit_jax.CONFIGS if name.startswith(("Mini_", "Nano_", "Pico_")))
     compared_fields = ("patch_size", "width", "depth", "mlp_dim", "in_channels")
 
     def build_config(
@@ -177,6 +180,7 @@ class _CaptionModelType(ModelType):
     config_class = CaptionConfig
     format = CAPTION_FORMAT
     named_configs = caption.CONFIGS
+    toy_names = frozenset({"scenes", "mini"})
     compared_fields = tuple(f.name for f in fields(CaptionConfig) if f.name not in NOT_IN_CAPTION_ARRAYS)
 
     def build_config(

@@ -132,6 +132,9 @@ def test_command_converts_inspects_and_lists(tiny_file, tmp_path, capsys):
     text = capsys.readouterr().out
     assert all(name in text for name in CONFIGS)
     assert "86,859,496" in text
+    published, toys = text.split("toy architectures")
+    assert all(f"  {name} " in published for name in ("B_16", "Ti_16", "catr"))
+    assert all(f"  {name} " in toys for name in ("Nano_4", "Pico_8", "Mini_16", "scenes"))
 
 
 @pytest.mark.parametrize(
