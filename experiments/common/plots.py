@@ -1,4 +1,4 @@
-"""Figures of a run: its curves, and a confusion matrix."""
+"""Figures of a run: training curves and the confusion matrix."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +8,9 @@ import numpy as np
 
 from vit_jax.plot import new_figure, save_figure
 
-BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"  # of Okabe and Ito's colour-blind safe set
-LONGEST = 32  # letters of a class name beside a matrix
+BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"  # of Okabe and Ito's colour-blind safe palette
+MAX_NAME = 32  # characters of a class name next to a matrix
+MAX_NAMED_CLASSES, MAX_COUNTED_CLASSES = 60, 40  # above these a matrix has no names, or no counts in its cells
 
 
 def plot_curves(
@@ -21,7 +22,10 @@ def plot_curves(
     label: str = "validation accuracy",
     lowest: bool = False,
 ) -> None:
-    """Training loss and a measure of validation by epoch, side by side, the best epoch marked (lowest: the least)."""
+    """Plot training loss and a validation measure by epoch, side by side, and mark the best epoch.
+
+    lowest: the best epoch has the lowest measure, not the highest.
+    """
     epochs = [record["epoch"] for record in records]
     values = [record[measure] for record in records]
     best = int(np.argmin(values) if lowest else np.argmax(values))
@@ -43,42 +47,49 @@ def plot_curves(
 
 
 def plot_confusion(counts: np.ndarray, class_names: Sequence[str], path: Path, *, title: str) -> None:
-    """Write confusion_figure's PNG."""
-    save_figure(confusion_figure(counts, class_names, title=title), path)
+    """Write the figure of draw_confusion as PNG."""
+    save_figure(draw_confusion(counts, class_names, title=title), path)
 
 
-def confusion_figure(counts: np.ndarray, class_names: Sequence[str], *, title: str) -> Any:
-    """Confusion matrix, counts [C, C]: rows are the true classes (shown as shares), columns the predicted ones.
-
-    Names are written for up to 60 classes, counts for up to 40.
-    """
+def draw_confusion(counts: np.ndarray, class_names: Sequence[str], *, title: str) -> Any:
+    """Draw a confusion matrix, counts [C, C]: rows are the true classes (as fractions), columns the predicted ones."""
     size = len(class_names)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    cell = max(0.17, min(0.42, 5.0 / size))  # inches: all of a few classes, and a few pixels of many
-    side = min(12.0, cell * size)
-    letters = min(LONGEST, max(map(len, class_names))) if size <= 60 else 0
-    names = [_shortened(name) for name in class_names]
-    beside = 0.07 * letters + 0.6  # inches for the names
-    figure = new_figure(max(side + beside + 0.9, 3.6), max(side, 1.2) + beside + 0.3)
-    axes = figure.subplots()
-    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    cell = max(0.17, min(0.42, 5.0 / size))  # inches: large cells for a few classes, a few pixels for many
+    figure, axes = _matrix_axes(class_names, cell)
+    image = axes.imshow(fractions, cmap="cividis", vmin=0, vmax=1)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=25)
     bar.set_label("share of the true class", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    if size <= 60:
-        axes.set_xticks(range(size), names, rotation=90, fontsize=7, parse_math=False)  # two $ are no formula
+    if size <= MAX_NAMED_CLASSES:
+        names = [_shorten(name) for name in class_names]
+        axes.set_xticks(range(size), names, rotation=90, fontsize=7, parse_math=False)  # $ starts no formula
         axes.set_yticks(range(size), names, fontsize=7, parse_math=False)
-    if size <= 40:
-        for row, column in np.argwhere(counts > 0):
-            dark = shares[row, column] < 0.6
-            text = str(counts[row, column])
-            font = min(7.0, 72 * cell / (0.75 * max(2, len(text))))
-            axes.text(column, row, text, ha="center", va="center", fontsize=font, color="white" if dark else "black")
+    if size <= MAX_COUNTED_CLASSES:
+        _write_counts(axes, counts, fractions, cell)
     axes.set_xlabel("predicted class", fontsize=8)
     axes.set_ylabel("true class", fontsize=8)
     axes.set_title(title, fontsize=8, parse_math=False)
     return figure
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+def _matrix_axes(class_names: Sequence[str], cell: float) -> tuple[Any, Any]:
+    """Create a figure and axes with room for a matrix of these cells (in inches) and for the class names."""
+    size = len(class_names)
+    side = min(12.0, cell * size)
+    longest = min(MAX_NAME, max(map(len, class_names))) if size <= MAX_NAMED_CLASSES else 0
+    margin = 0.07 * longest + 0.6
+    figure = new_figure(max(side + margin + 0.9, 3.6), max(side, 1.2) + margin + 0.3)
+    return figure, figure.subplots()
+
+
+def _write_counts(axes: Any, counts: np.ndarray, fractions: np.ndarray, cell: float) -> None:
+    for row, column in np.argwhere(counts > 0):
+        text = str(counts[row, column])
+        font = min(7.0, 72 * cell / (0.75 * max(2, len(text))))
+        color = "white" if fractions[row, column] < 0.6 else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=font, color=color)
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"

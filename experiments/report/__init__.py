@@ -1,1 +1,1 @@
-"""python -m experiments.report: one page about finished runs."""
+"""python -m experiments.report: one page on finished runs."""

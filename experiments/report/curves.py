@@ -1,4 +1,4 @@
-"""The curves of several runs, a panel for each, on one scale."""
+"""Validation curves of several runs, one panel each, on one scale."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,10 @@ COLUMNS = 3
 
 
 def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]]) -> Any:
-    """Validation accuracy by epoch: each run in its own panel, the others in grey. Records are metrics.jsonl's."""
+    """Plot validation accuracy by epoch: each run in its own panel, the others in grey.
+
+    runs: name -> the records of metrics.jsonl that close an epoch.
+    """
     columns = min(COLUMNS, len(runs))
     rows = -(-len(runs) // columns)
     figure = new_figure(max(4.0, 2.4 * columns), 1.9 * rows + 0.2)

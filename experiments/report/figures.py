@@ -1,4 +1,4 @@
-"""Figures as a report holds them: PNG bytes, shown at their printed size."""
+"""Figures as the report embeds them: PNG bytes, shown at their printed size."""
 
 import io
 import warnings
@@ -12,20 +12,20 @@ from vit_jax.plot import DPI
 CSS_DPI = 96
 
 
-def figure(name: str, caption: str, drawn: Any) -> Figure:
-    """A matplotlib figure for the report; letters that its font lacks are boxes in it, and right in the caption."""
-    held = io.BytesIO()
+def render_figure(name: str, caption: str, figure: Any) -> Figure:
+    """Render a matplotlib figure. Characters that its font lacks become boxes in it; the caption shows them."""
+    buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        drawn.savefig(held, format="png")
-    return png_figure(name, caption, held.getvalue())
+        figure.savefig(buffer, format="png")
+    return wrap_png(name, caption, buffer.getvalue())
 
 
-def png_figure(name: str, caption: str, png: bytes) -> Figure:
-    """A PNG drawn by this library for the report. Raises ValueError when the bytes are no whole PNG."""
+def wrap_png(name: str, caption: str, png: bytes) -> Figure:
+    """Return a figure from a PNG at this library's DPI. Raises ValueError when the bytes are not a complete PNG."""
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             image.load()
             return Figure(name, caption, png, round(image.width * CSS_DPI / DPI))
     except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise ValueError(f"{name}: no whole PNG") from error
+        raise ValueError(f"{name}: not a complete PNG") from error

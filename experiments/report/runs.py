@@ -1,4 +1,4 @@
-"""The runs that a report is of: found, told apart by name, and in what their settings differ."""
+"""The runs that a report covers: reading them, naming them apart, and comparing their settings."""
 
 import json
 import shlex
@@ -9,20 +9,21 @@ from typing import Any, NamedTuple
 
 from experiments.common.models import BEST
 from experiments.sweep.plan import PLAN, read_plan
-from experiments.sweep.study import model_name, published
+from experiments.sweep.study import model_name, published_accuracy
 from vit_jax import InputError
 from vit_jax.checkpoint import CONFIG
-from vit_jax.train import run_folder as run
 from vit_jax.train.logging import read_metrics
-from vit_jax.train.run_folder import RunConfig
+from vit_jax.train.run_folder import RunConfig, read_run_config
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A run with at least one whole epoch.
+class FinishedRun:
+    """A run with at least one complete epoch.
 
-    name: its folder's, with as much of the path before it as tells it from the others. records: of its epochs.
-    command: of experiments.finetune, as it was begun. versions: of what it ran with.
+    name: its folder's name, with as many parent folders as make it unique.
+    records: the lines of metrics.jsonl that close an epoch.
+    command: the experiments.finetune call that started it.
+    versions: the package versions it started with.
     """
 
     name: str
@@ -34,107 +35,117 @@ class Finished:
 
     @property
     def model(self) -> str:
-        """The architecture's name, or where its weights came from."""
+        """The name of the architecture, or of the file its weights came from."""
         return model_name(self.config)
 
     @property
     def best(self) -> dict[str, Any]:
-        """The epoch of the highest validation accuracy."""
+        """The record of the epoch with the highest validation accuracy."""
         return max(self.records, key=lambda record: record["val_accuracy"])
 
     @property
     def published(self) -> float | None:
-        """The study's figure for it, if it has one."""
-        return published(self.config)
+        """The accuracy that the study reports for this model and recipe, if any."""
+        return published_accuracy(self.config)
 
 
-class Found(NamedTuple):
-    """Runs with a whole epoch; the names of a sweep's runs without; the commands of the sweeps."""
+class ReportedRuns(NamedTuple):
+    """The runs to report, the names of unfinished runs of a sweep, and the commands of the sweeps."""
 
-    runs: list[Finished]
-    without: list[str]
-    sweeps: list[str]
+    runs: list[FinishedRun]
+    unfinished: list[str]
+    sweep_commands: list[str]
 
 
-def find_runs(given: Sequence[str]) -> Found:
-    """The runs in the folders given, a sweep's folder standing for its runs; each once.
+def find_runs(paths: Sequence[str]) -> ReportedRuns:
+    """Read the runs in these folders, each once. A sweep's folder stands for its runs.
 
-    Raises InputError for what is neither a run nor a sweep, and when no run has a whole epoch.
+    Raises InputError for a folder that is neither a run nor a sweep, for a run without a complete epoch, and when no
+    run of the sweeps has one.
     """
-    places: dict[Path, bool] = {}  # folder -> whether a run must be there
-    sweeps: list[str] = []
-    for name in given:
-        folder = Path(name)
+    folders, sweep_commands = _expand_sweeps(paths)
+    unique = {folder.resolve(): (folder, is_required) for folder, is_required in folders.items()}.values()
+    names = make_names_unique([folder for folder, _ in unique])
+    runs: list[FinishedRun] = []
+    unfinished: list[str] = []
+    for (folder, is_required), name in zip(unique, names, strict=True):
+        run = _read_run(folder, name) if is_required or (folder / "config.json").is_file() else None
+        if run is not None:
+            runs.append(run)
+        elif is_required:
+            raise InputError(f"{folder}: no complete epoch yet; let the run finish one")
+        else:
+            unfinished.append(name)
+    if not runs:
+        raise InputError(f"{paths[0]}: none of its runs has finished an epoch yet; let one finish one")
+    return ReportedRuns(runs, unfinished, sweep_commands)
+
+
+def _expand_sweeps(paths: Sequence[str]) -> tuple[dict[Path, bool], list[str]]:
+    """Return the run folders, each with whether a run must be there, and the commands of the sweeps."""
+    folders: dict[Path, bool] = {}
+    commands: list[str] = []
+    for path in paths:
+        folder = Path(path)
         if (folder / PLAN).is_file():
             plan = read_plan(folder)
-            places |= {folder / planned.name: False for planned in plan.runs if folder / planned.name not in places}
-            sweeps.append(f"python -m experiments.sweep {shlex.join(plan.command)}")
+            for planned in plan.runs:
+                folders.setdefault(folder / planned.name, False)
+            commands.append(f"python -m experiments.sweep {shlex.join(plan.command)}")
         elif folder.is_dir():
-            places[folder] = True
+            folders[folder] = True
         else:
             raise InputError(f"{folder}: no such run; give the folder of experiments.finetune or experiments.sweep")
-    unique = list({place.resolve(): place for place in places}.values())
-    names = dict(zip(unique, make_names_unique(unique), strict=True))
-    finished = {place: _finished(place, names[place]) for place in unique if places[place] or _begun(place)}
-    runs = [found for found in finished.values() if found is not None]
-    for place, found in finished.items():
-        if found is None and places[place]:
-            raise InputError(f"{place}: no whole epoch yet; let the run finish one")
-    if not runs:
-        raise InputError(f"{given[0]}: none of its runs has finished an epoch yet; let one finish one")
-    return Found(runs, [names[place] for place in unique if finished.get(place) is None], sweeps)
+    return folders, commands
 
 
-def _begun(place: Path) -> bool:
-    return (place / "config.json").is_file()
-
-
-def _finished(folder: Path, name: str) -> Finished | None:
-    config = run.read_run_config(folder)
+def _read_run(folder: Path, name: str) -> FinishedRun | None:
+    """Read a run, or return None if no epoch is complete."""
+    config = read_run_config(folder)
     stored = json.loads((folder / "config.json").read_text())
     records = [r for r in read_metrics(folder / "metrics.jsonl") if "val_accuracy" in r]
     if not records or not (folder / BEST / CONFIG).is_file():
         return None
     command = f"python -m experiments.finetune {shlex.join(stored.get('command', ()))}"
     versions = ", ".join(f"{package} {number}" for package, number in stored.get("versions", {}).items())
-    return Finished(name, folder, config, records, command, versions)
+    return FinishedRun(name, folder, config, records, command, versions)
 
 
 def make_names_unique(folders: Sequence[Path]) -> list[str]:
-    """A name for each folder: its own, with its parents' before it as far as others have the same."""
-    parts = [folder.absolute().parts for folder in folders]
+    """Name each folder by the shortest end of its path that no other folder shares."""
+    all_parts = [folder.absolute().parts for folder in folders]
 
-    def name(mine: tuple[str, ...]) -> str:
-        for count in range(1, len(mine) + 1):
-            end = mine[-count:]
-            if sum(other[-count:] == end for other in parts) == 1:
+    def shortest_unique(parts: tuple[str, ...]) -> str:
+        for count in range(1, len(parts) + 1):
+            end = parts[-count:]
+            if sum(other[-count:] == end for other in all_parts) == 1:
                 return "/".join(end)
-        return str(Path(*mine))
+        return str(Path(*parts))
 
-    return [name(mine) for mine in parts]
+    return [shortest_unique(parts) for parts in all_parts]
 
 
-def flat_settings(tree: dict[str, Any], before: str = "") -> dict[str, str]:
-    """Nested settings as name -> text; numbers short, sizes as height x width."""
-    found: dict[str, str] = {}
+def flatten_settings(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as dotted name -> text: numbers short, sizes as height x width."""
+    flat: dict[str, str] = {}
     for name, value in tree.items():
         if isinstance(value, dict):
-            found |= flat_settings(value, f"{before}{name}.")
+            flat |= flatten_settings(value, f"{prefix}{name}.")
         else:
-            found[before + name] = _text(name, value)
-    return found
+            flat[prefix + name] = _format_setting(name, value)
+    return flat
 
 
-def _text(name: str, value: Any) -> str:
+def _format_setting(name: str, value: Any) -> str:
     if isinstance(value, tuple | list):
-        return (" x " if name == "image_size" else " to ").join(_text("", item) for item in value)
+        return (" x " if name == "image_size" else " to ").join(_format_setting("", item) for item in value)
     if value is None:
         return "none" if name == "crop_scale" else "the model's own"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def differing_settings(runs: Sequence[Finished]) -> dict[str, list[str]]:
-    """The settings in which runs differ, but for the model: name -> a text for each run."""
-    flat = [flat_settings(asdict(found.config.recipe)) | {"data": found.config.data} for found in runs]
+def compare_settings(runs: Sequence[FinishedRun]) -> dict[str, list[str]]:
+    """Return the settings, other than the model, that are not the same in all runs: name -> its text in each run."""
+    flat = [flatten_settings(asdict(run.config.recipe)) | {"data": run.config.data} for run in runs]
     names = [name for name in flat[0] if name != "model" and len({settings[name] for settings in flat}) > 1]
     return {name: [settings[name] for settings in flat] for name in names}

@@ -6,8 +6,8 @@ from pathlib import Path
 from vit_jax.train.recipe import RECIPES, Recipe
 from vit_jax.train.run_folder import RunConfig
 
-# Best validation accuracies that the study's authors report for PyTorch-Pretrained-ViT's files fine-tuned on
-# Oxford-IIIT Pet (recipe "pets": 384 x 384, batch 16, AdamW 1e-5), by architecture. They validated on 1,500 pictures.
+# Best validation accuracies that the study's authors report for PyTorch-Pretrained-ViT's checkpoints fine-tuned on
+# Oxford-IIIT Pet (recipe "pets": 384 x 384, batch 16, AdamW 1e-5), by architecture, on 1,500 validation images.
 PUBLISHED: dict[str, float] = {
     "B_16_imagenet1k": 0.9433,
     "L_32_imagenet1k": 0.9383,
@@ -18,7 +18,7 @@ PUBLISHED: dict[str, float] = {
 }
 STUDY_DATA, STUDY_VAL = "oxford_iiit_pet", 1500
 
-# The same question in small: two widths, three sizes of patch, from scratch.
+# The same question on a small scale: two widths, three patch sizes, from scratch.
 QUICK_DIGITS = ("Nano_4", "Nano_6", "Nano_8", "Pico_4", "Pico_6", "Pico_8")
 QUICK_PICTURES = ("Mini_16", "Mini_32")
 QUICK_FLAGS = {
@@ -28,19 +28,19 @@ QUICK_FLAGS = {
 
 
 def model_name(config: RunConfig) -> str:
-    """A run's architecture by name, or the name of the file or folder that its weights came from."""
+    """Return the name of a run's architecture, or of the file or folder that its weights came from."""
     return config.recipe.model or Path(config.weights or "").stem
 
 
-def published(config: RunConfig) -> float | None:
-    """The study's figure for a run with its data, weights and recipe, or None where there is nothing to compare with.
+def published_accuracy(config: RunConfig) -> float | None:
+    """Return the study's accuracy for a run with its data, weights and recipe; None for any other run.
 
-    The epochs, the seed, and what a batch's parts and early stopping change are the run's own.
+    The epochs, the seed, gradient accumulation and early stopping may differ from the study's.
     """
     name = model_name(config)
-    pretrained = config.weights is not None and Path(config.weights).stem == name
-    same = config.data == STUDY_DATA and _comparable(config.recipe) == _comparable(RECIPES["pets"])
-    return PUBLISHED.get(name) if pretrained and same else None
+    is_pretrained = config.weights is not None and Path(config.weights).stem == name
+    is_study = config.data == STUDY_DATA and _comparable(config.recipe) == _comparable(RECIPES["pets"])
+    return PUBLISHED.get(name) if is_pretrained and is_study else None
 
 
 def _comparable(recipe: Recipe) -> Recipe:

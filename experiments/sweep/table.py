@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from experiments.sweep.runs import FAILED, RUNNING, SweepRun
-from experiments.sweep.study import published
+from experiments.sweep.study import published_accuracy
 
 
 class Row(NamedTuple):
@@ -49,7 +49,7 @@ class Board:
     """The table of a sweep's runs, as it was last shown."""
 
     def __init__(self, runs: Sequence[SweepRun]):
-        self._runs = [(run, published(run.planned.config())) for run in runs]
+        self._runs = [(run, published_accuracy(run.planned.config())) for run in runs]
         self._width = max(len(HEADER.name), *(len(run.planned.name) for run in runs))
         self._shown: list[Row] = []
         self._drawn = 0

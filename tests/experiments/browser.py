@@ -1,4 +1,4 @@
-"""A page as a real browser shows it: its pictures, its width, and whatever it would fetch."""
+"""A page in a real browser: its images, its width, and what it would fetch."""
 
 import html
 import json
@@ -12,7 +12,7 @@ from PIL import Image
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-quic", "--hide-scrollbars")  # fmt: skip
-# Whatever is not in the page itself is refused by the browser, and told of.
+# The browser blocks and reports whatever is not in the page itself.
 WATCH = """<meta http-equiv="Content-Security-Policy" content="default-src data: 'unsafe-inline'">
 <script>const fetched = []
 addEventListener("securitypolicyviolation", e => fetched.push(e.blockedURI))
@@ -20,8 +20,8 @@ addEventListener("load", () => parent.postMessage(JSON.stringify({
     widths: [...document.images].map(i => i.naturalWidth), complete: [...document.images].every(i => i.complete),
     fetched, inner: innerWidth, scroll: document.documentElement.scrollWidth}), "*"))</script>"""
 FRAME = """<!doctype html>
-<script>addEventListener("message", e => { document.title = "found:" + e.data })</script>
-<iframe src="copy.html" style="width: WIDTHpx; height: 900px; border: 0"></iframe>"""  # a window can't be so narrow
+<script>addEventListener("message", e => { document.title = "page:" + e.data })</script>
+<iframe src="copy.html" style="width: WIDTHpx; height: 900px; border: 0"></iframe>"""  # a window has a minimum width
 
 
 def _run(folder, *arguments):
@@ -29,17 +29,17 @@ def _run(folder, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
-def measured(page, width, folder):
-    """What a copy of the page finds out of itself in a frame of this width in pixels; fetched: all from elsewhere."""
+def measure_page(page, width, folder):
+    """Return what a copy of the page reports from a frame of this width in pixels; fetched: blocked addresses."""
     text = page.read_text()
     assert "<head>" in text
     (folder / "copy.html").write_text(text.replace("<head>", "<head>" + WATCH, 1))
     (folder / "frame.html").write_text(FRAME.replace("WIDTH", str(width)))
-    shown = _run(folder, "--window-size=1200,1000", "--dump-dom", (folder / "frame.html").as_uri())
-    return json.loads(html.unescape(re.search(r"<title>found:(.*?)</title>", shown, re.DOTALL).group(1)))
+    dom = _run(folder, "--window-size=1200,1000", "--dump-dom", (folder / "frame.html").as_uri())
+    return json.loads(html.unescape(re.search(r"<title>page:(.*?)</title>", dom, re.DOTALL).group(1)))
 
 
 def screenshot(page, width, height, folder):
-    """The page itself, [height, width, 3]."""
+    """Return an image of the page, uint8 [height, width, 3]."""
     _run(folder, f"--window-size={width},{height}", f"--screenshot={folder / 'shot.png'}", page.as_uri())
     return np.asarray(Image.open(folder / "shot.png").convert("RGB"))

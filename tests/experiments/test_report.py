@@ -1,4 +1,4 @@
-"""The report: its parts, what it makes of awkward names, what it refuses; the page in a real browser."""
+"""The report: its sections, how it escapes awkward names, what it refuses, and how a real browser shows the page."""
 
 import base64
 import html
@@ -15,17 +15,24 @@ from flax import nnx
 from PIL import Image
 
 from experiments.report import __main__ as report
-from experiments.report.chosen import Answers, _attention, inspect_model, mistaken, picked
+from experiments.report.best_run import (
+    ValidationPredictions,
+    _build_attention,
+    inspect_model,
+    rank_confusions,
+    select_examples,
+)
 from experiments.report.page import Code, Figure, Heading, Table, Text, render_html, render_markdown
 from experiments.report.runs import find_runs, make_names_unique
-from tests.experiments.browser import CHROMIUM, measured, screenshot
+from experiments.report.sections import build_results
+from tests.experiments.browser import CHROMIUM, measure_page, screenshot
 from tests.experiments.conftest import AWKWARD
 from vit_jax import CONFIGS, VisionTransformer
 from vit_jax.data.folder import open_folder
 from vit_jax.data.loader import CachedImages
 from vit_jax.train.logging import read_metrics
 
-PARTS = ["Results", "The chosen model", "Position embeddings", "Where it looks", "Confusions", "To do it again"]
+SECTIONS = ["Results", "The best model", "Position embeddings", "Attention maps", "Confusion matrix", "Reproduction"]
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +42,15 @@ def page(swept, tmp_path_factory):
     return out
 
 
-def test_the_report_has_all_its_parts(page, swept):
-    text, marked = (page / "report.html").read_text(), (page / "report.md").read_text()
-    assert re.findall("<h2>(.*)</h2>", text) == PARTS
-    assert re.findall("^## (.*)", marked, re.MULTILINE) == PARTS
+def test_the_report_has_all_its_sections(page, swept):
+    text, markdown = (page / "report.html").read_text(), (page / "report.md").read_text()
+    assert re.findall("<h2>(.*)</h2>", text) == SECTIONS
+    assert re.findall("^## (.*)", markdown, re.MULTILINE) == SECTIONS
     for model in ("Pico_6", "Pico_8"):
         records = read_metrics(swept / f"{model}_learning_rate-1e-3" / "metrics.jsonl")
         best = f"{max(r['val_accuracy'] for r in records if 'val_accuracy' in r):.4f}"
         assert f'<tr><td>{model}</td><td class="n">{best}</td><td class="n">-</td>' in text
-        assert f"| {model.replace('_', chr(92) + '_')} | {best} | - | - |" in marked
+        assert f"| {model.replace('_', chr(92) + '_')} | {best} | - | - |" in markdown
     assert text.count("python -m experiments.sweep --data") == 1
     assert text.count("python -m experiments.report ") == 1
     assert text.count("python -m experiments.finetune --data") == 2
@@ -54,16 +61,16 @@ def test_the_report_has_all_its_parts(page, swept):
     assert {"curves.png", "positions.png", "confusion.png"} < figures
     assert len([name for name in figures if name.startswith("attention_right")]) == 3
     assert len([name for name in figures if name.startswith("attention_wrong")]) >= 1
-    assert set(re.findall(r"\]\(figures/([^)]+)\)", marked)) == figures
+    assert set(re.findall(r"\]\(figures/([^)]+)\)", markdown)) == figures
 
 
-def test_names_are_escaped_and_nothing_lies_elsewhere(page):
-    text, marked = (page / "report.html").read_text(), (page / "report.md").read_text()
+def test_names_are_escaped_and_nothing_is_linked(page):
+    text, markdown = (page / "report.html").read_text(), (page / "report.md").read_text()
     assert "<h1>Pets &amp; &lt;others&gt;</h1>" in text
     for name in AWKWARD:
         assert html.escape(name) in text
     assert AWKWARD[0] not in text
-    assert r"a\<b\>\&c" in marked
+    assert r"a\<b\>\&c" in markdown
     assert not re.search(r"""(src|href)=["'](?!data:)""", text)
     assert "<script" not in text
     inline = {base64.b64decode(data) for data in re.findall('src="data:image/png;base64,([^"]*)', text)}
@@ -73,14 +80,14 @@ def test_names_are_escaped_and_nothing_lies_elsewhere(page):
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 @pytest.mark.parametrize("width", [400, 1000])
 def test_the_page_in_a_browser(page, width, tmp_path):
-    """Every image is decoded, nothing is fetched, and nothing sticks out sideways."""
-    found = measured(page / "report.html", width, tmp_path)
-    assert found["inner"] == width
-    assert len(found["widths"]) == len(list((page / "figures").iterdir()))
-    assert min(found["widths"]) > 200
-    assert found["complete"]
-    assert found["fetched"] == []
-    assert found["scroll"] <= width
+    """Every image decodes, nothing is fetched, and nothing overflows the width."""
+    shown = measure_page(page / "report.html", width, tmp_path)
+    assert shown["inner"] == width
+    assert len(shown["widths"]) == len(list((page / "figures").iterdir()))
+    assert min(shown["widths"]) > 200
+    assert shown["complete"]
+    assert shown["fetched"] == []
+    assert shown["scroll"] <= width
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
@@ -95,25 +102,25 @@ def test_the_page_as_it_looks(page, tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-def test_the_browser_tells_what_is_wrong(tmp_path):
-    """That the tests above can fail: a broken image, something fetched, something wide."""
+def test_the_browser_reports_what_is_wrong(tmp_path):
+    """The tests above can fail: a broken image, a fetched file, wide content."""
     page = tmp_path / "bad.html"
     page.write_text('<!doctype html><html><head><link rel="stylesheet" href="x.css"></head><body>'
                     '<img src="data:image/png;base64,iVBOR"><img src="https://two.test/y.png">'
                     '<div style="width: 900px">wide</div></body></html>')  # fmt: skip
-    found = measured(page, 400, tmp_path)
-    assert found["widths"] == [0, 0]
-    assert found["scroll"] >= 900
-    assert {address.rpartition("/")[2] for address in found["fetched"]} >= {"y.png"}
-    assert len(found["fetched"]) == 2
+    shown = measure_page(page, 400, tmp_path)
+    assert shown["widths"] == [0, 0]
+    assert shown["scroll"] >= 900
+    assert {address.rpartition("/")[2] for address in shown["fetched"]} >= {"y.png"}
+    assert len(shown["fetched"]) == 2
 
 
 def test_captions_are_shown(swept, tmp_path, capsys):
     folder = tmp_path / "captions"
     folder.mkdir()
     Image.new("RGB", (60, 40), "red").save(folder / "one.png")
-    told = {"file": "x/one.jpg", "caption": "A <red> cat.", "log_probability": -1.5, "figure": "one.png"}
-    (folder / "captions.json").write_text(json.dumps([told, told | {"figure": None}]))
+    record = {"file": "x/one.jpg", "caption": "A <red> cat.", "log_probability": -1.5, "figure": "one.png"}
+    (folder / "captions.json").write_text(json.dumps([record, record | {"figure": None}]))
     out = tmp_path / "report"
     assert report.main([str(swept), "--captions", str(folder), "--out", str(out)]) == 0
     text = (out / "report.html").read_text()
@@ -129,20 +136,24 @@ def test_captions_are_shown(swept, tmp_path, capsys):
     assert not (tmp_path / "no").exists()
 
 
-def test_runs_are_taken_once_and_told_apart(swept, tmp_path):
+def test_each_run_is_listed_once_under_a_unique_name(swept, tmp_path):
     one = swept / "Pico_6_learning_rate-1e-3"
     other = tmp_path / "other" / one.name
     shutil.copytree(one, other)
-    found = find_runs([str(one), str(swept), str(other), os.path.relpath(one)])
-    assert [run.name for run in found.runs] == [f"sweep/{one.name}", "Pico_8_learning_rate-1e-3", f"other/{one.name}"]
-    table = report.results(found.runs, 12)[1]
+    reported = find_runs([str(one), str(swept), str(other), os.path.relpath(one)])
+    assert [run.name for run in reported.runs] == [
+        f"sweep/{one.name}",
+        "Pico_8_learning_rate-1e-3",
+        f"other/{one.name}",
+    ]
+    table = build_results(reported.runs, 12)[1]
     assert list(table.header[:2]) == ["run", "model"]
-    assert {row[0] for row in table.rows} == {run.name for run in found.runs}
+    assert {row[0] for row in table.rows} == {run.name for run in reported.runs}
     assert make_names_unique([Path("/a/b/c"), Path("/a/d/c"), Path("/e")]) == ["b/c", "d/c", "e"]
 
 
-def test_unreadable_pictures_shift_no_names(swept, pictures, tmp_path):
-    """A run that skipped them: the names beside the maps are those of the pictures shown."""
+def test_unreadable_images_shift_no_names(swept, pictures, tmp_path):
+    """In a run that skipped them, the names next to the maps are those of the images shown."""
     shutil.copytree(pictures, tmp_path / "data")
     (tmp_path / "data" / "val" / AWKWARD[0] / "0.png").write_bytes(b"broken")
     run = tmp_path / "run"
@@ -150,20 +161,20 @@ def test_unreadable_pictures_shift_no_names(swept, pictures, tmp_path):
     stored = json.loads((run / "config.json").read_text())
     changed = {"data": str(tmp_path / "data"), "skip_corrupt": True}
     (run / "config.json").write_text(json.dumps(stored | changed))
-    inside = inspect_model(find_runs([str(run)]).runs[0], 3)
-    assert inside.images == 11
+    sections = inspect_model(find_runs([str(run)]).runs[0], 3)
+    assert sections.num_images == 11
     readable = list(open_folder(str(tmp_path / "data"), val_fraction=0.2, seed=0).val.names)[1:]
-    shown = [block for block in inside.blocks if isinstance(block, Figure) and block.name.startswith("attention")]
+    shown = [block for block in sections.blocks if isinstance(block, Figure) and block.name.startswith("attention")]
     assert shown
     for block in shown:
         assert readable[int(block.name.rpartition("_")[2])] in block.caption
 
 
-def test_a_model_without_maps_is_told_of(pictures):
+def test_a_model_without_maps_is_reported(pictures):
     config = replace(CONFIGS["Pico_8"], pooling="map", num_classes=2)
     model = VisionTransformer(config, rngs=nnx.Rngs(0))
     val = CachedImages(open_folder(str(pictures), val_fraction=0.2, seed=0).val, config.preprocess, budget=0)
-    blocks = _attention(Answers(model, val, np.eye(2)[val.split.labels], tuple(AWKWARD)), 1)
+    blocks = _build_attention(ValidationPredictions(model, val, np.eye(2)[val.split.labels], tuple(AWKWARD)), 1)
     assert blocks[-1] == Text(
         "No maps: the model pools by attention, which no fixed row stands for; take integrated_gradients or rise."
     )
@@ -184,7 +195,7 @@ def test_wrong_reports_are_one_line(swept, page, tmp_path, capsys):
     for arguments, message in [
         ([str(tmp_path / "nowhere")], "nowhere: no such run; give the folder of"),
         ([str(tmp_path / "empty")], "no config.json"),
-        ([str(begun)], "begun: no whole epoch yet"),
+        ([str(begun)], "begun: no complete epoch yet"),
         ([str(plan)], "planned: none of its runs has finished an epoch yet"),
         ([str(swept), "--captions", str(tmp_path)], "not written by experiments.caption"),
         ([str(swept), "--out", str(swept)], "exists already and holds more than a report"),
@@ -198,7 +209,7 @@ def test_wrong_reports_are_one_line(swept, page, tmp_path, capsys):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_report_is_replaced_whole(swept, page, tmp_path):
+def test_a_new_report_replaces_the_whole_old_one(swept, page, tmp_path):
     out = tmp_path / "again"
     shutil.copytree(page, out)
     (out / "figures" / "old.png").write_bytes(b"")
@@ -208,17 +219,17 @@ def test_a_report_is_replaced_whole(swept, page, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
 
 
-def test_which_pictures_are_shown():
+def test_examples_are_one_per_class_then_the_most_confident_errors():
     logits = np.array([[9.0, 0], [8, 0], [0, 3], [0, 5], [4, 0], [0, 1]])
     labels = np.array([0, 0, 1, 0, 1, 1])
-    shown = picked(logits, labels, 2)
-    assert shown == [0, 2, 3, 4]  # one of each class, though picture 1 is surer; then the wrong ones
-    assert picked(logits, labels, 3)[:3] == [0, 2, 1]
+    shown = select_examples(logits, labels, 2)
+    assert shown == [0, 2, 3, 4]  # one of each class, though image 1 is more confident; then the errors
+    assert select_examples(logits, labels, 3)[:3] == [0, 2, 1]
 
 
-def test_mistakes_by_how_often():
+def test_confusions_are_ranked_by_count():
     counts = np.array([[5, 0, 3], [1, 9, 0], [0, 4, 0]])
-    assert mistaken(counts) == [(2, 1), (0, 2), (1, 0)]
+    assert rank_confusions(counts) == [(2, 1), (0, 2), (1, 0)]
 
 
 def test_blocks_are_escaped():
@@ -228,6 +239,6 @@ def test_blocks_are_escaped():
     assert "<title>&lt;t&gt;</title>" in page
     assert '<td class="n">&lt;td&gt;</td>' in page
     assert 'alt="q&#34;&lt;&gt;"' in page
-    marked = render_markdown("<t>", blocks, "figures")
-    assert marked.startswith("# \\<t\\>\n\n## a \\< b\n\nx \\& y\\_z \\| \\$1\\$\n\n| h\\|1 |\n| --: |\n| \\<td\\> |")
-    assert "````sh\necho ```\n````" in marked
+    markdown = render_markdown("<t>", blocks, "figures")
+    assert markdown.startswith("# \\<t\\>\n\n## a \\< b\n\nx \\& y\\_z \\| \\$1\\$\n\n| h\\|1 |\n| --: |\n| \\<td\\> |")
+    assert "````sh\necho ```\n````" in markdown

@@ -14,7 +14,7 @@ import pytest
 from experiments.report import __main__ as report
 from experiments.sweep import __main__ as sweep
 from experiments.sweep.plan import make_plan, read_plan
-from experiments.sweep.study import published
+from experiments.sweep.study import published_accuracy
 from tests.experiments.conftest import flags
 from vit_jax import InputError
 from vit_jax.train.logging import read_metrics
@@ -95,7 +95,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(pictures, tmp_path, capsy
     assert "1 of 2 runs done" in told
     assert "Pico_8_image_size-25: " in told.split("1 of 2 runs done")[1]
     assert report.main([str(out), "--out", str(tmp_path / "report")]) == 0
-    assert "no whole epoch yet: Pico_8_image_size-25" in (tmp_path / "report" / "report.html").read_text()
+    assert "no complete epoch yet: Pico_8_image_size-25" in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_the_study_is_the_default(tmp_path, monkeypatch):
@@ -115,14 +115,14 @@ def test_the_study_is_the_default(tmp_path, monkeypatch):
     assert [run.name for run in own.runs] == [f"B_32_epochs-{e}_seed-{s}" for s in (0, 1) for e in (1, 2)]
     weights = ("--weights", str(tmp_path / "B_32.pth"))
     assert own.runs[-1].flags[4:] == (*weights, "--seed", "1", "--epochs=2", "--no-augment")
-    assert [published(run.config()) for run in plan.runs] == [0.9433, 0.9383, 0.9249, 0.9155, 0.9062, 0.8823]
+    assert [published_accuracy(run.config()) for run in plan.runs] == [0.9433, 0.9383, 0.9249, 0.9155, 0.9062, 0.8823]
 
 
 def test_published_figures_stand_beside_runs_of_the_study_only():
     recipe = replace(RECIPES["pets"], model="L_32", epochs=3, seed=5)
     study = RunConfig(recipe, "oxford_iiit_pet", None, 0.2, False, "/weights/L_32.pth")
-    assert published(study) == 0.9062
-    assert published(replace(study, recipe=replace(recipe, model=None))) == 0.9062
+    assert published_accuracy(study) == 0.9062
+    assert published_accuracy(replace(study, recipe=replace(recipe, model=None))) == 0.9062
     for other in (
         replace(study, weights=None),
         replace(study, weights="/runs/L_32_again"),
@@ -132,7 +132,7 @@ def test_published_figures_stand_beside_runs_of_the_study_only():
         replace(study, recipe=replace(recipe, augment=RECIPES["scratch"].augment)),
         replace(study, recipe=replace(recipe, model="L_16"), weights="L_16"),
     ):
-        assert published(other) is None
+        assert published_accuracy(other) is None
 
 
 @pytest.mark.parametrize(
