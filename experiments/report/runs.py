@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.common.models import BEST
-from experiments.sweep.plan import PLAN, read_plan
+from experiments.sweep.folder import PLAN, read_plan
 from experiments.sweep.study import model_name, published_accuracy
 from vit_jax import InputError
 from vit_jax.checkpoint import CONFIG

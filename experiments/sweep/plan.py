@@ -1,25 +1,18 @@
-"""What a sweep is made of: its runs, each a call of experiments.finetune, kept in sweep.json."""
+"""The plan of a sweep: every model with every seed and every combination of settings, as experiments.finetune calls."""
 
 import itertools
-import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
 
 from experiments import finetune
 from experiments.sweep.study import PUBLISHED, QUICK_DIGITS, QUICK_FLAGS, QUICK_PICTURES, STUDY_DATA
 from vit_jax import CONFIGS, InputError
-from vit_jax.files import atomic_write
 from vit_jax.train.run_folder import RunConfig, absolute_if_path
-from weights_convert.hub.releases import RELEASES
+from weights_convert.hub.pretrained import RELEASES
 
-PLAN, FORMAT = "sweep.json", "vit_jax_sweep/1"
-OURS = {  # what a sweep says itself to its runs, and by which flag
+RESERVED_FLAGS = {  # flags of experiments.finetune that the sweep sets, and the sweep's flag for each
     "out": "--out",
     "resume": "--resume",
     "data": "--data",
@@ -30,20 +23,20 @@ OURS = {  # what a sweep says itself to its runs, and by which flag
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of a sweep. name: of its folder in the sweep's. flags: what experiments.finetune is given beside --out."""
+    """A run of a sweep. name: of its folder within the sweep's. flags: for experiments.finetune, without --out."""
 
     name: str
     model: str
     flags: tuple[str, ...]
 
     def config(self) -> RunConfig:
-        """What experiments.finetune makes of the flags. Raises InputError, or ends the program, as it does itself."""
+        """Return the config that experiments.finetune derives from the flags. Raises or exits as it does."""
         return finetune._new_run(finetune._parser().parse_args(list(self.flags)))[1]
 
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """All that a sweep runs. report: whether a report follows. command: the sweep's own arguments."""
+    """The runs of a sweep. report: whether a report follows them. command: the sweep's own arguments."""
 
     data: str
     runs: tuple[PlannedRun, ...]
@@ -51,29 +44,62 @@ class SweepPlan:
     command: tuple[str, ...] = field(default=(), compare=False)
 
 
-def settings_grid(given: list[str]) -> list[dict[str, str]]:
-    """Every combination of settings given as NAME=VALUE,VALUE. Raises InputError for what is none."""
+def make_plan(
+    *,
+    data: str | None,
+    models: Sequence[str] | None,
+    seeds: Sequence[int],
+    settings: Sequence[str],
+    flags: Sequence[str],
+    weights_dir: str | None = None,
+    scratch: bool = False,
+    quick: bool = False,
+    command: Sequence[str] = (),
+) -> SweepPlan:
+    """Plan a run for every model, seed and combination of settings.
+
+    Raises InputError for an unknown model, an invalid setting, flags that experiments.finetune refuses, and two runs
+    with the same name.
+    """
+    for flag in flags:
+        _check_not_reserved(flag, "--")
+    data = absolute_if_path(data or ("digits" if quick else STUDY_DATA))
+    quick_flags: list[str] = []
+    if quick:
+        kind = "digits" if data == "digits" else "pictures"
+        models = models or (QUICK_DIGITS if kind == "digits" else QUICK_PICTURES)
+        quick_flags, scratch = QUICK_FLAGS[kind], scratch or weights_dir is None
+    models = models or list(PUBLISHED)
+    unknown = next((model for model in models if model not in CONFIGS), None)
+    if unknown is not None:
+        raise InputError(f"unknown model {unknown!r}: one of {', '.join(CONFIGS)}")
+    runs = []
+    for model, seed, chosen in itertools.product(models, seeds, expand_settings(settings)):
+        name = _run_name(model, chosen, seed if len(seeds) > 1 else None)
+        setting_flags = [f"--{key.replace('_', '-')}={value}" for key, value in chosen.items()]
+        fixed = ["--data", data, "--model", model, *weights_flags(model, weights_dir, scratch=scratch), *quick_flags]
+        runs.append(PlannedRun(name, model, (*fixed, "--seed", str(seed), *setting_flags, *flags)))
+    _check_runs(runs)
+    return SweepPlan(data, tuple(runs), report=quick, command=tuple(command))
+
+
+def expand_settings(settings: Sequence[str]) -> list[dict[str, str]]:
+    """Return every combination of settings of the form NAME=VALUE,VALUE. Raises InputError for another form."""
     names, values = [], []
-    for text in given:
+    for text in settings:
         name, equals, listed = text.partition("=")
         if not equals or not re.fullmatch(r"[a-z][a-z0-9_-]*", name) or not all(listed.split(",")):
             raise InputError(f"--set {text}: not a setting; give NAME=VALUE or NAME=VALUE,VALUE, as learning_rate=1e-5")
-        _check_not_ours(f"--{name.replace('_', '-')}", "--set")
+        _check_not_reserved(f"--{name.replace('_', '-')}", "--set")
         names.append(name)
         values.append(listed.split(","))
     return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)]
 
 
-def _check_not_ours(flag: str, where: str) -> None:
-    name = flag.partition("=")[0].removeprefix("--")
-    if name in OURS:
-        raise InputError(f"{where} {flag}: the sweep gives its runs that itself; use the sweep's own {OURS[name]}")
+def weights_flags(model: str, weights_dir: str | None, *, scratch: bool) -> list[str]:
+    """Return the flag for a model's weights: a file or folder of that name in `weights_dir`, else its release if any.
 
-
-def weights_of(model: str, weights_dir: str | None, *, scratch: bool) -> list[str]:
-    """The flag for a model's weights: a file or folder of its name, its release, or none where it has none.
-
-    Raises InputError when the folder of weights has none for it.
+    Raises InputError when `weights_dir` has no weights for it.
     """
     if scratch:
         return []
@@ -85,94 +111,23 @@ def weights_of(model: str, weights_dir: str | None, *, scratch: bool) -> list[st
     return ["--weights", model] if model in RELEASES else []
 
 
-def make_plan(
-    *,
-    data: str | None,
-    models: list[str] | None,
-    seeds: list[int],
-    settings: list[str],
-    flags: list[str],
-    weights_dir: str | None = None,
-    scratch: bool = False,
-    quick: bool = False,
-    command: list[str] | None = None,
-) -> SweepPlan:
-    """The runs that flags ask for: every model with every seed and every combination of settings.
+def _check_not_reserved(flag: str, source: str) -> None:
+    name = flag.partition("=")[0].removeprefix("--")
+    if name in RESERVED_FLAGS:
+        raise InputError(f"{source} {flag}: the sweep sets that for its runs; use its own flag {RESERVED_FLAGS[name]}")
 
-    Raises InputError for an unknown model, a setting that is none, flags that experiments.finetune refuses, and two
-    runs of one name.
-    """
-    for flag in flags:
-        _check_not_ours(flag, "--")
-    place = absolute_if_path(data or ("digits" if quick else STUDY_DATA))
-    more: list[str] = []
-    if quick:
-        kind = "digits" if place == "digits" else "pictures"
-        models = models or list(QUICK_DIGITS if kind == "digits" else QUICK_PICTURES)
-        more, scratch = QUICK_FLAGS[kind], scratch or weights_dir is None
-    models = models or list(PUBLISHED)
-    unknown = next((model for model in models if model not in CONFIGS), None)
-    if unknown is not None:
-        raise InputError(f"unknown model {unknown!r}: one of {', '.join(CONFIGS)}")
-    runs = []
-    for model, seed, chosen in itertools.product(models, seeds, settings_grid(settings)):
-        parts = [model, *(f"{name}-{value}" for name, value in chosen.items())]
-        parts += [f"seed-{seed}"] if len(seeds) > 1 else []
-        own = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
-        given = ["--data", place, "--model", model, *weights_of(model, weights_dir, scratch=scratch)]
-        name = re.sub(r"[^A-Za-z0-9_.=+-]", "_", "_".join(parts))
-        runs.append(PlannedRun(name, model, (*given, *more, "--seed", str(seed), *own, *flags)))
+
+def _run_name(model: str, settings: dict[str, str], seed: int | None) -> str:
+    parts = [model, *(f"{name}-{value}" for name, value in settings.items())]
+    parts += [] if seed is None else [f"seed-{seed}"]
+    return re.sub(r"[^A-Za-z0-9_.=+-]", "_", "_".join(parts))
+
+
+def _check_runs(runs: Sequence[PlannedRun]) -> None:
+    """Check that names are unique and that experiments.finetune accepts the flags."""
     names = [run.name for run in runs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"two runs would be called {twice}; give each model, seed and setting once")
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise InputError(f"two runs would be called {duplicate}; give each model, seed and setting once")
     for run in runs:
         run.config()
-    return SweepPlan(place, tuple(runs), report=quick, command=tuple(command or ()))
-
-
-def refuse_other(folder: Path, plan: SweepPlan) -> None:
-    """Raise InputError when a new sweep's folder holds another sweep, or something that is none."""
-    if (folder / PLAN).is_file():
-        if read_plan(folder) != plan:
-            raise InputError(f"{folder}: holds another sweep; go on with that one by --resume {folder}, or give --out")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: exists already and is no sweep; give another --out")
-
-
-def keep_plan(folder: Path, plan: SweepPlan) -> None:
-    """Write the plan of a new sweep; one that is there, which must be the same, stays. Raises as refuse_other."""
-    refuse_other(folder, plan)
-    if not (folder / PLAN).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / PLAN) as beside:
-            beside.write_text(json.dumps({"format": FORMAT} | asdict(plan), indent=1) + "\n")
-
-
-def read_plan(folder: Path) -> SweepPlan:
-    """A sweep's plan. Raises InputError when the folder is none."""
-    path = folder / PLAN
-    try:
-        stored: dict[str, Any] = json.loads(path.read_text())
-        if stored["format"] != FORMAT:
-            raise InputError(f"{path}: format is not {FORMAT}")
-        runs = tuple(PlannedRun(run["name"], run["model"], tuple(run["flags"])) for run in stored["runs"])
-        return SweepPlan(stored["data"], runs, stored.get("report", False), tuple(stored.get("command", ())))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder}: no sweep (no {PLAN}); check the path") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a sweep's plan: {error}") from error
-
-
-@contextmanager
-def lock_sweep(folder: Path) -> Iterator[None]:
-    """Lock a sweep's folder while the block runs. Raises InputError when another process holds the lock."""
-    lock = FileLock(folder / f"{PLAN}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise InputError(f"{folder}: another process is at this sweep; wait for it, or end it first") from None
-    try:
-        yield
-    finally:
-        lock.release()

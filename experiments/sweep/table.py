@@ -1,4 +1,4 @@
-"""The live table of a sweep: redrawn in place on a terminal, a line for each change elsewhere."""
+"""The status table of a sweep: redrawn in place on a terminal; elsewhere, one line per change."""
 
 import shutil
 import sys
@@ -10,7 +10,7 @@ from experiments.sweep.study import published_accuracy
 
 
 class Row(NamedTuple):
-    """What the table tells of a run; best and published are validation accuracies."""
+    """The cells of a run; best and published are validation accuracies."""
 
     name: str
     state: str
@@ -21,23 +21,23 @@ class Row(NamedTuple):
 
 
 HEADER = Row("run", "state", "best val", "published", "", "time")
-BESIDE = 46  # letters of the columns beside the name
-LEAST = 12
+OTHER_COLUMNS = 46  # characters of the columns after the name
+MIN_NAME = 12  # characters
 
 
-def row_of(run: SweepRun, known: float | None) -> Row:
-    """Where a run stands now, beside the accuracy that the study reports."""
+def make_row(run: SweepRun, published: float | None) -> Row:
+    """Return the current row of a run."""
     status = run.status()
     state = f"epoch {status.epoch}/{status.epochs}" if status.state == RUNNING and status.epochs else status.state
-    best, told = ("-" if value is None else f"{value:.4f}" for value in (status.best, known))
+    best, reference = ("-" if value is None else f"{value:.4f}" for value in (status.best, published))
     minutes, seconds = divmod(round(status.seconds), 60)
     hours, minutes = divmod(minutes, 60)
     time = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-    return Row(run.planned.name, state, best, told, status.error if status.state == FAILED else "", time)
+    return Row(run.planned.name, state, best, reference, status.error if status.state == FAILED else "", time)
 
 
-def line_of(row: Row, width: int) -> str:
-    """A row as text, the name in `width` letters, the middle of a longer one left out."""
+def format_row(row: Row, width: int) -> str:
+    """Return a row as text, with the name in `width` characters: a longer one loses its middle."""
     name = row.name
     if len(name) > width:
         name = f"{name[: width // 2]}…{name[len(name) - (width - width // 2 - 1) :]}"
@@ -45,28 +45,31 @@ def line_of(row: Row, width: int) -> str:
     return f"{text}  {row.error}".rstrip()
 
 
-class Board:
-    """The table of a sweep's runs, as it was last shown."""
+class StatusTable:
+    """The table of a sweep's runs, as last printed."""
 
     def __init__(self, runs: Sequence[SweepRun]):
         self._runs = [(run, published_accuracy(run.planned.config())) for run in runs]
         self._width = max(len(HEADER.name), *(len(run.planned.name) for run in runs))
-        self._shown: list[Row] = []
-        self._drawn = 0
+        self._printed: list[Row] = []
+        self._lines_drawn = 0
 
-    def show(self) -> None:
-        """What has changed since it was last shown; a time that runs on is no change but on a terminal."""
-        rows = [row_of(*run) for run in self._runs]
+    def refresh(self) -> None:
+        """Print what has changed. Off a terminal, or when it has too few lines, a changed time alone is not printed."""
+        rows = [make_row(*run) for run in self._runs]
         size = shutil.get_terminal_size()
         if sys.stdout.isatty() and len(rows) + 2 <= size.lines:
-            width = min(self._width, max(LEAST, size.columns - BESIDE))
-            lines = [line_of(row, width)[: size.columns - 1] for row in (HEADER, *rows)]
-            up = f"\x1b[{self._drawn}A" if self._drawn else ""
-            print(up + "".join(f"\x1b[2K{line}\n" for line in lines), end="", flush=True)
-            self._drawn = len(lines)
+            self._redraw(rows, size.columns)
         else:
-            before = [row._replace(time="") for row in self._shown]
-            changed = [row for row in rows if row._replace(time="") not in before]
-            for row in changed if self._shown else [HEADER, *rows]:
-                print(line_of(row, self._width), flush=True)
-        self._shown = rows
+            previous = [row._replace(time="") for row in self._printed]
+            changed = [row for row in rows if row._replace(time="") not in previous]
+            for row in changed if self._printed else [HEADER, *rows]:
+                print(format_row(row, self._width), flush=True)
+        self._printed = rows
+
+    def _redraw(self, rows: Sequence[Row], columns: int) -> None:
+        width = min(self._width, max(MIN_NAME, columns - OTHER_COLUMNS))
+        lines = [format_row(row, width)[: columns - 1] for row in (HEADER, *rows)]
+        cursor_up = f"\x1b[{self._lines_drawn}A" if self._lines_drawn else ""
+        print(cursor_up + "".join(f"\x1b[2K{line}\n" for line in lines), end="", flush=True)
+        self._lines_drawn = len(lines)

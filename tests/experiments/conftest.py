@@ -1,4 +1,4 @@
-"""What the tests of the sweep and of the report share: a small sweep, run once."""
+"""Fixtures of the sweep and report tests: a small sweep, run once."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ from PIL import Image
 
 from experiments.sweep import __main__ as sweep
 
-AWKWARD = ["a<b>&c", r"d$\e$|ü猫"]  # class names that need care in HTML, Markdown and figures
+AWKWARD = ["a<b>&c", r"d$\e$|ü猫"]  # class names that must be escaped in HTML, Markdown and figures
 
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
-    """Two classes whose names need care, told by the side that is bright; a fifth of the pictures mislead."""
+    """Two classes with awkward names, distinguished by the bright side; a fifth of the images are mislabelled."""
     root = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     for split, count in (("train", 12), ("val", 6)):

@@ -1,4 +1,4 @@
-"""Sweeps by command: planned, run, stopped, killed, gone on with; what they refuse."""
+"""The sweep command: planning, running, stopping, killing and resuming, and what it refuses."""
 
 import json
 import re
@@ -13,7 +13,8 @@ import pytest
 
 from experiments.report import __main__ as report
 from experiments.sweep import __main__ as sweep
-from experiments.sweep.plan import make_plan, read_plan
+from experiments.sweep.folder import read_plan
+from experiments.sweep.plan import make_plan
 from experiments.sweep.study import published_accuracy
 from tests.experiments.conftest import flags
 from vit_jax import InputError
@@ -22,7 +23,7 @@ from vit_jax.train.recipe import RECIPES
 from vit_jax.train.run_folder import RunConfig
 
 
-def test_every_run_is_an_ordinary_one(swept, pictures, capsys):
+def test_every_run_is_an_ordinary_run_of_finetune(swept, pictures, capsys):
     names = ["Pico_6_learning_rate-1e-3", "Pico_8_learning_rate-1e-3"]
     plan = json.loads((swept / "sweep.json").read_text())
     assert [run["name"] for run in plan["runs"]] == names
@@ -33,67 +34,67 @@ def test_every_run_is_an_ordinary_one(swept, pictures, capsys):
         assert (config["recipe"]["learning_rate"], config["recipe"]["seed"]) == (1e-3, 1)
     before = {path: path.read_bytes() for path in swept.rglob("*") if path.is_file() and path.name != "ended.json"}
     assert sweep.main(["--resume", str(swept)]) == 0
-    told = capsys.readouterr().out
-    assert "2 of 2 runs done" in told
-    assert re.search(r"Pico_6_learning_rate-1e-3  done +\d\.\d{4} +-", told)
+    output = capsys.readouterr().out
+    assert "2 of 2 runs done" in output
+    assert re.search(r"Pico_6_learning_rate-1e-3  done +\d\.\d{4} +-", output)
     assert before == {p: p.read_bytes() for p in swept.rglob("*") if p.is_file() and p.name != "ended.json"}
 
 
-def ended(child):
-    told = child.communicate(timeout=240)[0]
-    return child.returncode, told
+def wait_for_exit(child):
+    output = child.communicate(timeout=240)[0]
+    return child.returncode, output
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_stopped_and_killed_goes_on(pictures, tmp_path):
-    """Ctrl-C: the runs save. SIGKILL: they end with it. In the end all is as if nothing had happened."""
+def test_a_stopped_and_killed_sweep_resumes(pictures, tmp_path):
+    """After Ctrl-C, where runs save, and SIGKILL, where they end with the sweep, the weights are as without either."""
 
-    def launched(*arguments):
+    def launch(*arguments):
         command = [sys.executable, "-m", "experiments.sweep", *arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     given = [*flags(pictures), "--epochs", "12"]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    plain, interrupted = tmp_path / "plain", tmp_path / "interrupted"
     split = given.index("--")
-    assert ended(launched(*given[:split], "--out", str(whole), *given[split:]))[0] == 0
+    assert wait_for_exit(launch(*given[:split], "--out", str(plain), *given[split:]))[0] == 0
 
-    child = launched(*given[:split], "--out", str(broken), *given[split:])
-    wait_for(broken / "Pico_6" / "metrics.jsonl", 2)
+    child = launch(*given[:split], "--out", str(interrupted), *given[split:])
+    wait_for(interrupted / "Pico_6" / "metrics.jsonl", 2)
     child.send_signal(signal.SIGINT)
-    code, told = ended(child)
+    code, output = wait_for_exit(child)
     assert code == 130
-    assert f"python -m experiments.sweep --resume {broken}" in told
-    assert "saved at step" in (broken / "Pico_6.log").read_text()
+    assert f"python -m experiments.sweep --resume {interrupted}" in output
+    assert "saved at step" in (interrupted / "Pico_6.log").read_text()
 
-    child = launched("--resume", str(broken))
-    wait_for(broken / "Pico_8" / "metrics.jsonl", 3)
+    child = launch("--resume", str(interrupted))
+    wait_for(interrupted / "Pico_8" / "metrics.jsonl", 3)
     child.kill()
     child.communicate()
-    code, told = ended(launched("--resume", str(broken)))
-    assert code == 0, told
-    assert "2 of 2 runs done" in told
+    code, output = wait_for_exit(launch("--resume", str(interrupted)))
+    assert code == 0, output
+    assert "2 of 2 runs done" in output
     for name in ("Pico_6", "Pico_8"):
         weights = Path(name) / "best" / "model.safetensors"
-        assert (whole / weights).read_bytes() == (broken / weights).read_bytes()
+        assert (plain / weights).read_bytes() == (interrupted / weights).read_bytes()
 
 
 def wait_for(metrics, epochs):
-    began = time.monotonic()
+    start = time.monotonic()
     while sum("val_accuracy" in r for r in read_metrics(metrics)) < epochs:
-        assert time.monotonic() - began < 200
+        assert time.monotonic() - start < 200
         time.sleep(0.05)
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(pictures, tmp_path, capsys):
+def test_a_failed_run_is_reported_and_the_others_continue(pictures, tmp_path, capsys):
     out = tmp_path / "sweep"
     given = ["--data", str(pictures), "--models", "Pico_8", "--set", "image_size=25,24", "--out", str(out)]
     given += ["--gpus", "2"]  # both at once, on a CPU too
     assert sweep.main([*given, "--", "--batch-size", "8", "--epochs", "1", "--recipe", "scratch"]) == 1
-    told = capsys.readouterr().out
-    assert re.search(r"Pico_8_image_size-25 +failed +- +- +0:\d\d  .*25x25 is not divisible", told)
-    assert re.search(r"Pico_8_image_size-24 +done", told)
-    assert "1 of 2 runs done" in told
-    assert "Pico_8_image_size-25: " in told.split("1 of 2 runs done")[1]
+    output = capsys.readouterr().out
+    assert re.search(r"Pico_8_image_size-25 +failed +- +- +0:\d\d  .*25x25 is not divisible", output)
+    assert re.search(r"Pico_8_image_size-24 +done", output)
+    assert "1 of 2 runs done" in output
+    assert "Pico_8_image_size-25: " in output.split("1 of 2 runs done")[1]
     assert report.main([str(out), "--out", str(tmp_path / "report")]) == 0
     assert "no complete epoch yet: Pico_8_image_size-25" in (tmp_path / "report" / "report.html").read_text()
 
@@ -118,7 +119,7 @@ def test_the_study_is_the_default(tmp_path, monkeypatch):
     assert [published_accuracy(run.config()) for run in plan.runs] == [0.9433, 0.9383, 0.9249, 0.9155, 0.9062, 0.8823]
 
 
-def test_published_figures_stand_beside_runs_of_the_study_only():
+def test_only_runs_of_the_study_have_a_published_accuracy():
     recipe = replace(RECIPES["pets"], model="L_32", epochs=3, seed=5)
     study = RunConfig(recipe, "oxford_iiit_pet", None, 0.2, False, "/weights/L_32.pth")
     assert published_accuracy(study) == 0.9062
@@ -150,18 +151,18 @@ def test_published_figures_stand_beside_runs_of_the_study_only():
         (["--", "--epoch", "3"], "unrecognized arguments: --epoch 3"),
         (["--set", "epochs=0"], "argument --epochs: '0' is not a whole number above 0"),
         (["--set", "patience=-1"], "patience are at least 0"),
-        (["--", "--out=x"], "-- --out=x: the sweep gives its runs that itself; use the sweep's own --out"),
-        (["--set", "seed=1,2"], "use the sweep's own --seeds"),
+        (["--", "--out=x"], "-- --out=x: the sweep sets that for its runs; use its own flag --out"),
+        (["--set", "seed=1,2"], "use its own flag --seeds"),
     ],
 )
 def test_wrong_sweeps_are_one_line(arguments, message, swept, tmp_path, capsys):
     (tmp_path / "something").write_text("")
-    given = [a.replace("{tmp}", str(tmp_path)).replace("{swept}", str(swept)) for a in arguments]
-    more = [] if {"--out", "--resume"} & set(given) else ["--out", str(tmp_path / "new")]
+    command = [a.replace("{tmp}", str(tmp_path)).replace("{swept}", str(swept)) for a in arguments]
+    more = [] if {"--out", "--resume"} & set(command) else ["--out", str(tmp_path / "new")]
     before = sorted(swept.rglob("*"))
     try:
-        code = sweep.main([*more, *given])
-    except SystemExit as stop:  # argparse leaves by itself
+        code = sweep.main([*more, *command])
+    except SystemExit as stop:  # argparse exits by itself
         code = stop.code
     assert code == 2
     error = capsys.readouterr().err
@@ -179,18 +180,18 @@ def test_plans_are_read_back(tmp_path):
 
 @pytest.mark.slow
 def test_the_quick_study_and_its_report_take_minutes(tmp_path):
-    began = time.monotonic()
+    start = time.monotonic()
     command = [sys.executable, "-m", "experiments.sweep", "--quick", "--out", str(tmp_path / "quick")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds = time.monotonic() - began
-    print(done.stdout.splitlines()[-2:], f"{seconds:.0f} s")
-    assert "6 of 6 runs done" in done.stdout
-    assert f"written to {tmp_path / 'quick' / 'report'}/: report.html" in done.stdout
-    rows = [line.split() for line in done.stdout.splitlines()]
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds = time.monotonic() - start
+    print(completed.stdout.splitlines()[-2:], f"{seconds:.0f} s")
+    assert "6 of 6 runs done" in completed.stdout
+    assert f"written to {tmp_path / 'quick' / 'report'}/: report.html" in completed.stdout
+    rows = [line.split() for line in completed.stdout.splitlines()]
     best = {row[0]: float(row[2]) for row in rows if row[1:2] == ["done"]}
     assert len(best) == 6
     assert max(best.values()) > 0.9
-    # Another processor's rounding may have another winner.
+    # Rounding on another processor may change the winner.
     winners = [name for name in best if best[name] == max(best.values())]
     report = (tmp_path / "quick" / "report" / "report.html").read_text()
     assert any(f"The best, {name}," in report for name in winners)

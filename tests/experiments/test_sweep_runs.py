@@ -1,6 +1,6 @@
-"""A sweep's processes: one on each GPU, stopped, killed, failing, gone on with; the table on a terminal.
+"""The processes of a sweep: one per GPU, stopped, killed, failing and resumed; and the status table on a terminal.
 
-The runs are pretended (pretended_run.py), so that a test takes a second; test_sweep.py has real ones.
+fake_finetune.py stands in for the runs, so that a test takes a second; test_sweep.py has real ones.
 """
 
 import io
@@ -19,18 +19,19 @@ import pytest
 
 from experiments.report import __main__ as report
 from experiments.sweep import __main__ as sweep
-from experiments.sweep import runs as sweep_runs
-from experiments.sweep.plan import PlannedRun, lock_sweep
+from experiments.sweep import process, scheduler
+from experiments.sweep.folder import lock_sweep
+from experiments.sweep.plan import PlannedRun
 from experiments.sweep.runs import DONE, FAILED, RUNNING, WAITING, Status, SweepRun
-from experiments.sweep.table import Board
+from experiments.sweep.table import StatusTable
 
-PRETENDED = str(Path(__file__).with_name("pretended_run.py"))
+FAKE = str(Path(__file__).with_name("fake_finetune.py"))
 
 
 @pytest.fixture(autouse=True)
-def _pretended(monkeypatch):
-    monkeypatch.setattr(sweep_runs, "PROGRAM", (sys.executable, PRETENDED, "experiments.finetune"))
-    monkeypatch.setattr(sweep, "LOOK_SECONDS", 0.02)
+def _fake_finetune(monkeypatch):
+    monkeypatch.setattr(process, "PROGRAM", (sys.executable, FAKE, "experiments.finetune"))
+    monkeypatch.setattr(scheduler, "POLL_SECONDS", 0.02)
 
 
 def arguments(out, *, kind=0, models=("Pico_8",), more=()):
@@ -42,23 +43,23 @@ def test_one_run_on_each_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7,9")
     models = ("Pico_4", "Pico_6", "Pico_8", "Nano_8")
     assert sweep.main(arguments(tmp_path / "s", kind=5, models=models, more=["--gpus", "2"])) == 0  # two at once
-    told = [json.loads((tmp_path / "s" / model / "told.json").read_text()) for model in models]
-    assert {run["device"] for run in told} == {"4", "7"}
+    attempts = [json.loads((tmp_path / "s" / model / "attempt.json").read_text()) for model in models]
+    assert {run["device"] for run in attempts} == {"4", "7"}
     for device in ("4", "7"):
-        first, second = sorted((run["began"], run["ended"]) for run in told if run["device"] == device)
+        first, second = sorted((run["start"], run["end"]) for run in attempts if run["device"] == device)
         assert first[1] < second[0]
 
 
-def test_one_after_another_where_no_gpus_are_asked_for(tmp_path, monkeypatch):
+def test_runs_go_one_after_another_without_the_gpus_flag(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert sweep.main(arguments(tmp_path / "s", models=("Pico_6", "Pico_8"))) == 0
-    first, second = (json.loads((tmp_path / "s" / m / "told.json").read_text()) for m in ("Pico_6", "Pico_8"))
-    assert first["ended"] < second["began"]
+    first, second = (json.loads((tmp_path / "s" / m / "attempt.json").read_text()) for m in ("Pico_6", "Pico_8"))
+    assert first["end"] < second["start"]
     assert first["device"] is None
-    assert sweep.devices(3) == ["0", "1", "2"]
+    assert scheduler.list_devices(3) == ["0", "1", "2"]
 
 
-def test_more_gpus_than_are_seen_are_refused(tmp_path, monkeypatch, capsys):
+def test_more_gpus_than_are_visible_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
     assert sweep.main(arguments(tmp_path / "s", more=["--gpus", "2"])) == 2
     assert "--gpus 2: CUDA_VISIBLE_DEVICES has 1 (4)" in capsys.readouterr().err
@@ -66,26 +67,26 @@ def test_more_gpus_than_are_seen_are_refused(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("kind", "error"), [(1, "ended by SIGKILL, as when memory runs out"), (4, "the dog ate it")])
-def test_a_run_that_is_killed_or_fails_is_not_done_and_is_tried_again(kind, error, tmp_path, capsys):
+def test_a_killed_or_failed_run_is_not_done_and_is_tried_again(kind, error, tmp_path, capsys):
     assert sweep.main(arguments(tmp_path / "s", kind=kind)) == 1
-    told = capsys.readouterr().out
-    assert re.search(rf"Pico_8 +failed +- +- +0:00  {error}", told)
-    assert "0 of 1 runs done" in told
-    assert f"try again with: python -m experiments.sweep --resume {tmp_path / 's'}" in told
+    output = capsys.readouterr().out
+    assert re.search(rf"Pico_8 +failed +- +- +0:00  {error}", output)
+    assert "0 of 1 runs done" in output
+    assert f"try again with: python -m experiments.sweep --resume {tmp_path / 's'}" in output
     assert sweep.main(["--resume", str(tmp_path / "s")]) == 0
-    told = capsys.readouterr().out
-    assert re.search(r"Pico_8 +done +0\.5000", told)
-    assert error not in told
+    output = capsys.readouterr().out
+    assert re.search(r"Pico_8 +done +0\.5000", output)
+    assert error not in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("kind", [2, 3])
-def test_a_signal_is_passed_on_and_the_run_is_no_failure(kind, number, tmp_path, capsys):
-    """Whether it saves (2) or has no time to notice what it is told (3)."""
+def test_a_signal_is_passed_on_and_the_run_does_not_count_as_failed(kind, number, tmp_path, capsys):
+    """Both when it saves (2) and when the signal ends it at once (3)."""
     out = tmp_path / "s"
 
     def send():
-        while not (out / "Pico_8" / "begun").exists():
+        while not (out / "Pico_8" / "started").exists():
             time.sleep(0.02)
         os.kill(os.getpid(), number)
 
@@ -93,39 +94,39 @@ def test_a_signal_is_passed_on_and_the_run_is_no_failure(kind, number, tmp_path,
     sender.start()
     assert sweep.main(arguments(out, kind=kind, models=("Pico_8", "Pico_6"), more=["--gpus", "1"])) == 128 + number
     sender.join()
-    told = capsys.readouterr().out
-    assert "failed" not in told
-    assert f"{number.name}: the runs have saved" in told
-    assert f"python -m experiments.sweep --resume {out} --gpus 1" in told
+    output = capsys.readouterr().out
+    assert "failed" not in output
+    assert f"{number.name}: the runs have saved" in output
+    assert f"python -m experiments.sweep --resume {out} --gpus 1" in output
     assert not (out / "Pico_6").exists()
     assert SweepRun(PlannedRun("Pico_8", "Pico_8", ()), out).status().state == WAITING
-    (out / "Pico_6").mkdir()  # it shall not wait for ever in its turn
+    (out / "Pico_6").mkdir()  # kind 0, so that it ends
     (out / "Pico_6" / "config.json").write_text('{"recipe": {"epochs": 2}, "kind": 0}')
     assert sweep.main(["--resume", str(out)]) == 0
     assert "2 of 2 runs done" in capsys.readouterr().out
 
 
-def test_a_process_of_a_sweep_that_died_is_waited_for(tmp_path, capsys):
+def test_a_sweep_waits_for_a_process_that_a_dead_sweep_left(tmp_path, capsys):
     out = tmp_path / "s"
     earlier = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(1.5)", "experiments.finetune", "--out", str(out / "Pico_8")]
     )
-    began = time.monotonic()
+    start = time.monotonic()
     assert sweep.main(arguments(out)) == 0
-    assert time.monotonic() - began > 1
+    assert time.monotonic() - start > 1
     assert earlier.wait() == 0
     assert f"waiting for process {earlier.pid} of an earlier sweep to save" in capsys.readouterr().out
 
 
-def test_two_sweeps_in_one_folder(tmp_path, capsys):
+def test_two_sweeps_in_one_folder_are_refused(tmp_path, capsys):
     assert sweep.main(arguments(tmp_path / "s")) == 0
     with lock_sweep(tmp_path / "s"):
         assert sweep.main(["--resume", str(tmp_path / "s")]) == 2
-    assert "another process is at this sweep" in capsys.readouterr().err
+    assert "another process runs this sweep" in capsys.readouterr().err
     assert sweep.main(["--resume", str(tmp_path / "s")]) == 0
 
 
-def test_a_quick_sweep_has_its_report_when_it_is_resumed_too(tmp_path, monkeypatch):
+def test_a_resumed_quick_sweep_is_reported_too(tmp_path, monkeypatch):
     reported = []
     monkeypatch.setattr(report, "main", lambda argv: reported.append(argv) or 0)
     assert sweep.main(arguments(tmp_path / "s", kind=4, more=["--quick"])) == 1
@@ -135,7 +136,7 @@ def test_a_quick_sweep_has_its_report_when_it_is_resumed_too(tmp_path, monkeypat
 
 
 class Terminal(io.StringIO):
-    """A screen that lines are written on, and a cursor that can go up."""
+    """A terminal that understands moving the cursor up and erasing a line."""
 
     def __init__(self):
         super().__init__()
@@ -158,8 +159,8 @@ class Terminal(io.StringIO):
         return len(text)
 
 
-class Told(SweepRun):
-    """A run of which the status is told."""
+class ScriptedRun(SweepRun):
+    """A run that returns the given statuses one after another."""
 
     def __init__(self, name, *statuses):
         super().__init__(PlannedRun(name, "Pico_8", ("--data", "digits", "--model", "Pico_8")), Path())
@@ -169,13 +170,13 @@ class Told(SweepRun):
         return self.statuses.pop(0)
 
 
-def told_runs():
+def scripted_runs():
     long = "B_16_imagenet1k_learning_rate-3e-5_weight_decay-0.05_seed-1"
     waiting = Status(WAITING, 0, 0, None, 0.0)
-    ended = Status(FAILED, 0, 2, None, 3.0, "something is wrong with it; " * 5)
+    failed = Status(FAILED, 0, 2, None, 3.0, "something is wrong with it; " * 5)
     return [
-        Told("Pico_8", waiting, Status(RUNNING, 1, 2, 0.5, 8.2), Status(DONE, 2, 2, 0.75, 4000.0)),
-        Told(long, waiting, waiting, ended),
+        ScriptedRun("Pico_8", waiting, Status(RUNNING, 1, 2, 0.5, 8.2), Status(DONE, 2, 2, 0.75, 4000.0)),
+        ScriptedRun(long, waiting, waiting, failed),
     ]
 
 
@@ -184,9 +185,9 @@ def test_the_table_is_redrawn_in_place(columns, lines, monkeypatch):
     screen = Terminal()
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((columns, lines)))
-    board = Board(told_runs())
+    table = StatusTable(scripted_runs())
     for _ in range(3):
-        board.show()
+        table.refresh()
     assert len(screen.lines) == 4
     assert max(map(len, screen.lines)) < columns  # nothing is wrapped
     assert screen.lines[0].split()[:2] == ["run", "state"]
@@ -196,11 +197,11 @@ def test_the_table_is_redrawn_in_place(columns, lines, monkeypatch):
     assert screen.lines[3] == ""
 
 
-def test_more_runs_than_lines_and_pipes_get_a_line_for_each_change(monkeypatch):
+def test_a_screen_with_too_few_lines_gets_a_line_per_change(monkeypatch):
     screen = Terminal()
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((200, 3)))
-    board = Board(told_runs())
+    table = StatusTable(scripted_runs())
     for _ in range(3):
-        board.show()
+        table.refresh()
     assert [line.split()[1] for line in screen.lines[:-1]] == ["state", "waiting", "waiting", "epoch", "done", "failed"]
