@@ -19,9 +19,8 @@ from jaxtyping import Array, Float, Int
 
 from caption.decoding import Cache, PreparedDecoder, decode_step, empty_cache, prepare_decoder
 from caption.model import CaptionTransformer, ImageMask
-from vit_jax import InputError
+from vit_jax import InputError, compiler_options
 from vit_jax.block import Images
-from vit_jax.execution import compiler_options
 
 START, END, PAD = 101, 102, 0  # [CLS], [SEP] and [PAD] of bert-base-uncased
 

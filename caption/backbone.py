@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from caption.config import ResNetConfig
-from vit_jax.execution import materialize
+from vit_jax._xla import materialize
 
 Maps = Float[Array, "b h w c"]
 Mask = Bool[Array, "b h w"]

@@ -116,19 +116,19 @@ class CaptionTransformer(nnx.Module):
         *,
         padding: str = "alone",
         key: Key | None = None,
-        layers: BlockExecution = DEFAULT_EXECUTION,
+        execution: BlockExecution = DEFAULT_EXECUTION,
     ) -> Float[Array, "b t v"]:
         """Logits [B, T, V] of the token after each, in one pass. A key turns dropout on.
 
-        layers: how the layers are run, which changes no answer.
+        execution: how the layers are run, which changes no answer.
 
         images: [B, h, w, 3], normalised. padding: "alone" answers each image of a batch as it is alone, at its own
         size; "reference" lets convolutions reach over the padding's edge, as the reference does with padded images.
         Raises InputError for a text that is too long, shapes that do not fit, and another padding.
         """
         image_key, text_key = split_key(key, 2)
-        memory = self.encode(images, image_mask, padding=padding, key=image_key, layers=layers)
-        return decode(self, memory, tokens, token_mask, key=text_key, layers=layers)
+        memory = self.encode(images, image_mask, padding=padding, key=image_key, execution=execution)
+        return decode(self, memory, tokens, token_mask, key=text_key, execution=execution)
 
     def encode(
         self,
@@ -137,10 +137,10 @@ class CaptionTransformer(nnx.Module):
         *,
         padding: str = "alone",
         key: Key | None = None,
-        layers: BlockExecution = DEFAULT_EXECUTION,
+        execution: BlockExecution = DEFAULT_EXECUTION,
     ) -> Memory:
         """The images, as the decoder looks at them. See __call__ for the padding."""
-        options: dict[str, Any] = dict(padding=padding, key=key, layers=layers)
+        options: dict[str, Any] = dict(padding=padding, key=key, execution=execution)
         return encode_with_attention(self, images, image_mask, return_weights=False, **options)[0]
 
     def features(
@@ -150,7 +150,7 @@ class CaptionTransformer(nnx.Module):
         *,
         padding: str = "alone",
         key: Key | None = None,
-        layers: BlockExecution = DEFAULT_EXECUTION,
+        execution: BlockExecution = DEFAULT_EXECUTION,
     ) -> tuple[MapsOut, Bool[Array, "b gh gw"]]:
         """The image encoder's answer [B, gh, gw, C], and the mask at that size."""
         images, mask = jnp.asarray(images), jnp.asarray(image_mask)
@@ -166,7 +166,7 @@ class CaptionTransformer(nnx.Module):
             return maps, resize_nearest(mask, maps.shape[1:3]) if after is None else after
         rows, columns = self.encoder.config.grid_for(images.shape[1:3])
         ph, pw = self.encoder.config.patch_size
-        patches = self.encoder.features(images, key=key, layers=layers)[:, self.encoder.config.num_prefix :]
+        patches = self.encoder.features(images, key=key, execution=execution)[:, self.encoder.config.num_prefix :]
         return patches.reshape(-1, rows, columns, patches.shape[-1]), mask[:, ::ph, ::pw]
 
 
@@ -193,27 +193,27 @@ def encode_with_attention(
     return_weights: bool = True,
     perturbations: Float[Array, "l b heads s s"] | None = None,
     key: Key | None = None,
-    layers: BlockExecution = DEFAULT_EXECUTION,
+    execution: BlockExecution = DEFAULT_EXECUTION,
 ) -> tuple[Memory, Float[Array, "layers b heads s s"]]:
     """The images' memory, and the attention weights of the layers over their grid; none of them unless asked for.
 
     perturbations are added to the weights: see vit_jax.attention.attend.
     """
     encoder_key, *layer_keys = split_key(key, 1 + len(model.encoder_layers))
-    maps, grid_mask = model.features(images, image_mask, padding=padding, key=encoder_key, layers=layers)
+    maps, grid_mask = model.features(images, image_mask, padding=padding, key=encoder_key, execution=execution)
     b, gh, gw, _ = maps.shape
     d = model.config.width
     positions = sine_positions(grid_mask, d).astype(maps.dtype).reshape(b, gh * gw, d)
     mask = grid_mask.reshape(b, gh * gw)
     x = model.project(maps).reshape(b, gh * gw, d)
     kept: list[Any] = []
-    if layers != DEFAULT_EXECUTION and not return_weights and perturbations is None:
+    if execution != DEFAULT_EXECUTION and not return_weights and perturbations is None:
         seen = mask[:, None, None, :]
 
         def apply(layer: EncoderLayer, x: Tokens, layer_key: Key | None) -> Tokens:
             return layer(x, positions, seen, key=layer_key)[0]
 
-        x = apply_blocks(apply, model.encoder_layers, x, layer_keys, layers)
+        x = apply_blocks(apply, model.encoder_layers, x, layer_keys, execution)
     else:
         for index, layer in enumerate(model.encoder_layers):
             x, weights = layer(
@@ -248,7 +248,7 @@ def decode_with_attention(
     return_weights: bool = True,
     perturbations: tuple[Float[Array, "l b h t t"], Float[Array, "l b h t s"]] | None = None,
     key: Key | None = None,
-    layers: BlockExecution = DEFAULT_EXECUTION,
+    execution: BlockExecution = DEFAULT_EXECUTION,
 ) -> DecoderOutput:
     """Logits of the token after each, each word seeing itself and those before it; with the weights used.
 
@@ -266,14 +266,14 @@ def decode_with_attention(
     x = model.embedding(tokens, positions, key=embedding_key)
     self_mask = (jnp.tri(length, dtype=bool)[None] & token_mask[:, None, :])[:, None]  # [B, 1, T, T]
     of_self, of_cross = perturbations if perturbations is not None else (None, None)
-    if layers != DEFAULT_EXECUTION and not return_weights and perturbations is None:
+    if execution != DEFAULT_EXECUTION and not return_weights and perturbations is None:
         image_mask = memory.mask[:, None, None, :]
 
         def apply(layer: DecoderLayer, x: Tokens, layer_key: Key | None) -> Tokens:
             met = layer.meet(memory.tokens, memory.positions)
             return layer(x, positions, self_mask, met, image_mask, key=layer_key).text
 
-        x = apply_blocks(apply, model.decoder_layers, x, layer_keys, layers)
+        x = apply_blocks(apply, model.decoder_layers, x, layer_keys, execution)
         return DecoderOutput(model.head(model.decoder_norm(x)), None, None)
     kept: list[tuple[Any, ...]] = []
     for index, layer in enumerate(model.decoder_layers):
@@ -302,10 +302,10 @@ def decode(
     token_mask: TextMask,
     *,
     key: Key | None = None,
-    layers: BlockExecution = DEFAULT_EXECUTION,
+    execution: BlockExecution = DEFAULT_EXECUTION,
 ) -> Float[Array, "b t v"]:
     """Logits [B, T, V] of the token after each, over an encoded image. A key turns dropout on."""
-    options: dict[str, Any] = dict(return_weights=False, key=key, layers=layers)
+    options: dict[str, Any] = dict(return_weights=False, key=key, execution=execution)
     return decode_with_attention(model, memory, tokens, token_mask, **options).logits
 
 

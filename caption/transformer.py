@@ -14,9 +14,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from caption.config import CaptionConfig
+from vit_jax._xla import materialize
 from vit_jax.attention import Key, MultiHeadAttention, attend, dropout
 from vit_jax.block import split_key
-from vit_jax.execution import materialize
 
 Tokens = Float[Array, "b n d"]
 Positions = Float[Array, "#b n d"]
@@ -66,7 +66,7 @@ def attend_and_project(
         dropout_rate=attn.dropout_rate,
         dropout_key=key,
     )
-    return attn.join(mixed), weights
+    return attn.merge_heads(mixed), weights
 
 
 class FeedForward(nnx.Module):

@@ -169,7 +169,9 @@ def train(folder: Path, config: RunConfig, how: RunOptions, *, resume: bool, cac
         return merge_lora(learnt, recipe.lora_alpha) if isinstance(learnt, LoRAModel) else learnt
 
     def loss(learnt: Any, *arguments: Any) -> TaskLoss:
-        return classification_loss(whole(learnt), *arguments, layers=how.layers, label_smoothing=recipe.label_smoothing)
+        return classification_loss(
+            whole(learnt), *arguments, execution=how.execution, label_smoothing=recipe.label_smoothing
+        )
 
     def validate(learnt: Any) -> dict[str, float]:
         model = jax.jit(whole)(learnt) if recipe.train == "lora" else learnt

@@ -1,5 +1,6 @@
 """Vision transformers in JAX that can be fine-tuned and looked inside."""
 
+from vit_jax._xla import compiler_options
 from vit_jax.checkpoint import ModelCard, load, load_card, save, with_image_size, with_num_classes
 from vit_jax.config import CONFIGS, ViTConfig
 from vit_jax.errors import InputError
@@ -32,6 +33,7 @@ __all__ = [
     "attention_gradcam",
     "attention_rollout",
     "cls_attention",
+    "compiler_options",
     "count_parameters",
     "flow_from_attention",
     "forward_with_attention",

@@ -1,9 +1,9 @@
-"""Multi-head attention (https://arxiv.org/abs/1706.03762): fused, or with its weights when asked.
+"""Multi-head attention (https://arxiv.org/abs/1706.03762): fused, or explicit and with its weights.
 
 Letters: B batch, N tokens (queries), M tokens (keys), H heads, K size of a head, D width (H * K in most models).
 """
 
-from functools import partial
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,16 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
 
+from vit_jax._xla import prefers_attention_per_head, recompute_exp_scores, split_last_axis
+from vit_jax.errors import InputError
+
 PARTS = "qkv"
-LARGE = 128 * 128  # scores of a head, from where on a CPU gains by taking one head at a time
+HEAD_FUSIONS: dict[str, Callable] = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}
 Key = PRNGKeyArray | UInt32[Array, "2"]
 
 
 def dropout(x: Float[Array, "..."], rate: float, key: Key | None) -> Float[Array, "..."]:
-    """Zero a share `rate` of the entries and scale the rest by 1 / (1 - rate); no key, no dropout."""
+    """Zero a fraction `rate` of the entries and scale the rest by 1 / (1 - rate). Identity without a key."""
     if key is None or rate == 0.0:
         return x
     keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
@@ -26,22 +29,30 @@ def dropout(x: Float[Array, "..."], rate: float, key: Key | None) -> Float[Array
 
 
 def mask_scores(scores: Float[Array, "*b n m"], mask: Bool[Array, "*#b #n m"] | None) -> Float[Array, "*b n m"]:
-    """The scores where the mask is True, elsewhere so little that softmax makes it 0; all of them without a mask."""
+    """Replace the scores where the mask is False by a value that softmax maps to 0."""
     if mask is None:
         return scores
-    return jnp.where(mask, scores, jnp.asarray(0.7 * float(jnp.finfo(scores.dtype).min), scores.dtype))  # as jax's own
+    masked = jnp.asarray(0.7 * float(jnp.finfo(scores.dtype).min), scores.dtype)  # as jax.nn.dot_product_attention
+    return jnp.where(mask, scores, masked)
 
 
 def attention_weights(
     query: Float[Array, "b n h k"], key: Float[Array, "b m h k"], mask: Bool[Array, "#b #h #n m"] | None = None
 ) -> Float[Array, "b h n m"]:
-    """softmax(q k^T / sqrt(K)) over the keys: each row sums to 1. At least float32, whatever the inputs are.
+    """Return softmax(q k^T / sqrt(K)) over the keys, in float32 at least; each row sums to 1.
 
-    Keys where the mask is False get exactly 0, but in rows that have no other: those are even, never NaN.
+    Masked keys get exactly 0. A row in which every key is masked is uniform, never NaN.
     """
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     scores = jnp.einsum("bnhk,bmhk->bhnm", query, key, preferred_element_type=dtype) * (query.shape[-1] ** -0.5)
     return jax.nn.softmax(mask_scores(scores, mask), axis=-1)
+
+
+def fuse_heads(weights: Float[Array, "... h n m"], head_fusion: str) -> Float[Array, "... n m"]:
+    """Return the heads' mean, max or min. Raises InputError for another name."""
+    if head_fusion not in HEAD_FUSIONS:
+        raise InputError(f"unknown head_fusion {head_fusion!r}: one of {', '.join(HEAD_FUSIONS)}")
+    return HEAD_FUSIONS[head_fusion](weights, axis=-3)
 
 
 def attention_per_head(
@@ -50,51 +61,49 @@ def attention_per_head(
     value: Float[Array, "b m h k"],
     mask: Bool[Array, "#b 1 #n m"] | None = None,
 ) -> Float[Array, "b n h k"]:
-    """Scaled dot-product attention one head after another, for a CPU: a head's scores stay in its cache.
+    """Scaled dot-product attention, one head after another: a kernel for CPUs, see vit_jax._xla.
 
-    The division by the sum of the exponentials comes after the product with the values: K numbers a row, not M.
+    Divides by the sum of the exponentials after the product with the values: K numbers a row, not M.
     """
-    of_all = None if mask is None else mask[:, 0]
-    heads = [jnp.split(part, query.shape[2], axis=2) for part in (query, key, value)]  # split's gradient is one array
-    each = [_one_head(q[:, :, 0], k[:, :, 0], v[:, :, 0], of_all) for q, k, v in zip(*heads, strict=True)]
-    return jnp.stack(each, axis=2)
+    shared_mask = None if mask is None else mask[:, 0]
+    heads = [jnp.split(part, query.shape[2], axis=2) for part in (query, key, value)]
+    outputs = [
+        _attend_one_head(q[:, :, 0], k[:, :, 0], v[:, :, 0], shared_mask) for q, k, v in zip(*heads, strict=True)
+    ]
+    return jnp.stack(outputs, axis=2)
 
 
-@partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names("greatest", "mixed", "total"))
-def _one_head(
+@recompute_exp_scores
+def _attend_one_head(
     query: Float[Array, "b n k"],
     key: Float[Array, "b m k"],
     value: Float[Array, "b m k"],
     mask: Bool[Array, "#b #n m"] | None,
 ) -> Float[Array, "b n k"]:
-    """One head. The backward pass has the rows' sums and works the exponentials out again, so no [N, M] is kept.
-
-    As in FlashAttention (https://arxiv.org/abs/2205.14135), with the compiler's own products in place of a kernel.
-    """
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     scaled = query * query.shape[-1] ** -0.5
     scores = mask_scores(jnp.einsum("bnk,bmk->bnm", scaled, key, preferred_element_type=dtype), mask)
-    greatest = checkpoint_name(jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)), "greatest")
-    raised = jnp.exp(scores - greatest)
-    mixed = jnp.einsum("bnm,bmk->bnk", raised.astype(value.dtype), value, preferred_element_type=dtype)
-    total = checkpoint_name(raised.sum(axis=-1, keepdims=True), "total")
-    return (checkpoint_name(mixed, "mixed") / total).astype(value.dtype)
+    row_max = checkpoint_name(jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)), "row_max")
+    exp_scores = jnp.exp(scores - row_max)
+    weighted = jnp.einsum("bnm,bmk->bnk", exp_scores.astype(value.dtype), value, preferred_element_type=dtype)
+    total = checkpoint_name(exp_scores.sum(axis=-1, keepdims=True), "total")
+    return (checkpoint_name(weighted, "weighted_values") / total).astype(value.dtype)
 
 
 def compute_capability() -> str:
-    """The CUDA compute capability of the device that programs run on by default, "8.0"; "" for another device."""
+    """Return the CUDA compute capability of the default device, "8.0"; "" for another kind of device."""
     device = jax.local_devices()[0]
     return str(getattr(device, "compute_capability", "")) if device.platform == "gpu" else ""
 
 
-def cudnn_supports(dtype: jnp.dtype, size: int, capability: str) -> bool:
-    """Whether cuDNN attends to heads of this type and size, without a mask, on a GPU of this compute capability.
+def cudnn_supports(dtype: jnp.dtype, head_size: int, capability: str) -> bool:
+    """Whether cuDNN has a kernel for heads of this type and size, without a mask, at this compute capability.
 
-    It has numbers of 16 bits and heads of up to 128, a multiple of 8, from Ampere (8.0) on. jax chooses XLA's itself.
+    It takes 16-bit floats and head sizes up to 128 in multiples of 8, from Ampere (8.0) on. jax does not select it.
     """
     major = capability.partition(".")[0]
     ampere = major.isdigit() and int(major) >= 8
-    return ampere and dtype in (jnp.bfloat16, jnp.float16) and size % 8 == 0 and size <= 128
+    return ampere and dtype in (jnp.bfloat16, jnp.float16) and head_size % 8 == 0 and head_size <= 128
 
 
 def attend(
@@ -107,42 +116,40 @@ def attend(
     perturbation: Float[Array, "b h n m"] | None = None,
     dropout_rate: float = 0.0,
     dropout_key: Key | None = None,
+    workarounds: bool = True,
 ) -> tuple[Float[Array, "b n h k"], Float[Array, "b h n m"] | None]:
-    """Scaled dot-product attention; the weights [B, H, N, M] come with it when asked for, else None.
+    """Scaled dot-product attention: softmax(q k^T / sqrt(K)) v, and its weights when `return_weights` is set.
 
-    Without weights and dropout this is jax's fused call (cuDNN's where it has one), but in float64, where that one's
-    softmax would still work in float32, and on a CPU where a head has many scores and no mask of its own, which takes
-    one head at a time. The explicit form does the same arithmetic (scores and softmax in float32 at least, the product
-    with the values in their own type), so that asking for weights does not move the answer beyond rounding. The
-    returned weights are those before dropout.
+    Uses a fused kernel where it can: cuDNN's or jax's, or one head at a time on a CPU. Weights, a perturbation,
+    dropout and float64 (jax's kernel has a float32 softmax) need the explicit formula. Both compute scores and
+    softmax in float32 at least and the product with the values in their own type, so the output agrees up to rounding.
 
-    mask is True where a query may look at a key.
-    perturbation is added to the weights: with zeros there, the gradient in it is the gradient in the weights.
+    mask:         True where a query may attend to a key.
+    perturbation: added to the weights. The gradient with respect to zeros here is the gradient of the weights.
+
+    The weights returned are those before dropout.
     """
-    drop = dropout_key is not None and dropout_rate > 0.0
-    if not (return_weights or drop or perturbation is not None or query.dtype == jnp.float64):
-        shared = mask is None or mask.shape[1] == 1
-        if shared and query.shape[1] * key.shape[1] >= LARGE and jax.default_backend() == "cpu":
-            return attention_per_head(query, key, value, mask), None
-        cudnn = mask is None and cudnn_supports(query.dtype, query.shape[-1], compute_capability())
-        return jax.nn.dot_product_attention(
-            query, key, value, mask=mask, implementation="cudnn" if cudnn else None
-        ), None
-    weights = attention_weights(query, key, mask)
-    if perturbation is not None:
-        weights = weights + perturbation
-    applied = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
-    mixed = jnp.einsum("bhnm,bmhk->bnhk", applied, value)
-    return mixed, weights if return_weights else None
+    has_dropout = dropout_key is not None and dropout_rate > 0.0
+    if return_weights or has_dropout or perturbation is not None or query.dtype == jnp.float64:
+        weights = attention_weights(query, key, mask)
+        if perturbation is not None:
+            weights = weights + perturbation
+        dropped = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
+        return jnp.einsum("bhnm,bmhk->bnhk", dropped, value), weights if return_weights else None
+    heads_share_mask = mask is None or mask.shape[1] == 1
+    if heads_share_mask and prefers_attention_per_head(query.shape[1], key.shape[1], workarounds):
+        return attention_per_head(query, key, value, mask), None
+    cudnn = mask is None and cudnn_supports(query.dtype, query.shape[-1], compute_capability())
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn" if cudnn else None), None
 
 
 class MultiHeadAttention(nnx.Module):
-    """q, k and v from one matrix product, and what joins the heads: qkv's columns are (q | k | v), heads within.
+    """Attention with one matrix for q, k and v: qkv's columns are (q | k | v), heads within each.
 
-    Called, it is self-attention. What attends otherwise (other keys than queries, positions that values go without)
-    takes the parts that it needs by `project`, and `attend` and `join` them.
+    Calling it is self-attention. Other uses (cross-attention, positions added to queries and keys only) combine
+    `project`, `attend` and `merge_heads`.
 
-    heads_width: the length of all heads' queries side by side, where it is not the width.
+    heads_width: length of all heads' queries together, by default the width.
     """
 
     def __init__(
@@ -170,19 +177,20 @@ class MultiHeadAttention(nnx.Module):
         x: Float[Array, "b n d"],
         *,
         return_weights: bool = False,
-        perturbation: Float[Array, "b h n n"] | None = None,
+        perturbation: Float[Array, "b h q n"] | None = None,
         key: Key | None = None,
-        first: int | None = None,
+        num_queries: int | None = None,
+        workarounds: bool = True,
     ) -> tuple[Float[Array, "b q d"], Float[Array, "b h q n"] | None]:
-        """Attend over the tokens; the weights and the perturbation are those of attend().
+        """Self-attention, and its weights when asked for; see attend().
 
-        first: only so many tokens, from the first on, are answered, while they look at all of them.
+        num_queries: compute the output of only the first so many tokens; they still attend to all.
         """
-        if first is None:
-            q, k, v = self.project(x, PARTS)
+        if num_queries is None:
+            q, k, v = self.project(x, PARTS, workarounds)
         else:
-            [q], [k, v] = self.project(x[:, :first], "q"), self.project(x, "kv")
-        mixed, weights = attend(
+            [q], [k, v] = self.project(x[:, :num_queries], "q"), self.project(x, "kv", workarounds)
+        output, weights = attend(
             q,
             k,
             v,
@@ -190,24 +198,25 @@ class MultiHeadAttention(nnx.Module):
             perturbation=perturbation,
             dropout_rate=self.dropout_rate,
             dropout_key=key,
+            workarounds=workarounds,
         )
-        return self.join(mixed), weights
+        return self.merge_heads(output), weights
 
-    def project(self, x: Float[Array, "b n d"], parts: str) -> list[Float[Array, "b n h k"]]:
-        """The parts of x named, neighbours in "qkv" ("q", "qk", "kv", "v", ...), by one matrix product."""
+    def project(self, x: Float[Array, "b n d"], parts: str, workarounds: bool = True) -> list[Float[Array, "b n h k"]]:
+        """Return the named parts, consecutive letters of "qkv" ("q", "qk", "kv", "v", ...), by one matrix product."""
         b, n, _ = x.shape
         first, count = PARTS.index(parts), len(parts)
         if count == len(PARTS):
-            made = self.qkv(x)
+            projected = self.qkv(x)
         else:
             inner = self.qkv.kernel.shape[1] // len(PARTS)
             columns = slice(first * inner, (first + count) * inner)
-            made = x @ self.qkv.kernel[...][:, columns]
+            projected = x @ self.qkv.kernel[...][:, columns]
             if self.qkv.bias is not None:
-                made = made + self.qkv.bias[...][columns].reshape(1, 1, -1)
-        return [part.reshape(b, n, self.num_heads, -1) for part in jnp.split(made, count, axis=-1)]
+                projected = projected + self.qkv.bias[...][columns].reshape(1, 1, -1)
+        return [part.reshape(b, n, self.num_heads, -1) for part in split_last_axis(projected, count, workarounds)]
 
-    def join(self, mixed: Float[Array, "b n h k"]) -> Float[Array, "b n d"]:
-        """The heads' answers side by side, through the output layer."""
-        b, n, h, k = mixed.shape
-        return self.out(mixed.reshape(b, n, h * k))
+    def merge_heads(self, heads: Float[Array, "b n h k"]) -> Float[Array, "b n d"]:
+        """Concatenate the heads and apply the output layer."""
+        b, n, h, k = heads.shape
+        return self.out(heads.reshape(b, n, h * k))

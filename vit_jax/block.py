@@ -1,4 +1,4 @@
-"""What a vision transformer is made of: patch embedding, MLP, block.
+"""The parts of a vision transformer: patch embedding, MLP, block.
 
 Letters: B batch, N tokens, H heads, D width, h x w image.
 """
@@ -12,15 +12,15 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vit_jax._xla import materialize, recompute_activation
 from vit_jax.attention import Key, MultiHeadAttention, dropout
 from vit_jax.config import ViTConfig
-from vit_jax.execution import materialize
 
 Images = Float[Array | np.ndarray, "b h w c"]
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """x Phi(x), exact (https://arxiv.org/abs/1606.08415), by erf as in torch: jax's erfc takes thrice the time."""
+    """Return x Phi(x), exact (https://arxiv.org/abs/1606.08415). By erf as in torch; jax's own uses the slower erfc."""
     exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return (0.5 * exact * (1.0 + jax.lax.erf(exact * 0.5**0.5))).astype(x.dtype)
 
@@ -34,18 +34,18 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def split_key(key: Key | None, count: int) -> Sequence[Key | None]:
-    """`count` keys from one, or as many Nones."""
+    """Split a key into `count` keys; None into `count` Nones."""
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
 def layer_norm(config: ViTConfig, rngs: nnx.Rngs, size: int = 0) -> nnx.LayerNorm:
-    """A LayerNorm over the width, or another size, with the config's eps."""
-    # The fast variance E[x^2] - E[x]^2 loses digits where the mean is large; torch does not use it.
+    """Return a LayerNorm over `size` (0: the width) with the config's eps."""
+    # The fast variance E[x^2] - E[x]^2 loses digits when the mean is large; torch does not use it.
     return nnx.LayerNorm(size or config.width, epsilon=config.norm_eps, use_fast_variance=False, rngs=rngs)
 
 
 class PatchEmbed(nnx.Module):
-    """Non-overlapping patches to tokens. The kernel is [ph, pw, channels, D], applied as one matrix product."""
+    """Embedding of non-overlapping patches. The kernel is [ph, pw, channels, D], applied as one matrix product."""
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         ph, pw = config.patch_size
@@ -59,7 +59,7 @@ class PatchEmbed(nnx.Module):
         self.has_bias, self.has_norms = config.patch_bias, config.patch_norms
 
     def __call__(self, images: Images) -> Float[Array, "b n d"]:
-        """Tokens in row order; the patch must divide the image."""
+        """Return the patches' tokens in row order; the patch must divide the image."""
         ph, pw, c, d = self.kernel.shape
         b, h, w, _ = images.shape
         x = jnp.asarray(images).reshape(b, h // ph, ph, w // pw, pw, c)
@@ -81,27 +81,25 @@ class Mlp(nnx.Module):
         self.down = nnx.Linear(config.mlp_dim, config.width, kernel_init=init, bias_init=bias_init, rngs=rngs)
         self.activation = config.activation
 
-    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        """x, through up, the activation and down."""
-        return _through(self.activation, self.down, self.up(x))
+    def __call__(self, x: Float[Array, "b n d"], *, workarounds: bool = True) -> Float[Array, "b n d"]:
+        """Return down(activation(up(x)))."""
+        return recompute_activation(_activate_and_project, workarounds)(self.activation, self.down, self.up(x))
 
 
-@partial(jax.checkpoint, static_argnums=0)
-def _through(activation: str, down: nnx.Linear, x: Float[Array, "b n m"]) -> Float[Array, "b n d"]:
-    """The activation, then down. The backward pass works the activation out again: cheaper than to keep it."""
+def _activate_and_project(activation: str, down: nnx.Linear, x: Float[Array, "b n m"]) -> Float[Array, "b n d"]:
     return down(ACTIVATIONS[activation](x))
 
 
-def passed_by(branch: Float[Array, "b n d"], rate: Float[Array, ""] | None, key: Key | None) -> Float[Array, "b n d"]:
-    """Stochastic depth (https://arxiv.org/abs/1603.09382): a branch is 0 for a share of images, scaled for the rest.
+def drop_path(branch: Float[Array, "b n d"], rate: Float[Array, ""] | None, key: Key | None) -> Float[Array, "b n d"]:
+    """Stochastic depth (https://arxiv.org/abs/1603.09382): zero the branch of a random fraction `rate` of the images.
 
-    As timm's drop_path has it: per image, scaled by 1 / (1 - rate). No rate or no key changes nothing.
+    As timm's: drawn per image, the rest scaled by 1 / (1 - rate). Identity without a rate or a key.
     """
     if rate is None or key is None:
         return branch
     keep = 1 - rate.astype(jnp.promote_types(branch.dtype, jnp.float32))  # bfloat16 has no 0.997, nor draws for it
-    stays = jax.random.bernoulli(jax.random.fold_in(key, 1), keep, (branch.shape[0], 1, 1))
-    return jnp.where(stays, (branch / keep).astype(branch.dtype), jnp.zeros((), branch.dtype))
+    kept = jax.random.bernoulli(jax.random.fold_in(key, 1), keep, (branch.shape[0], 1, 1))
+    return jnp.where(kept, (branch / keep).astype(branch.dtype), jnp.zeros((), branch.dtype))
 
 
 class Block(nnx.Module):
@@ -132,24 +130,33 @@ class Block(nnx.Module):
         x: Float[Array, "b n d"],
         *,
         return_weights: bool = False,
-        perturbation: Float[Array, "b h n n"] | None = None,
+        perturbation: Float[Array, "b h q n"] | None = None,
         key: Key | None = None,
-        drop_path: Float[Array, ""] | None = None,
-        first: int | None = None,
+        drop_path_rate: Float[Array, ""] | None = None,
+        num_queries: int | None = None,
+        workarounds: bool = True,
     ) -> tuple[Float[Array, "b q d"], Float[Array, "b h q n"] | None]:
-        """The block's output, and its attention weights when asked for; see attend() for the perturbation.
+        """Return the block's output, and its attention weights when asked for; see attend() for the perturbation.
 
-        drop_path: each image passes either branch by with this probability, where there is a key.
-        first:     only so many tokens, from the first on, are answered.
+        key:            turns dropout and drop path on.
+        drop_path_rate: probability, per image, that a branch is dropped.
+        num_queries:    compute the output of only the first so many tokens.
         """
         attn_key, out_key, mlp_key = split_key(key, 3)
-        mixed, weights = self.attn(
-            self.norm1(x), return_weights=return_weights, perturbation=perturbation, key=attn_key, first=first
+        attended, weights = self.attn(
+            self.norm1(x),
+            return_weights=return_weights,
+            perturbation=perturbation,
+            key=attn_key,
+            num_queries=num_queries,
+            workarounds=workarounds,
         )
         if self.layer_scale:
-            mixed = mixed * self.scale1[...].reshape(1, 1, -1)
-        x = materialize(x[:, :first] + passed_by(dropout(mixed, self.dropout_rate, out_key), drop_path, out_key))
-        changed = self.mlp(self.norm2(x))
+            attended = attended * self.scale1[...].reshape(1, 1, -1)
+        attended = drop_path(dropout(attended, self.dropout_rate, out_key), drop_path_rate, out_key)
+        x = materialize(x[:, :num_queries] + attended, workarounds)
+        hidden = self.mlp(self.norm2(x), workarounds=workarounds)
         if self.layer_scale:
-            changed = changed * self.scale2[...].reshape(1, 1, -1)
-        return materialize(x + passed_by(dropout(changed, self.dropout_rate, mlp_key), drop_path, mlp_key)), weights
+            hidden = hidden * self.scale2[...].reshape(1, 1, -1)
+        hidden = drop_path(dropout(hidden, self.dropout_rate, mlp_key), drop_path_rate, mlp_key)
+        return materialize(x + hidden, workarounds), weights

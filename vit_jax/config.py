@@ -148,8 +148,8 @@ class ViTConfig:
         return 2 * self.width if self.pooling == "cls_gap" else self.width
 
     @property
-    def readout(self) -> int | None:
-        """How many tokens, from the first on, the logits are read from; None for all."""
+    def num_head_tokens(self) -> int | None:
+        """How many of the first tokens the head reads; None: all of them."""
         if self.pooling != "cls":
             return None
         return 2 if self.distillation_head else 1
@@ -157,7 +157,12 @@ class ViTConfig:
     @property
     def num_tokens(self) -> int:
         """Length of the token sequence at the model's own image size."""
-        return self.num_prefix + self.grid[0] * self.grid[1]
+        return self.num_tokens_for(self.image_size)
+
+    def num_tokens_for(self, image_size: Any) -> int:
+        """Length of the token sequence for an image size. Raises InputError when the patch does not divide it."""
+        rows, columns = self.grid_for(image_size)
+        return self.num_prefix + rows * columns
 
     def resized(self, image_size: Any) -> "ViTConfig":
         """The same architecture at another image size, preprocessing included."""

@@ -1,42 +1,38 @@
 """The vision transformer (https://arxiv.org/abs/2010.11929).
 
 By default it agrees with PyTorch-Pretrained-ViT 0.0.7: pre-norm blocks, exact GELU, LayerNorm eps 1e-6, [class] token
-first, a head on the normalised [class] token; ViTConfig has what other families do otherwise. Differs knowingly: one
-matrix product for q, k and v, the patch embedding as
-a reshape and a matrix product, images channels last, and the position grid is resized on the fly (in the
-checkpoint's own convention) when an image has another size.
+first, a head on the normalised [class] token. ViTConfig selects what other families do differently. It differs on
+purpose in form: one matrix product for q, k and v, the patch embedding as a reshape and a matrix product, images
+channels last, and a position grid that is resized during the call (in the checkpoint's own convention) when an image
+has another size.
 
 Letters: B batch, N tokens, H heads, L layers, D width, C classes, h x w image, gh x gw grid of patches.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vit_jax.attention import Key
+from vit_jax.attention import HEAD_FUSIONS, Key, fuse_heads
 from vit_jax.block import Block, Images, PatchEmbed, layer_norm, split_key
 from vit_jax.config import ViTConfig
 from vit_jax.errors import InputError
-from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution, apply_blocks
+from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution
+from vit_jax.forward import BlocksOutput, keep_by_layer, run_blocks
 from vit_jax.pooling import AttentionPool
 from vit_jax.position import resize_position_embedding, similarity
 
-BlockRandomness = tuple[Key | None, jax.Array | None]  # what a block draws by: its key and its rate of drop path
-HEAD_FUSIONS: dict[str, Callable] = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}
-
 
 class ViTOutput(NamedTuple):
-    """What one forward pass answers.
+    """The result of forward_with_attention.
 
     logits:    [B, C]
-    features:  [B, N, D], every token after the final norm (before it, where the norm falls on the pooled one)
-    attention: [L, B, H, N, N], rows (queries) sum to 1; [L, B, N, N] where heads were fused
+    features:  [B, N, D], every token after the final norm (before it, if the model norms the pooled token instead)
+    attention: [L, B, H, N, N], each row (query) sums to 1; [L, B, N, N] with fused heads
     """
 
     logits: Float[Array, "b c"]
@@ -45,10 +41,10 @@ class ViTOutput(NamedTuple):
 
 
 class VisionTransformer(nnx.Module):
-    """A vision transformer; a pytree that holds parameters only. Which ones it has, its config says."""
+    """A vision transformer: a pytree of parameters only. The config decides which parameters it has."""
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
-        d, draw = config.width, 0.02
+        d, std = config.width, 0.02
         self.config = config
         self.patch_embed = PatchEmbed(config, rngs=rngs)
         if config.class_token:
@@ -56,8 +52,8 @@ class VisionTransformer(nnx.Module):
         if config.distillation_token:
             self.distillation_token = nnx.Param(jnp.zeros((1, 1, d)))
         if config.num_registers:
-            self.registers = nnx.Param(draw * jax.random.normal(rngs.params(), (1, config.num_registers, d)))
-        self.position_embedding = nnx.Param(draw * jax.random.normal(rngs.params(), (1, config.num_positions, d)))
+            self.registers = nnx.Param(std * jax.random.normal(rngs.params(), (1, config.num_registers, d)))
+        self.position_embedding = nnx.Param(std * jax.random.normal(rngs.params(), (1, config.num_positions, d)))
         if config.pre_norm:
             self.pre_norm = layer_norm(config, rngs)
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.depth)])
@@ -75,46 +71,38 @@ class VisionTransformer(nnx.Module):
                 self.distillation_head = nnx.Linear(size, config.num_classes, kernel_init=zeros, rngs=rngs)
 
     def __call__(
-        self, images: Images, *, key: Key | None = None, layers: BlockExecution = DEFAULT_EXECUTION
+        self, images: Images, *, key: Key | None = None, execution: BlockExecution = DEFAULT_EXECUTION
     ) -> Float[Array, "b classes"]:
-        """Logits [B, C] of normalised images [B, h, w, channels], or without a head the pooled features [B, D].
+        """Return the logits [B, C] of normalised images [B, h, w, channels]; without a head the pooled features [B, D].
 
-        A key turns dropout on. layers: how the blocks are run, which changes no answer.
+        key:       turns dropout and drop path on.
+        execution: how the blocks run; values do not depend on it.
 
-        Images may have any size that the patch divides: the position grid is resized to it.
+        Images may have any size that the patch divides; the position grid is resized to it.
         Raises InputError for another number of channels or a size that the patch does not divide.
         """
-        return self.classify(self._tokens(images, key, layers, self.config.readout))
+        tokens = self.run(images, num_queries=self.config.num_head_tokens, key=key, execution=execution).tokens
+        return self.classify(self.apply_final_norm(tokens), workarounds=execution.workarounds)
 
     def features(
-        self, images: Images, *, key: Key | None = None, layers: BlockExecution = DEFAULT_EXECUTION
+        self, images: Images, *, key: Key | None = None, execution: BlockExecution = DEFAULT_EXECUTION
     ) -> Float[Array, "b n d"]:
-        """Every token after the blocks and finish(). A key turns dropout on."""
-        return self._tokens(images, key, layers, None)
+        """Return every token after the blocks and the final norm. A key turns dropout on."""
+        return self.apply_final_norm(self.run(images, key=key, execution=execution).tokens)
 
-    def _tokens(
-        self, images: Images, key: Key | None, layers: BlockExecution, first: int | None
-    ) -> Float[Array, "b n d"]:
-        """Features of the first so many tokens, all for None: the last block works out those alone."""
+    def run(self, images: Images, *, key: Key | None = None, **options: Any) -> BlocksOutput:
+        """Embed the images and run the blocks; options are those of run_blocks(). A key turns dropout on.
 
-        def apply(block: Block, x: jax.Array, drawn: BlockRandomness, first: int | None = None) -> jax.Array:
-            return block(x, key=drawn[0], drop_path=drawn[1], first=first)[0]
-
-        drawn: list[BlockRandomness] = list(
-            zip(split_key(key, len(self.blocks)), drop_path_rates(self.config), strict=True)
-        )
-        x = self.embed(images)
-        if first is None or x.dtype == jnp.bfloat16:  # XLA's CPU compiler can't emit that gradient of one token's
-            return self.finish(apply_blocks(apply, self.blocks, x, drawn, layers))
-        x = apply_blocks(apply, self.blocks[:-1], x, drawn[:-1], layers)
-        last = partial(apply, first=first)
-        return self.finish(apply_blocks(last, self.blocks[-1:], x, drawn[-1:], replace(layers, scan=False)))
+        apply_final_norm() and classify() lead from its tokens to the logits.
+        """
+        keys, rates = split_key(key, len(self.blocks)), drop_path_rates(self.config)
+        return run_blocks(self.blocks, self.embed(images), list(zip(keys, rates, strict=True)), **options)
 
     def embed(self, images: Images) -> Float[Array, "b n d"]:
-        """The token sequence that enters the first block: [class], [distillation], registers, patches.
+        """Return the tokens that enter the first block: [class], [distillation], registers, patches.
 
-        Positions are added to all but the registers (https://arxiv.org/abs/2309.16588), and to [class] only where the
-        table has one for it.
+        Registers have no positions (https://arxiv.org/abs/2309.16588); [class] and [distillation] have them only if
+        config.class_position is set.
         """
         config = self.config
         b, h, w, channels = images.shape
@@ -127,31 +115,27 @@ class VisionTransformer(nnx.Module):
             num_prefix=config.prefix_positions,
             method=config.posemb_resize,
         )
-        prefix = [self._repeated(self.class_token, b)] if config.class_token else []
-        prefix += [self._repeated(self.distillation_token, b)] if config.distillation_token else []
-        tokens = [*prefix, self.patch_embed(images)]
+        prefix = [_repeat_for_batch(self.class_token, b)] if config.class_token else []
+        prefix += [_repeat_for_batch(self.distillation_token, b)] if config.distillation_token else []
+        patches = self.patch_embed(images)
         if config.prefix_positions:
-            x = jnp.concatenate(tokens, axis=1) + positions
+            x = jnp.concatenate([*prefix, patches], axis=1) + positions
         else:
-            x = jnp.concatenate([*prefix, tokens[-1] + positions], axis=1)
+            x = jnp.concatenate([*prefix, patches + positions], axis=1)
         if config.num_registers:
-            first = len(prefix)
-            x = jnp.concatenate([x[:, :first], self._repeated(self.registers, b), x[:, first:]], axis=1)
+            split = len(prefix)
+            x = jnp.concatenate([x[:, :split], _repeat_for_batch(self.registers, b), x[:, split:]], axis=1)
         return self.pre_norm(x) if config.pre_norm else x
 
-    def _repeated(self, tokens: nnx.Param, batch: int) -> Float[Array, "b p d"]:
-        """Learned tokens [1, P, D], the same for every image."""
-        return jnp.broadcast_to(tokens[...], (batch, *tokens.shape[1:]))
+    def apply_final_norm(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """Return the tokens after the final norm; unchanged if the model norms the pooled token or has none."""
+        return self.norm(tokens) if self.config.final_norm == "tokens" else tokens
 
-    def finish(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        """The tokens after the final norm, where it falls on tokens."""
-        return self.norm(x) if self.config.final_norm == "tokens" else x
-
-    def classify(self, features: Float[Array, "b n d"]) -> Float[Array, "b classes"]:
-        """Logits, or without a head the pooled features, from the tokens that finish() answers."""
+    def classify(self, features: Float[Array, "b n d"], *, workarounds: bool = True) -> Float[Array, "b classes"]:
+        """Return the logits, or without a head the pooled features, of the tokens that apply_final_norm() returns."""
         config = self.config
         if config.pooling == "map":
-            pooled = self.pool(features[:, config.num_prefix :])
+            pooled = self.pool(features[:, config.num_prefix :], workarounds=workarounds)
         elif config.pooling == "gap":
             pooled = features[:, config.num_prefix :].mean(axis=1)
         elif config.pooling == "cls_gap":
@@ -169,20 +153,24 @@ class VisionTransformer(nnx.Module):
         return self.head(pooled)
 
 
+def _repeat_for_batch(token: nnx.Param, batch: int) -> Float[Array, "b p d"]:
+    return jnp.broadcast_to(token[...], (batch, *token.shape[1:]))
+
+
 def drop_path_rates(config: ViTConfig) -> list[jax.Array | None]:
-    """Each block's rate, growing evenly from 0 at the first to config.drop_path at the last; Nones where that is 0."""
+    """Return each block's rate, rising linearly from 0 to config.drop_path at the last block; Nones if that is 0."""
     if not config.drop_path:
         return [None] * config.depth
     return [jnp.asarray(config.drop_path * i / max(1, config.depth - 1), jnp.float32) for i in range(config.depth)]
 
 
 def resolve_layers(layers: Sequence[int] | None, depth: int) -> list[int]:
-    """Layers counted from 0, all of them for None. Raises InputError for one that there is not."""
+    """Return layers as 0 to depth - 1; negative ones count from the end, None is all. Raises InputError if unknown."""
     if layers is None:
         return list(range(depth))
-    outside = [layer for layer in layers if not -depth <= layer < depth]
-    if outside:
-        raise InputError(f"no layer {outside[0]}: the model has {depth}, counted 0 to {depth - 1} or from the end")
+    unknown = [layer for layer in layers if not -depth <= layer < depth]
+    if unknown:
+        raise InputError(f"no layer {unknown[0]}: the model has {depth}, counted 0 to {depth - 1} or from the end")
     return [layer % depth for layer in layers]
 
 
@@ -193,32 +181,32 @@ def forward_with_attention(
     layers: Sequence[int] | None = None,
     head_fusion: str | None = None,
 ) -> ViTOutput:
-    """The forward pass with the attention weights it used: a pure function, no hooks.
+    """Run the model and return its attention weights too. A pure function, without hooks.
 
-    layers: which ones to return, in the order given (negative counts from the end); None returns all.
-    head_fusion: "mean", "max" or "min" fuses the heads inside each layer, so that L x B x H x N x N is never held.
-    Layers that are not asked for stay on the fused path.
+    layers:      the layers whose weights to return, in this order; negative ones count from the end, None is all.
+    head_fusion: "mean", "max" or "min" fuses the heads of each layer, so that L x B x H x N x N is never held.
 
+    Layers that are not asked for stay on the fused path. The weights do not change the logits beyond rounding.
     Raises InputError for an unknown layer or fusion, and as the model does.
     """
     if head_fusion is not None and head_fusion not in HEAD_FUSIONS:
         raise InputError(f"unknown head_fusion {head_fusion!r}: one of {', '.join(HEAD_FUSIONS)}, or None")
     chosen = resolve_layers(layers, len(model.blocks))
-    kept: dict[int, Float[Array, "..."]] = {}
-    x = model.embed(images)
-    for index, block in enumerate(model.blocks):
-        x, weights = block(x, return_weights=index in chosen)
-        if weights is not None:
-            kept[index] = weights if head_fusion is None else HEAD_FUSIONS[head_fusion](weights, axis=1)
-    features = model.finish(x)
+
+    def keep(state: Any, layer: int, weights: Float[Array, "b h n n"]) -> Any:
+        return keep_by_layer(state, layer, weights if head_fusion is None else fuse_heads(weights, head_fusion))
+
+    tokens, by_layer, _ = model.run(images, layers=chosen, fold=keep)
+    features = model.apply_final_norm(tokens)
     b, n, _ = features.shape
-    none_chosen = jnp.zeros((0, b, *([] if head_fusion else [model.config.num_heads]), n, n), features.dtype)
-    attention = jnp.stack([kept[layer] for layer in chosen]) if chosen else none_chosen
+    heads = [] if head_fusion else [model.config.num_heads]
+    empty = jnp.zeros((0, b, *heads, n, n), features.dtype)
+    attention = jnp.stack([by_layer[layer] for layer in chosen]) if chosen else empty
     return ViTOutput(model.classify(features), features, attention)
 
 
 def position_similarity(model: VisionTransformer) -> Float[Array, "gh gw gh gw"]:
-    """Cosine similarity of every patch's position embedding to every other's: see posemb.similarity.
+    """Return the cosine similarity of every two patches' position embeddings; see vit_jax.position.similarity.
 
     For another image size: position_similarity(with_image_size(model, size)).
     """
@@ -227,5 +215,5 @@ def position_similarity(model: VisionTransformer) -> Float[Array, "gh gw gh gw"]
 
 
 def count_parameters(model: nnx.Module) -> int:
-    """The number of parameters, of a model or of its shapes (jax.eval_shape)."""
+    """Return the number of parameters of a model, or of its shapes (jax.eval_shape)."""
     return sum(leaf.size for leaf in jax.tree.leaves(model))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vit_jax._xla import split_last_axis
 from vit_jax.attention import attend
 from vit_jax.block import Mlp, layer_norm
 from vit_jax.config import ViTConfig
@@ -29,13 +30,13 @@ class AttentionPool(nnx.Module):
         self.mlp = Mlp(config, rngs=rngs)
         self.num_heads = config.num_heads
 
-    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b d"]:
-        """What the probe gathers from the tokens."""
+    def __call__(self, x: Float[Array, "b n d"], *, workarounds: bool = True) -> Float[Array, "b d"]:
+        """Return what the probe attends to, through the MLP."""
         b, _, d = x.shape
         kernel, bias = self.qkv_kernel[...], self.qkv_bias[...].reshape(1, 1, 3 * d)
         query = jnp.broadcast_to(self.probe[...] @ kernel[:, :d] + bias[..., :d], (b, 1, d))
-        key, value = jnp.split(x @ kernel[:, d:] + bias[..., d:], 2, axis=-1)
+        key, value = split_last_axis(x @ kernel[:, d:] + bias[..., d:], 2, workarounds)
         heads = (b, -1, self.num_heads, d // self.num_heads)
-        mixed, _ = attend(query.reshape(heads), key.reshape(heads), value.reshape(heads))
-        pooled = self.out(mixed.reshape(b, 1, d))
-        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+        attended, _ = attend(query.reshape(heads), key.reshape(heads), value.reshape(heads), workarounds=workarounds)
+        pooled = self.out(attended.reshape(b, 1, d))
+        return (pooled + self.mlp(self.norm(pooled), workarounds=workarounds))[:, 0]

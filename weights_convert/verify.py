@@ -87,10 +87,8 @@ def verify_checkpoint(
 
 def run_layers(model: VisionTransformer, images: jax.Array) -> list[jax.Array]:
     """Return the tokens [B, N, D] after the embedding and after each block, and the output [B, C]."""
-    tokens = [model.embed(images)]
-    for block in model.blocks:
-        tokens.append(block(tokens[-1])[0])
-    return [*tokens, model.classify(model.finish(tokens[-1]))]
+    last, _, outputs = model.run(images, return_outputs=True)
+    return [*outputs, model.classify(model.apply_final_norm(last))]
 
 
 def _compare(layer: str, output: np.ndarray, expected: np.ndarray) -> LayerError:

@@ -10,8 +10,9 @@ from caption.data.loader import CaptionBatch
 from caption.model import CaptionTransformer
 from caption.train.optim import caption_losses
 from caption.train.recipe import CaptionRecipe
+from vit_jax import compiler_options
 from vit_jax.attention import Key
-from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution, compiler_options
+from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution
 from vit_jax.train.state import Totals
 from vit_jax.train.step import TaskLoss
 
@@ -27,7 +28,7 @@ def captioning_loss(
     key: Key | None,
     *,
     recipe: CaptionRecipe,
-    layers: BlockExecution = DEFAULT_EXECUTION,
+    execution: BlockExecution = DEFAULT_EXECUTION,
 ) -> TaskLoss:
     """The losses of a batch in nats; its totals count captions, and of each the share of tokens foreseen.
 
@@ -36,7 +37,7 @@ def captioning_loss(
     pad = model.config.pad_token
     given, wanted = batch.tokens[:, :-1], batch.tokens[:, 1:]
     images = batch.images.astype(jax.tree.leaves(model)[0].dtype)
-    logits = model(images, batch.mask, given, given != pad, padding=recipe.padding, key=key, layers=layers)
+    logits = model(images, batch.mask, given, given != pad, padding=recipe.padding, key=key, execution=execution)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     ignored = pad if recipe.ignore_padding else None
     smoothing = recipe.label_smoothing if key is not None else 0.0

@@ -19,10 +19,10 @@ from flax import nnx
 from experiments.benchmark.children import Child
 from experiments.benchmark.timing import Timed, alternating, machine, ratio_table, torch_version, write_report
 from experiments.common import runtime
-from vit_jax import CONFIGS, InputError, VisionTransformer, ViTConfig
+from vit_jax import CONFIGS, InputError, VisionTransformer, ViTConfig, compiler_options
 from vit_jax.checkpoint import from_arrays, to_arrays
 from vit_jax.cli import image_size, positive_int
-from vit_jax.execution import BlockExecution, compiler_options
+from vit_jax.execution import BlockExecution
 from vit_jax.train.classify import ClassifierInputs, classification_loss
 from vit_jax.train.optim import make_optimizer, make_schedule
 from vit_jax.train.recipe import Recipe
@@ -146,20 +146,20 @@ def own(setting: Setting, model: VisionTransformer) -> Callable[[], Any]:
 
 def own_forward(setting: Setting, model: VisionTransformer) -> Callable[[], jax.Array]:
     """The logits [B, C]."""
-    layers, dtype = BlockExecution(scan=setting.scan), jnp.dtype(setting.dtype)
+    execution, dtype = BlockExecution(scan=setting.scan), jnp.dtype(setting.dtype)
     model, images = jax.tree.map(lambda leaf: leaf.astype(dtype), (model, jnp.asarray(setting.images())))
-    forward = jax.jit(lambda m, x: m(x, layers=layers), compiler_options=compiler_options(forward_only=True))
+    forward = jax.jit(lambda m, x: m(x, execution=execution), compiler_options=compiler_options(forward_only=True))
     return lambda: forward(model, images)
 
 
 def own_step(setting: Setting, model: VisionTransformer) -> Callable[[], jax.Array]:
     """One step of the engine after another on the same batch; answers the sum of all images' losses so far."""
-    layers = BlockExecution(scan=setting.scan)
+    execution = BlockExecution(scan=setting.scan)
     recipe = Recipe(model=None, epochs=1, **setting.rule)
     tx = make_optimizer(recipe, make_schedule(recipe, 1), model)
     step = make_train_step(
         lambda batch, key: batch,
-        lambda learnt, inputs, key: classification_loss(learnt, inputs, None, layers=layers),
+        lambda learnt, inputs, key: classification_loss(learnt, inputs, None, execution=execution),
         tx,
         StepSettings(dtype=setting.dtype),
     )
@@ -194,9 +194,9 @@ def flops_of(setting: Setting) -> float:
     up = config.mlp_dim * (2 if config.activation == "swiglu" else 1)
     weights = 4 * config.width * inner + config.width * (up + config.mlp_dim)
     block = tokens * weights + 2 * tokens * tokens * inner
-    if config.readout is not None:  # the last block works out so many tokens alone, but all keys and values
+    if config.num_head_tokens is not None:  # the last block works out so many tokens alone, but all keys and values
         keys_and_values = 2 * config.width * inner
-        last = tokens * keys_and_values + config.readout * (weights - keys_and_values + 2 * tokens * inner)
+        last = tokens * keys_and_values + config.num_head_tokens * (weights - keys_and_values + 2 * tokens * inner)
     else:
         last = block
     ph, pw = config.patch_size

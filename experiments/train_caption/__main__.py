@@ -197,7 +197,7 @@ def train(folder: Path, config: CaptionRun, how: RunOptions, *, resume: bool, ca
         model=model,
         tx=tx,
         prepare=prepare,
-        loss_of=functools.partial(captioning_loss, recipe=recipe, layers=how.layers),
+        loss_of=functools.partial(captioning_loss, recipe=recipe, execution=how.execution),
         settings=StepSettings(recipe.seed, recipe.accumulate, recipe.dtype, recipe.ema),
         batches=batches,
         batch_size=recipe.batch_size,

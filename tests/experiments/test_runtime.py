@@ -7,7 +7,7 @@ import sys
 import pytest
 
 CODE = """
-from experiments import runtime
+from experiments.common import runtime
 runtime.configure()
 class Late:
     def __del__(self):

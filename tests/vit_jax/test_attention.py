@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.attention import LARGE, attend, attention_per_head, attention_weights, compute_capability, cudnn_supports
+from vit_jax._xla import CACHED_SCORES
+from vit_jax.attention import attend, attention_per_head, attention_weights, compute_capability, cudnn_supports
 
 B, N, M, H, K = 2, 7, 9, 3, 4
 
@@ -82,8 +83,8 @@ def test_by_heads_has_derivatives_of_every_kind(x64):
 
 @pytest.mark.parametrize("heads", [1, H])
 def test_large_scores_with_a_mask_answer_as_the_weights_say(heads):
-    """From LARGE on a CPU takes one head at a time where the heads share their mask, but not when asked for weights."""
-    length = int(LARGE**0.5) + 1
+    """From CACHED_SCORES on a CPU takes one head at a time where the heads share their mask, but not when asked for weights."""
+    length = int(CACHED_SCORES**0.5) + 1
     parts, mask = case(length, length, np.float32)
     mask = np.broadcast_to(mask, (B, heads, 1, length))
     arguments = [*map(jnp.asarray, parts)]

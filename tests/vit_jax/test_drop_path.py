@@ -11,7 +11,7 @@ from flax import nnx
 
 from vit_jax import InputError, VisionTransformer, ViTConfig, load, save
 from vit_jax.attention import dropout
-from vit_jax.block import Block, passed_by
+from vit_jax.block import Block, drop_path
 from vit_jax.model import drop_path_rates
 
 SIZES = dict(image_size=(8, 8), patch_size=(4, 4), width=8, depth=2, num_heads=2, mlp_dim=16, num_classes=3)
@@ -27,7 +27,7 @@ def test_every_image_has_one_of_timms_four_answers(x64):
     rate, count = 0.3, 4000
     block, x = block_and_tokens(count)
     block = jax.tree.map(lambda p: p.astype(jnp.float64), block)
-    found = jax.jit(lambda b: b(x, key=jax.random.key(5), drop_path=jnp.asarray(rate, jnp.float32))[0])(block)
+    found = jax.jit(lambda b: b(x, key=jax.random.key(5), drop_path_rate=jnp.asarray(rate, jnp.float32))[0])(block)
     keep = 1 - float(np.float32(rate))
 
     @jax.jit
@@ -58,7 +58,7 @@ def test_without_it_a_block_draws_and_answers_as_ever():
     np.testing.assert_array_equal(jax.jit(lambda b: b(x, key=key)[0])(block), plain(block))
     rate = jnp.asarray(0.5, jnp.float32)
     np.testing.assert_array_equal(
-        jax.jit(lambda b: b(x, drop_path=rate)[0])(block), jax.jit(lambda b: b(x)[0])(block)
+        jax.jit(lambda b: b(x, drop_path_rate=rate)[0])(block), jax.jit(lambda b: b(x)[0])(block)
     )  # no key, no draws
 
 
@@ -66,7 +66,7 @@ def test_without_it_a_block_draws_and_answers_as_ever():
 def test_bfloat16_is_float32_rounded(rate):
     """bfloat16 knows neither 0.997 nor uniform draws as fine as that."""
     branch = jnp.asarray(np.random.default_rng(0).normal(size=(20000, 1, 2)), jnp.bfloat16)
-    draw = jax.jit(lambda x: passed_by(x, jnp.asarray(rate, jnp.float32), jax.random.key(0)))
+    draw = jax.jit(lambda x: drop_path(x, jnp.asarray(rate, jnp.float32), jax.random.key(0)))
     found, exact = draw(branch), draw(branch.astype(jnp.float32))
     assert found.dtype == jnp.bfloat16
     np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16))

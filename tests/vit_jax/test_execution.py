@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vit_jax import VisionTransformer, ViTConfig
-from vit_jax.execution import compiler_options, materialize
+from vit_jax import VisionTransformer, ViTConfig, compiler_options
+from vit_jax._xla import materialize
 
 known = pytest.mark.skipif(
     jaxlib.__version__ != "0.10.2" or jax.default_backend() != "cpu", reason="nothing is changed here"

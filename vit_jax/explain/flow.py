@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from vit_jax.attention import fuse_heads
 from vit_jax.errors import InputError
 from vit_jax.explain.gradients import Targets, check_targets
-from vit_jax.explain.rollout import fuse_heads, readout
+from vit_jax.explain.rollout import readout
 from vit_jax.model import Images, VisionTransformer, forward_with_attention
 
 MOST_TOKENS = 256  # the cost of one image grows as N^4 at least: a minute and more beyond this

@@ -36,19 +36,14 @@ class AttentionTrace(NamedTuple):
 def trace_attention(model: VisionTransformer, images: Images, layers: Sequence[int]) -> AttentionTrace:
     """Run the model, holding what the gradient in the given layers' attention weights needs."""
     config = model.config
-    n = config.num_prefix + int(np.prod(config.grid_for(images.shape[1:3])))
+    n = config.num_tokens_for(images.shape[1:3])
     dtype = jnp.promote_types(model.patch_embed.kernel.dtype, jnp.float32)
     zeros = tuple(jnp.zeros((images.shape[0], config.num_heads, n, n), dtype) for _ in layers)
 
     def run(perturbations: tuple[Any, ...]) -> tuple[jax.Array, tuple[Any, ...]]:
-        given = dict(zip(layers, perturbations, strict=True))
-        kept = {}
-        x = model.embed(images)
-        for index, block in enumerate(model.blocks):
-            x, weights = block(x, return_weights=index in given, perturbation=given.get(index))
-            if weights is not None:
-                kept[index] = weights
-        return model.classify(model.finish(x)), tuple(kept[layer] for layer in layers)
+        added = dict(zip(layers, perturbations, strict=True))
+        tokens, weights, _ = model.run(images, layers=layers, perturbations=added)
+        return model.classify(model.apply_final_norm(tokens)), tuple(weights[layer] for layer in layers)
 
     logits, pull, weights = jax.vjp(run, zeros, has_aux=True)
     return AttentionTrace(logits, weights, lambda cotangent: pull(cotangent)[0])

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vit_jax.attention import HEAD_FUSIONS, fuse_heads
 from vit_jax.errors import InputError
-from vit_jax.model import HEAD_FUSIONS, Images, VisionTransformer
+from vit_jax.model import Images, VisionTransformer
 
 
 def readout(model: VisionTransformer, num_tokens: int) -> Float[Array, " n"]:
@@ -35,13 +36,6 @@ def readout(model: VisionTransformer, num_tokens: int) -> Float[Array, " n"]:
         return read.at[:2].set(0.5) if model.config.distillation_head else read.at[0].set(1.0)
     patches = read.at[prefix:].set(1.0 / (num_tokens - prefix))
     return patches if model.config.pooling == "gap" else patches.at[0].set(1.0) / 2
-
-
-def fuse_heads(weights: Float[Array, "... h n m"], head_fusion: str) -> Float[Array, "... n m"]:
-    """One matrix from all heads: their mean, max or min. Raises InputError for another name."""
-    if head_fusion not in HEAD_FUSIONS:
-        raise InputError(f"unknown head_fusion {head_fusion!r}: one of {', '.join(HEAD_FUSIONS)}")
-    return HEAD_FUSIONS[head_fusion](weights, axis=-3)
 
 
 def transition(
@@ -126,14 +120,13 @@ def rollout_from_images(
     Raises InputError as the model and attention_rollout do.
     """
     check_discard_ratio(discard_ratio)
-    x = model.embed(images)
-    batch, n, _ = x.shape
-    rollout = jnp.broadcast_to(jnp.eye(n), (batch, n, n))
-    for block in model.blocks:
-        x, weights = block(x, return_weights=True)
-        assert weights is not None
-        rollout = transition(fuse_heads(weights, head_fusion), discard_ratio, model.config.class_token) @ rollout
-    return rollout
+
+    def step(rollout: Any, layer: int, weights: Float[Array, "b h n n"]) -> Float[Array, "b n n"]:
+        return transition(fuse_heads(weights, head_fusion), discard_ratio, model.config.class_token) @ rollout
+
+    batch, n = images.shape[0], model.config.num_tokens_for(images.shape[1:3])
+    identity = jnp.broadcast_to(jnp.eye(n), (batch, n, n))
+    return model.run(images, layers=range(len(model.blocks)), fold=step, initial=identity).attention
 
 
 def cls_attention(

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from vit_jax._xla import compiler_options
 from vit_jax.attention import Key
 from vit_jax.data.augment.mix import NO_MIX, MixConfig, mix_batch
 from vit_jax.data.augment.transforms import Augment, augment_batch
 from vit_jax.data.loader import Batch
-from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution, compiler_options
+from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution
 from vit_jax.preprocess import Preprocess
 from vit_jax.train.state import Totals
 from vit_jax.train.step import TaskLoss
@@ -77,12 +78,12 @@ def classification_loss(
     inputs: ClassifierInputs,
     key: Key | None,
     *,
-    layers: BlockExecution = DEFAULT_EXECUTION,
+    execution: BlockExecution = DEFAULT_EXECUTION,
     label_smoothing: float = 0.0,
 ) -> TaskLoss:
     """The loss of a classifier; a key turns dropout on."""
     images = inputs.images.astype(jax.tree.leaves(model)[0].dtype)
-    logits = model(images, key=key, layers=layers)
+    logits = model(images, key=key, execution=execution)
     options: dict[str, Any] = dict(shares=inputs.shares, label_smoothing=label_smoothing)
     return cross_entropy(logits, inputs.labels, inputs.weights, **options)
 

@@ -32,7 +32,7 @@ class RunOptions:
     wandb: str | None = None
 
     @property
-    def layers(self) -> BlockExecution:
+    def execution(self) -> BlockExecution:
         """How a model runs its layers."""
         return BlockExecution(scan=self.scan_layers, remat=self.remat)
 

@@ -12,8 +12,8 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from vit_jax._xla import compiler_options
 from vit_jax.attention import Key
-from vit_jax.execution import compiler_options
 from vit_jax.train.sharding import constrain_like, replicate
 from vit_jax.train.state import Totals, TrainState
 

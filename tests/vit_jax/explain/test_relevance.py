@@ -146,7 +146,7 @@ def test_gradients_in_the_weights_are_finite_differences(any_prefix):
     def logit(step, head, row, column):
         change = jnp.zeros((1, 2, n, n)).at[0, head, row, column].set(step)
         h, _ = model.blocks[0](model.embed(x), perturbation=change)
-        return model.classify(model.finish(model.blocks[1](h)[0]))[0, 1]
+        return model.classify(model.apply_final_norm(model.blocks[1](h)[0]))[0, 1]
 
     for head, row, column in [(0, 0, n - 1), (1, n - 1, 0), (1, 2, 3)]:
         slope = (logit(1e-6, head, row, column) - logit(-1e-6, head, row, column)) / 2e-6

@@ -61,7 +61,7 @@ def run(devices: int, then: int, fsdp: bool, accumulate: int, dropout: float, sc
         state = place(mesh, init_state(model, tx, averaged=True), fsdp=fsdp)
         how = BlockExecution(scan=scan, remat=remat)
         settings = StepSettings(accumulate=accumulate, ema=0.9)
-        loss = functools.partial(classification_loss, layers=how)
+        loss = functools.partial(classification_loss, execution=how)
         return mesh, state, make_train_step(prepare, loss, tx, settings, mesh=mesh, like=state)
 
     mesh, state, step = placed(devices)

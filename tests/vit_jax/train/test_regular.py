@@ -10,7 +10,7 @@ from flax import nnx
 import tests.reference as reference
 from experiments import finetune
 from vit_jax import InputError, VisionTransformer, ViTConfig, load
-from vit_jax.block import passed_by
+from vit_jax.block import drop_path
 from vit_jax.checkpoint import to_arrays
 from vit_jax.data.augment.mix import MixConfig, cutmix, mix_batch, mixup, partner_rows
 from vit_jax.execution import BlockExecution
@@ -220,19 +220,19 @@ def test_what_is_drawn_for_mixing():
 
 def test_drop_path_passes_whole_images_by(x64):
     branch = jnp.ones((4000, 2, 3))
-    found = np.asarray(passed_by(branch, jnp.asarray(0.25), jax.random.key(0)))
+    found = np.asarray(drop_path(branch, jnp.asarray(0.25), jax.random.key(0)))
     assert set(np.unique(found)) == {0.0, 1 / 0.75}
     assert (found.reshape(4000, -1).std(axis=1) == 0).all()
     assert abs((found[:, 0, 0] == 0).mean() - 0.25) < 0.02
-    assert passed_by(branch, None, jax.random.key(0)) is branch
-    assert passed_by(branch, jnp.asarray(0.25), None) is branch
+    assert drop_path(branch, None, jax.random.key(0)) is branch
+    assert drop_path(branch, jnp.asarray(0.25), None) is branch
 
     config = ViTConfig(image_size=(8, 8), patch_size=(4, 4), width=16, depth=3, num_heads=2, mlp_dim=32, num_classes=3,
                        drop_path=0.5)  # fmt: skip
     model = jax.tree.map(lambda x: x.astype(jnp.float64), VisionTransformer(config, rngs=nnx.Rngs(0)))
     x, key = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8, 8, 3))), jax.random.key(1)
     plain, scanned = (
-        jax.jit(lambda m, how=how: m.features(x, key=key, layers=how))(model)
+        jax.jit(lambda m, how=how: m.features(x, key=key, execution=how))(model)
         for how in (BlockExecution(), BlockExecution(scan=True))
     )
     np.testing.assert_allclose(plain, scanned, atol=1e-12)

@@ -68,7 +68,7 @@ def test_layers_run_alike_however_they_are_run(x64):
     for how in WAYS[1:]:
 
         def loss(model, rows, key, how=how):
-            return classify.classification_loss(model, rows, key, layers=how)
+            return classify.classification_loss(model, rows, key, execution=how)
 
         found = jax.jit(lambda m, r, loss=loss: compute_gradient(loss, m, r, jax.random.key(3), StepSettings()))(
             model, rows
@@ -97,7 +97,7 @@ def test_captioners_layers_run_alike_however_they_are_run(captioner):
 
     def gradient(how):
         def loss(model, batch):
-            found = caption_step.captioning_loss(model, batch, None, recipe=CAPTION_RECIPES["scenes"], layers=how)
+            found = caption_step.captioning_loss(model, batch, None, recipe=CAPTION_RECIPES["scenes"], execution=how)
             return found.total / found.divisor
 
         return jax.jit(jax.grad(loss))(captioner, batch)
