@@ -21,6 +21,7 @@ from caption.preprocess import PaddedBatch, pad_batch
 from caption.tokenizer import Tokenizer
 from vit_jax import InputError
 from vit_jax.checkpoint import to_arrays
+from vit_jax.data.batches import pad_batch_to
 
 WORD_MAP_METHODS = ("attention", "relevance")
 STEP = 8  # texts for relevance, which is compiled for every length, are filled up to a multiple of this
@@ -99,8 +100,8 @@ class Captioner:
         Raises InputError when the model answers what is no number.
         """
         # Filled up with a picture: the attention over an empty one would be 0 / 0.
-        filled = [*pictures, *[pictures[-1]] * (batch_size - len(pictures))]
-        batch = pad_batch([picture.pixels for picture in filled], self.size)
+        padded, _ = pad_batch_to(batch_size, pictures, pictures[-1])
+        batch = pad_batch([picture.pixels for picture in padded], self.size)
         start, end = self.tokenizer.start, self.tokenizer.end
         found = caption.generate(self.model, batch.images, batch.mask, **asdict(self.search), start=start, end=end)
         tokens, log_probs, lengths = (np.asarray(field) for field in found)

@@ -19,9 +19,10 @@ from experiments.common.models import BEST, starting_model
 from vit_jax import InputError, VisionTransformer, count_parameters, save
 from vit_jax.checkpoint import CONFIG
 from vit_jax.cli import Parser, fraction, non_negative
+from vit_jax.data.batches import batches_per_epoch
 from vit_jax.data.dataset import Dataset
 from vit_jax.data.datasets import DATA_HELP, open_dataset
-from vit_jax.data.loader import CachedImages, batches_per_epoch, ordered_batches, training_batches
+from vit_jax.data.loader import CachedImages, ordered_batches, training_batches
 from vit_jax.errors import one_line_errors
 from vit_jax.train import distributed, options
 from vit_jax.train import run_folder as run
@@ -109,10 +110,9 @@ def _open_images(data: Dataset, model: VisionTransformer, *, skip_corrupt: bool,
     )
     if skip_corrupt:
         for place, split in enumerate(("training", "validation")):
-            pictures[place], problems = pictures[place].without_corrupt()
-            for problem in problems:
-                print(f"skipped: {problem}")
-            print(f"{len(problems)} unreadable {split} images skipped")
+            count = len(pictures[place])
+            pictures[place] = pictures[place].drop_corrupt()
+            print(f"{count - len(pictures[place])} unreadable {split} images skipped")
     return Images(data, *pictures)
 
 

@@ -23,6 +23,9 @@ class _Lines(tqdm):
             print(msg or str(self), file=self.fp, flush=True)
         return True
 
+    def clear(self, nolock: bool = False) -> None:
+        """Do nothing: a line stays where a bar is wiped before other text."""
+
     def close(self) -> None:
         """Close the display without a bar's cursor movements."""
         if not getattr(self, "disable", True):
@@ -53,3 +56,8 @@ def open_progress(
     if terminal:
         return tqdm(mininterval=TERMINAL_SECONDS, **options)
     return _Lines(mininterval=LINE_SECONDS, maxinterval=LINE_SECONDS, bar_format=LINE_FORMAT, **options)
+
+
+def write_line(text: str) -> None:
+    """Write a line to stderr, above a bar that is on display."""
+    tqdm.write(text, file=sys.stderr)

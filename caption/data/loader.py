@@ -1,58 +1,60 @@
-"""Captioned pictures to batches: decoded, drawn on and padded in threads. A function of (seed, epoch, index) alone.
+"""Captioned images to batches: decoded, augmented and padded in threads, as a function of (seed, epoch, index) alone.
 
-Letters: B batch, H x W padded picture, T tokens.
+Letters: B batch, H x W padded image, h x w an image's own size, T tokens.
 """
 
-import itertools
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import grain
 import numpy as np
+from jaxtyping import Bool, Float32, Int32
 
 from caption.data.augment import CaptionAugment, augment_image
 from caption.data.captions import CaptionDataset
 from caption.data.scenes import SPLITS, make_scene
 from caption.preprocess import CaptionPreprocess, ViTPreprocess, pad_batch
 from caption.tokenizer import Tokenizer
-from vit_jax.data.loader import THREADS, batches_per_epoch
-from vit_jax.data.process_shard import ProcessShard, RowRange, all_rows
+from vit_jax.data.batches import pad_batch_to, read_batches, shuffle
+from vit_jax.data.cache import ImageCache
+from vit_jax.data.process_shard import RowRange
+
+VALIDATION = -1  # in place of an epoch's number: examples in order, without augmentation
 
 
 class CaptionBatch(NamedTuple):
-    """images: [B, H, W, 3], normalised, 0 outside mask [B, H, W]; tokens: int32 [B, T]; weights: float32 [B]."""
+    """Padded images and captions. images: normalised, 0 outside mask; weights: 0 for rows that only fill the batch."""
 
-    images: np.ndarray
-    mask: np.ndarray
-    tokens: np.ndarray
-    weights: np.ndarray
+    images: Float32[np.ndarray, "b H W 3"]
+    mask: Bool[np.ndarray, "b H W"]
+    tokens: Int32[np.ndarray, "b T"]
+    weights: Float32[np.ndarray, " b"]
 
 
 class Example(NamedTuple):
-    """A picture [h, w, 3] as the model takes it, and a caption's tokens [T]."""
+    """An image as the model's input, and the tokens of a caption."""
 
-    image: np.ndarray
-    tokens: np.ndarray
+    image: Float32[np.ndarray, "h w 3"]
+    tokens: Int32[np.ndarray, " T"]
 
 
 @runtime_checkable
 class ExampleSource(Protocol):
-    """What a split gives to an epoch."""
+    """The examples of a split, which may differ from epoch to epoch."""
 
     def __len__(self) -> int:
-        """How many examples an epoch has."""
+        """Return the number of examples in an epoch."""
         ...
 
     def at(self, epoch: int, index: int) -> Example:
-        """One example of an epoch; -1 is validation, in which nothing is drawn."""
+        """Return one example of an epoch, or of VALIDATION."""
         ...
 
 
 @dataclass(frozen=True)
 class SceneExamples:
-    """Made scenes, new ones in every epoch."""
+    """Synthetic scenes, new ones in every epoch."""
 
     split: str
     count: int
@@ -65,15 +67,19 @@ class SceneExamples:
         return self.count
 
     def at(self, epoch: int, index: int) -> Example:
-        """The scene of that number in the epoch's stretch of the endless row."""
+        """Return scene number epoch * count + index of the seed's sequence; VALIDATION is epoch 0."""
         assert self.split in SPLITS
-        made = make_scene(self.seed, max(epoch, 0) * self.count + index, split=self.split, size=self.preprocess.size[0])
-        tokens = self.tokenizer.encode_batch([made.caption], self.length).tokens[0]
-        return Example(self.preprocess.normalize(made.image), tokens)
+        number = max(epoch, 0) * self.count + index
+        scene = make_scene(self.seed, number, split=self.split, size=self.preprocess.size[0])
+        tokens = self.tokenizer.encode_batch([scene.caption], self.length).tokens[0]
+        return Example(self.preprocess.normalize(scene.image), tokens)
 
 
 class CaptionedImages:
-    """Pictures of a CaptionSet, one example for each caption; small ones are kept decoded within a budget of bytes."""
+    """The images of a CaptionDataset, one example per caption.
+
+    budget: bytes of preprocessed images to keep in memory. Augmented images differ in every epoch and are not kept.
+    """
 
     def __init__(
         self,
@@ -90,31 +96,23 @@ class CaptionedImages:
         self.pairs = captions.pairs()
         texts = [text for _, text in self.pairs]
         self.tokens = tokenizer.encode_batch(texts, length, truncate=True).tokens
-        self._kept: dict[int, np.ndarray] = {}
-        self._left, self._lock = budget, threading.Lock()
+        self.cache = ImageCache(budget)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def at(self, epoch: int, index: int) -> Example:
-        """A caption and its picture, drawn on by (seed, epoch, index); as it is in validation."""
-        picture = self.pairs[index][0]
-        if epoch < 0:
-            return Example(self.picture(picture), self.tokens[index])
+        """Return a caption and its image, augmented by random numbers of (seed, epoch, index) unless for VALIDATION."""
+        image_index = self.pairs[index][0]
+        if epoch == VALIDATION:
+            return Example(self.picture(image_index), self.tokens[index])
         rng = np.random.default_rng([self.seed, epoch, index])
-        drawn = augment_image(self.captions.open(picture), self.preprocess, self.augment, rng)
-        return Example(drawn, self.tokens[index])
+        image = augment_image(self.captions.open(image_index), self.preprocess, self.augment, rng)
+        return Example(image, self.tokens[index])
 
-    def picture(self, index: int) -> np.ndarray:
-        """A picture as the model takes it, kept where the budget allows."""
-        image = self._kept.get(index)
-        if image is None:
-            image = self.preprocess(self.captions.open(index))
-            with self._lock:
-                if index not in self._kept and image.nbytes <= self._left:
-                    self._left -= image.nbytes
-                    self._kept[index] = image
-        return image
+    def picture(self, index: int) -> Float32[np.ndarray, "h w 3"]:
+        """Return an image as the model's input, without augmentation."""
+        return self.cache.get(index, lambda: self.preprocess(self.captions.open(index)))
 
 
 class _Epoch:
@@ -126,8 +124,8 @@ class _Epoch:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> tuple[Example]:
-        return (self.examples.at(self.epoch, int(index)),)
+    def __getitem__(self, index: int) -> Example:
+        return self.examples.at(self.epoch, int(index))
 
 
 def caption_batches(
@@ -136,31 +134,22 @@ def caption_batches(
     size: tuple[int, int],
     *,
     seed: int = 0,
-    epoch: int = -1,
+    epoch: int = VALIDATION,
     start: int = 0,
     rows: RowRange | None = None,
 ) -> Iterator[CaptionBatch]:
-    """The batches of an epoch from batch `start` on, shuffled by (seed, epoch); in order where the epoch is -1.
+    """Yield the batches of an epoch, shuffled by (seed, epoch), or those of VALIDATION in order.
 
-    Every example once; the last batch is filled up with rows of weight 0. size: (H, W) of every batch.
-    rows: those of every batch that this process reads, all of them where it is alone.
+    size: (H, W) of every batch. See `read_batches` for start and rows.
     """
-    rows = rows or all_rows(batch_size)
-    order = grain.MapDataset.source(_Epoch(examples, epoch))
-    if epoch >= 0:
-        order = order.shuffle(seed=int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
-    source = grain.MapDataset.source(ProcessShard(order, batch_size, start, rows))
-    share = rows.end - rows.first
-    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(2 * share, THREADS))
-    found = iter(source.to_iter_dataset(options)) if len(source) else iter(())
-    for _ in range(start, batches_per_epoch(len(examples), batch_size)):
-        yield _batch([example for (example,) in itertools.islice(found, share)], examples, share, size)
+    source = _Epoch(examples, epoch)
+    order = source if epoch == VALIDATION else shuffle(source, seed=seed, epoch=epoch)
+    collate = partial(_collate, examples=examples, size=size)
+    return read_batches(order, batch_size, collate, start=start, rows=rows)
 
 
-def _batch(found: list[Example], examples: ExampleSource, count: int, size: tuple[int, int]) -> CaptionBatch:
-    weights = np.zeros(count, np.float32)
-    weights[: len(found)] = 1
-    filling = [found[0] if found else examples.at(-1, 0)] * (count - len(found))
-    rows = found + filling
+def _collate(batch: Sequence[Example], count: int, *, examples: ExampleSource, size: tuple[int, int]) -> CaptionBatch:
+    filler = batch[0] if batch else examples.at(VALIDATION, 0)  # an image, since attention over an empty one is 0 / 0
+    rows, weights = pad_batch_to(count, batch, filler)
     images, mask = pad_batch([row.image for row in rows], size)
     return CaptionBatch(images, mask, np.stack([row.tokens for row in rows]), weights)

@@ -19,10 +19,11 @@ from experiments.caption import check as caption_check
 from experiments.caption.records import CAPTIONS, TABLE, Records
 from experiments.common import runtime
 from experiments.common.captioners import open_captioner
-from experiments.common.pictures import check_no_overwrite, list_images, map_ahead
+from experiments.common.pictures import check_no_overwrite, list_images
 from vit_jax import InputError
 from vit_jax.cli import Parser, non_negative, positive_int
 from vit_jax.data.decode import CorruptImageError, open_rgb
+from vit_jax.data.reading import OnCorrupt, read_each
 from vit_jax.errors import one_line_errors
 from vit_jax.plot import Panel, plot_panels, save_figure
 
@@ -97,25 +98,19 @@ class OpenedImage(NamedTuple):
 
 
 def _opened(
-    captioner: Captioner, tasks: list[CaptionJob], batch_size: int, skip_corrupt: bool
+    captioner: Captioner, tasks: list[CaptionJob], batch_size: int, on_corrupt: OnCorrupt
 ) -> Iterator[OpenedImage]:
-    """The tasks' pictures, decoded ahead in threads. Raises CorruptImageError naming one, unless they are skipped."""
+    """Yield the tasks' images, decoded ahead in threads. Raises CorruptImageError naming one, unless skipped."""
 
-    def read(task: CaptionJob) -> OpenedImage | CorruptImageError:
+    def read(task: CaptionJob) -> PreparedImage:
+        picture = open_rgb(task.file)
         try:
-            return OpenedImage(task, captioner.prepare(open_rgb(task.file)))
-        except CorruptImageError as error:
-            return error
+            return captioner.prepare(picture)
         except InputError as error:  # too thin
-            return CorruptImageError(f"{task.file}: {error}")
+            raise CorruptImageError(f"{task.file}: {error}") from error
 
-    for made in map_ahead(tasks, read, most=2 * batch_size):
-        if isinstance(made, OpenedImage):
-            yield made
-        elif skip_corrupt:
-            print(f"skipped: {made}", file=sys.stderr)
-        else:
-            raise made
+    for task, ready in read_each(tasks, read, ahead=2 * batch_size, on_corrupt=on_corrupt):
+        yield OpenedImage(task, ready)
 
 
 def figure_of(shown: np.ndarray, answer: CaptionResult) -> Any:
@@ -150,14 +145,14 @@ def _batches(opened: Iterator[OpenedImage], size: int) -> Iterator[list[OpenedIm
 
 
 def caption_all(
-    captioner: Captioner, tasks: list[CaptionJob], records: Records, batch_size: int, skip_corrupt: bool
+    captioner: Captioner, tasks: list[CaptionJob], records: Records, batch_size: int, on_corrupt: OnCorrupt
 ) -> int:
     """Caption pictures a batch at a time; answers how many there were. What is done stays when an error ends it."""
     began = shown = time.monotonic()
     done = 0
     size = min(batch_size, len(tasks))
     try:
-        for batch in _batches(_opened(captioner, tasks, size, skip_corrupt), size):
+        for batch in _batches(_opened(captioner, tasks, size, on_corrupt), size):
             for opened, answer in zip(batch, captioner([one.ready for one in batch], size), strict=True):
                 _write(opened, answer, records)
                 done += 1
@@ -205,7 +200,8 @@ def main(argv: list[str] | None = None) -> int:
             records.check_free(task.name, task.figure)
     if len(left) < len(tasks):
         print(f"{len(tasks) - len(left)} of {len(tasks)} are done already", file=sys.stderr)
-    if left and not caption_all(captioner, left, records, args.batch_size, args.skip_corrupt) and left == tasks:
+    on_corrupt: OnCorrupt = "skip" if args.skip_corrupt else "raise"
+    if left and not caption_all(captioner, left, records, args.batch_size, on_corrupt) and left == tasks:
         raise InputError("none of the images can be read")
     figures = "" if args.no_figures else " and a .png for each image"
     print(f"written to {args.out}/: {len(records.by_file)} captions in {CAPTIONS} and {TABLE}{figures}")

@@ -1,14 +1,11 @@
 """The pictures that a command is given, files or folders: where their results go, and reading them ahead."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from vit_jax import InputError
 from vit_jax.data.folder import image_files
-from vit_jax.data.loader import THREADS
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -47,22 +44,3 @@ def check_no_overwrite(given: Sequence[str], results: Iterable[tuple[Path, Path]
     pictures = {picture.resolve() for picture, _ in results}
     if any((out / result).resolve() in pictures for _, result in results):
         raise InputError(f"{out}: a picture of the same name lies there; choose another --out")
-
-
-def map_ahead(items: Iterable[Item], work: Callable[[Item], Made], *, most: int) -> Iterator[Made]:
-    """work(item) of all items in their order, worked out in threads, `most` of them ahead of what is taken.
-
-    Raises what work raises, at that item's turn.
-    """
-    waiting: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(THREADS) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > most:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

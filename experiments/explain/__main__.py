@@ -16,7 +16,9 @@ from experiments.common.pictures import list_images
 from experiments.explain.evaluate import evaluate
 from vit_jax import InputError, ModelCard, VisionTransformer, position_similarity, to_grid
 from vit_jax.cli import Parser, image_size, positive_int
+from vit_jax.data.batches import pad_batch_to
 from vit_jax.data.decode import CorruptImageError, open_rgb
+from vit_jax.data.reading import handle_corrupt
 from vit_jax.errors import one_line_errors
 from vit_jax.explain.faithfulness import BASELINES
 from vit_jax.explain.methods import (
@@ -101,9 +103,7 @@ def _opened(files: list[tuple[Path, Path, bool]], model: VisionTransformer) -> I
         try:
             picture = open_rgb(file)
         except CorruptImageError as error:
-            if named:
-                raise
-            print(f"skipped: {error}", file=sys.stderr)
+            handle_corrupt(error, "raise" if named else "skip")
             continue
         view = preprocess.view(picture)
         longer = max(view.size)
@@ -207,11 +207,9 @@ def write_explanations(explainer: Explainer, files: list[tuple[Path, Path, bool]
 
     def flush() -> None:
         nonlocal done
-        pixels = np.stack([opened.pixels for opened in waiting])
-        filled = np.concatenate(
-            [pixels, np.zeros((min(batch_size, len(files)) - len(pixels), *pixels.shape[1:]), np.uint8)]
-        )
-        answers = explainer.maps(filled)
+        pixels = [opened.pixels for opened in waiting]
+        padded, _ = pad_batch_to(min(batch_size, len(files)), pixels, np.zeros_like(pixels[0]))
+        answers = explainer.maps(np.stack(padded))
         for i, opened in enumerate(waiting):
             title = write_results(explainer, opened, {name: value[i] for name, value in answers.items()}, out)
             done += 1

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from vit_jax import InputError, VisionTransformer, pointing_game, segmentation_scores, upsample
+from vit_jax.data.batches import pad_batch_to
 from vit_jax.data.decode import open_rgb
 from vit_jax.data.folder import image_files
 from vit_jax.explain.faithfulness import (
@@ -161,10 +162,10 @@ def _batches(model: VisionTransformer, examples: list[MaskedExample], batch_size
     result = []
     for start in range(0, len(examples), batch_size):
         part = examples[start : start + batch_size]
-        filled = part + [part[-1]] * (min(batch_size, len(examples)) - len(part))
-        images = prepare(np.stack([example.pixels for example in filled]))
+        padded, _ = pad_batch_to(min(batch_size, len(examples)), part, part[-1])
+        images = prepare(np.stack([example.pixels for example in padded]))
         targets = np.asarray(predict(model, images))
-        result.append((images, targets, np.stack([example.labels for example in filled]), len(part)))
+        result.append((images, targets, np.stack([example.labels for example in padded]), len(part)))
     return result
 
 

@@ -55,7 +55,7 @@ def inspect_model(run: FinishedRun, num_examples: int) -> ModelSections:
     assert preprocess is not None
     images = CachedImages(data.val, preprocess, budget=0)
     if config.skip_corrupt:
-        images = images.without_corrupt()[0]
+        images = images.drop_corrupt()
     predictions = ValidationPredictions(model, images, compute_logits(model, images, BATCH), card.class_names)
     sections = [
         *_build_positions(model),

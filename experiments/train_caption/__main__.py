@@ -25,7 +25,7 @@ from experiments.common.models import BEST
 from experiments.train_caption.run import BUILD, KIND, SCENES, CaptionRun, make_parser, new_run, old_run
 from vit_jax import count_parameters
 from vit_jax.checkpoint import CONFIG
-from vit_jax.data.loader import batches_per_epoch
+from vit_jax.data.batches import batches_per_epoch, pad_batch_to
 from vit_jax.errors import one_line_errors
 from vit_jax.files import atomic_write
 from vit_jax.train import distributed, options
@@ -109,8 +109,8 @@ def _captions(model: Any, tokenizer: Tokenizer, images: list[np.ndarray], recipe
     found = []
     for start in range(0, len(images), recipe.batch_size):
         rows = images[start : start + recipe.batch_size]
-        filled = rows + [rows[0]] * (recipe.batch_size - len(rows))
-        batch = pad_batch(filled, model.config.image_preprocess.size)
+        padded, _ = pad_batch_to(recipe.batch_size, rows, rows[0])
+        batch = pad_batch(padded, model.config.image_preprocess.size)
         length = min(recipe.max_length, model.config.max_positions)
         ends: dict[str, Any] = dict(start=tokenizer.start, end=tokenizer.end)
         made = generate(model, batch.images, batch.mask, max_length=length, padding=recipe.padding, **ends)

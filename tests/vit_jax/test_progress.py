@@ -6,7 +6,7 @@ import re
 import pytest
 
 from vit_jax import progress as module
-from vit_jax.progress import open_progress
+from vit_jax.progress import open_progress, write_line
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +30,13 @@ def test_a_resumed_run_counts_from_where_it_stopped():
     with open_progress(10, unit="steps", initial=7, file=stream) as bar:
         bar.update()
     assert stream.getvalue().startswith("8/10 steps, ")
+
+
+def test_other_lines_leave_no_control_characters_between_those_of_progress(capsys):
+    with open_progress(3, unit="images") as bar:
+        bar.update()
+        write_line("skipped: a.png")
+        bar.update()
+    lines = capsys.readouterr().err.split("\n")
+    assert [line.split(",")[0] for line in lines] == ["1/3 images", "skipped: a.png", "2/3 images", ""]
+    assert "\r" not in "".join(lines)

@@ -1,134 +1,98 @@
-"""Splits to batches of 8-bit images: decoded in parallel by Grain, kept in memory within a budget.
+"""Labelled images as batches of 8-bit arrays at the model's size, kept in memory within a budget."""
 
-The order of an epoch is a function of (seed, epoch) alone, so a run resumes at any batch exactly.
-"""
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
 
-import os
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
-
-import grain
 import numpy as np
+from jaxtyping import Float32, Int32, UInt8
 
+from vit_jax.data.batches import pad_batch_to, read_batches, shuffle
+from vit_jax.data.cache import ImageCache
 from vit_jax.data.dataset import Split
 from vit_jax.data.decode import CorruptImageError
-from vit_jax.data.process_shard import ProcessShard, RowRange, all_rows
+from vit_jax.data.process_shard import RowRange
+from vit_jax.data.reading import handle_corrupt, try_each
 from vit_jax.errors import InputError
 from vit_jax.preprocess import Preprocess
+from vit_jax.progress import open_progress
 
-THREADS = min(16, 2 * (os.cpu_count() or 1))  # Pillow decodes outside the interpreter's lock
+LabelledImage = tuple[UInt8[np.ndarray, "h w 3"], np.int32]
 
 
 class Batch(NamedTuple):
-    """images uint8 [B, h, w, 3]; labels int32 [B]; weights float32 [B], 0 for rows that only fill the batch."""
+    """images [B, h, w, 3]; labels [B]; weights [B], 0 for rows that only fill the batch, else 1."""
 
-    images: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
+    images: UInt8[np.ndarray, "b h w 3"]
+    labels: Int32[np.ndarray, " b"]
+    weights: Float32[np.ndarray, " b"]
 
 
 class CachedImages:
-    """A split's pictures at the model's size, decoded once where the budget allows: a random-access source.
+    """The images of a split at the model's size: a random-access source of (pixels, label).
 
-    The memory held is at most `budget` bytes; what does not fit is decoded anew each time.
+    budget: bytes of resized images to keep in memory; the others are decoded at every access.
     """
 
     def __init__(self, split: Split, preprocess: Preprocess, *, budget: int):
         self.split = split
         self.preprocess = preprocess
-        self._cache: dict[int, np.ndarray] = {}
-        self._left = budget
-        self._lock = threading.Lock()
+        self.cache = ImageCache(budget)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of every image in pixels."""
+        return self.preprocess.size
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.int32]:
-        """(uint8 [h, w, 3], label). Raises CorruptImageError naming the picture."""
-        pixels = self._cache.get(index)
-        if pixels is None:
-            pixels = self.preprocess.resize(self.split.open(index))
-            with self._lock:
-                if index not in self._cache and pixels.nbytes <= self._left:
-                    self._left -= pixels.nbytes
-                    self._cache[index] = pixels
+    def __getitem__(self, index: int) -> LabelledImage:
+        """Return (uint8 [h, w, 3], label). Raises CorruptImageError naming the image."""
+        pixels = self.cache.get(index, lambda: self.preprocess.resize(self.split.open(index)))
         return pixels, self.split.labels[index]
 
-    def without_corrupt(self) -> tuple["CachedImages", list[str]]:
-        """These pictures less the unreadable ones, and what was wrong with each of those; reads every picture.
+    def drop_corrupt(self) -> "CachedImages":
+        """Return the readable images, reporting the others on stderr. Reads every image.
 
-        Raises InputError when a class loses all its pictures.
+        Raises InputError when a class loses all its images.
         """
+        readable: list[int] = []
+        errors: list[CorruptImageError] = []
+        with open_progress(len(self), unit="images", description="checked") as bar:
+            for index, result in try_each(range(len(self)), self.__getitem__):
+                if isinstance(result, CorruptImageError):
+                    errors.append(result)
+                    handle_corrupt(result, "skip")
+                else:
+                    readable.append(index)
+                bar.update(1)
+        if not errors:
+            return self
+        images = CachedImages(self.split.take(readable), self.preprocess, budget=0)
+        if set(self.split.labels.tolist()) - set(images.split.labels.tolist()):
+            raise InputError(f"every image of a class is unreadable, among them: {errors[0]}")
+        images.cache = self.cache.take(readable)
+        return images
 
-        def problem(index: int) -> str:
-            try:
-                self[index]
-            except CorruptImageError as error:
-                return str(error)
-            return ""
 
-        problems: list[str] = []
-        began = shown = time.monotonic()
-        with ThreadPoolExecutor(THREADS) as pool:
-            for count, text in enumerate(pool.map(problem, range(len(self))), start=1):
-                problems.append(text)
-                if (now := time.monotonic()) - shown > 10:
-                    shown = now
-                    print(f"checked {count}/{len(self)} images, {count / (now - began):.0f}/s", file=sys.stderr)
-        good = [index for index, text in enumerate(problems) if not text]
-        if len(good) == len(self):
-            return self, []
-        kept = self.split.take(good)
-        lost = set(self.split.labels.tolist()) - set(kept.labels.tolist())
-        if lost:
-            raise InputError("every image of a class is unreadable, among them: " + next(t for t in problems if t))
-        pictures = CachedImages(kept, self.preprocess, budget=0)
-        pictures._left = self._left
-        pictures._cache = {new: self._cache[old] for new, old in enumerate(good) if old in self._cache}
-        return pictures, [text for text in problems if text]
+def collate_images(items: Sequence[LabelledImage], count: int, size: tuple[int, int]) -> Batch:
+    """Return a batch of `count` rows; the missing ones are black images of label 0 and weight 0."""
+    rows, weights = pad_batch_to(count, items, (np.zeros((*size, 3), np.uint8), np.int32(0)))
+    return Batch(np.stack([pixels for pixels, _ in rows]), np.array([label for _, label in rows], np.int32), weights)
 
 
 def training_batches(
-    pictures: CachedImages, batch_size: int, *, seed: int, epoch: int, start: int = 0, rows: RowRange | None = None
+    images: CachedImages, batch_size: int, *, seed: int, epoch: int, start: int = 0, rows: RowRange | None = None
 ) -> Iterator[Batch]:
-    """The batches of one epoch from batch `start` on, shuffled by (seed, epoch); the last may be short, filled up.
+    """Yield the batches of an epoch, shuffled by (seed, epoch); see `read_batches` for start and rows.
 
-    Every picture comes once. rows: those of every batch that this process reads, all of them where it is alone.
-    Raises CorruptImageError naming a picture that can't be read.
+    Raises CorruptImageError naming an image that cannot be read.
     """
-    order = grain.MapDataset.source(pictures).shuffle(
-        seed=int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-    )
-    yield from _batches(order, pictures.preprocess.size, batch_size, start, rows or all_rows(batch_size))
+    collate = partial(collate_images, size=images.size)
+    return read_batches(shuffle(images, seed=seed, epoch=epoch), batch_size, collate, start=start, rows=rows)
 
 
-def ordered_batches(pictures: CachedImages, batch_size: int, *, rows: RowRange | None = None) -> Iterator[Batch]:
-    """Every picture once, in order; the last batch is filled up with rows of weight 0."""
-    yield from _batches(pictures, pictures.preprocess.size, batch_size, 0, rows or all_rows(batch_size))
-
-
-def _batches(order: Any, size: tuple[int, int], batch_size: int, start: int, rows: RowRange) -> Iterator[Batch]:
-    """As many batches as the order has, of these rows; what is missing of the last one is filled up."""
-    source = grain.MapDataset.source(ProcessShard(order, batch_size, start, rows))
-    share = rows.end - rows.first
-    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(2 * share, THREADS))
-    found = iter(source.to_iter_dataset(options).batch(share, drop_remainder=False)) if len(source) else iter(())
-    nothing = (np.zeros((0, *size, 3), np.uint8), np.zeros(0, np.int32))
-    for _ in range(start, batches_per_epoch(len(order), batch_size)):
-        images, labels = next(found, nothing)
-        missing = share - len(labels)
-        weights = np.ones(len(labels), np.float32)
-        if missing:
-            images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
-            labels = np.concatenate([labels, np.zeros(missing, labels.dtype)])
-            weights = np.concatenate([weights, np.zeros(missing, np.float32)])
-        yield Batch(images, labels.astype(np.int32), weights)
-
-
-def batches_per_epoch(count: int, batch_size: int) -> int:
-    """How many batches hold `count` pictures, the last one included."""
-    return -(-count // batch_size)
+def ordered_batches(images: CachedImages, batch_size: int, *, rows: RowRange | None = None) -> Iterator[Batch]:
+    """Yield every image once, in order. Raises CorruptImageError naming an image that cannot be read."""
+    return read_batches(images, batch_size, partial(collate_images, size=images.size), rows=rows)

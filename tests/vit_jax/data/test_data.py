@@ -164,25 +164,26 @@ def test_the_cache_keeps_to_its_budget(tmp_path):
     for _ in range(2):
         for i in range(7):
             pictures[i]
-    assert len(pictures._cache) == 3
-    assert pictures._left == 10
+    assert len(pictures.cache) == 3
+    assert pictures.cache.free_bytes == 10
 
 
-def test_corrupt_pictures_are_counted_and_left_out(tmp_path):
+def test_corrupt_pictures_are_named_and_left_out(tmp_path, capsys):
     pictures = pictures_of(tmp_path)
     (tmp_path / "p" / "a_2.png").write_bytes(b"nonsense")
     with pytest.raises(CorruptImageError, match=r"a_2.png"):
         list(ordered_batches(pictures, 3))
-    kept, problems = pictures.without_corrupt()
+    kept = pictures.drop_corrupt()
     assert len(kept) == 6
-    assert len(problems) == 1
-    assert "a_2.png" in problems[0]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("skipped: ")
+    assert "a_2.png: not a readable image" in line
     assert sum(b.weights.sum() for b in ordered_batches(kept, 4)) == 6
     for i in (1, 3, 5):
         (tmp_path / "p" / f"b_{i}.png").write_bytes(b"nonsense")
     anew = CachedImages(pictures.split, pictures.preprocess, budget=0)
     with pytest.raises(InputError, match="every image of a class is unreadable"):
-        anew.without_corrupt()
+        anew.drop_corrupt()
 
 
 def test_digits():

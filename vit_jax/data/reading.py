@@ -1,0 +1,72 @@
+"""Read many images in threads, in order and ahead of their use, under one policy for corrupt files."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
+
+import grain
+
+from vit_jax.data.decode import CorruptImageError
+from vit_jax.progress import write_line
+
+THREADS = min(16, 2 * (os.cpu_count() or 1))  # Pillow decodes outside the interpreter's lock
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+OnCorrupt = Literal["raise", "skip"]
+
+
+def handle_corrupt(error: CorruptImageError, on_corrupt: OnCorrupt) -> None:
+    """Raise the error, or with "skip" report it on stderr; the caller then leaves the image out."""
+    if on_corrupt == "raise":
+        raise error
+    write_line(f"skipped: {error}")
+
+
+def iterate_in_threads(source: Any, *, ahead: int) -> Iterator[Any]:
+    """Iterate over a source with a length and an index, in order, reading `ahead` items ahead in threads.
+
+    Raises what reading an item raises, at that item's turn.
+    """
+    if not len(source):
+        return iter(())
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(ahead, THREADS))
+    return iter(grain.MapDataset.source(source).to_iter_dataset(options))
+
+
+class _Results:
+    """(item, read(item) or the CorruptImageError that it raised), as a random-access source."""
+
+    def __init__(self, items: Sequence[Any], read: Callable[[Any], Any]):
+        self.items, self.read = items, read
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        item = self.items[index]
+        try:
+            return item, self.read(item)
+        except CorruptImageError as error:
+            return item, error
+
+
+def try_each(
+    items: Sequence[Item], read: Callable[[Item], Result], *, ahead: int = THREADS
+) -> Iterator[tuple[Item, Result | CorruptImageError]]:
+    """Yield (item, read(item)) in order, read in threads; a corrupt image yields its error in place of a result."""
+    return iterate_in_threads(_Results(items, read), ahead=ahead)
+
+
+def read_each(
+    items: Sequence[Item], read: Callable[[Item], Result], *, ahead: int = THREADS, on_corrupt: OnCorrupt = "raise"
+) -> Iterator[tuple[Item, Result]]:
+    """Yield (item, read(item)) in order, read in threads.
+
+    on_corrupt: "raise" raises the CorruptImageError of an item at its turn, "skip" reports it and leaves the item out.
+    """
+    for item, result in try_each(items, read, ahead=ahead):
+        if isinstance(result, CorruptImageError):
+            handle_corrupt(result, on_corrupt)
+        else:
+            yield item, result
