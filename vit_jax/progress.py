@@ -23,9 +23,6 @@ class _Lines(tqdm):
             print(msg or str(self), file=self.fp, flush=True)
         return True
 
-    def clear(self, nolock: bool = False) -> None:
-        """Do nothing: a line stays where a bar is wiped before other text."""
-
     def close(self) -> None:
         """Close the display without a bar's cursor movements."""
         if not getattr(self, "disable", True):
@@ -60,4 +57,7 @@ def open_progress(
 
 def write_line(text: str) -> None:
     """Write a line to stderr, above a bar that is on display."""
-    tqdm.write(text, file=sys.stderr)
+    if sys.stderr.isatty():
+        tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr, flush=True)
