@@ -1,4 +1,4 @@
-"""Fetch a file: resumable, with progress, retries and a size check; whole under its name or not at all."""
+"""Download a file: resumable, with progress, retries and a size check. A file is complete or does not exist."""
 
 import hashlib
 import http.client
@@ -11,14 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vit_jax.errors import InputError
+from vit_jax.progress import open_progress
 
-CHUNK = 1 << 20
-TIMEOUT = 30.0  # seconds without a byte before a try counts as stalled
+CHUNK = 1 << 20  # bytes
+TIMEOUT = 30.0  # seconds without a byte before an attempt counts as stalled
 TRIES = 5
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: $VIT_JAX_CACHE, else ~/.cache/vit_jax. Raises InputError when that is a file."""
+    """Return the folder of downloads: $VIT_JAX_CACHE, else ~/.cache/vit_jax. Raises InputError when it is a file."""
     folder = Path(os.environ.get("VIT_JAX_CACHE") or Path.home() / ".cache" / "vit_jax")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: not a folder; set VIT_JAX_CACHE to one")
@@ -26,7 +27,7 @@ def cache_folder() -> Path:
 
 
 class _Interrupted(Exception):
-    """The transfer broke off; what arrived is kept and the next try goes on from there."""
+    """The connection ended early. The next attempt resumes after the bytes received so far."""
 
 
 def download_file(
@@ -38,11 +39,11 @@ def download_file(
     tries: int = TRIES,
     wait: Callable[[int], float] = lambda attempt: min(2.0**attempt, 30.0),
 ) -> None:
-    """Fetch `address` into `path`; a file that is there already is left as it is.
+    """Download `address` to `path`, unless that file exists.
 
-    Bytes go to `path`.partial first, from which a later call resumes. wait: seconds before try 1, 2, ...
-    Raises InputError naming the address after `tries` failures, at once for an answer that a retry does not mend
-    (404), and when the content's MD5 is not the one expected.
+    Bytes are written to `path`.partial first, from which a later call resumes. wait: seconds before attempt 1, 2, ...
+    Raises InputError naming the address after `tries` failures, at once for a status that a retry does not change
+    (404), and when the content does not have the expected MD5.
     """
     path = Path(path)
     if path.exists():
@@ -58,7 +59,7 @@ def download_file(
             break
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == 416:  # what is kept is no prefix of what the server has now
+            if error.code == 416:  # range not satisfiable: the partial file is longer than the server's
                 partial.unlink(missing_ok=True)
             elif error.code < 500 and error.code != 429:
                 raise InputError(f"{address}: {error.code} {error.reason}; fetch it by hand into {path}") from error
@@ -71,25 +72,29 @@ def download_file(
         partial.unlink()
         raise InputError(f"{address}: the content is not the expected one (MD5 is not {md5}); try again")
     partial.rename(path)
+    print(f"downloaded {path}: {path.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
 
 
 def _fetch(address: str, partial: Path, timeout: float) -> None:
-    have = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=timeout) as answer:
-        if answer.status != 206:
-            have = 0  # the server starts from the beginning
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        meter = _Meter(partial.name.removesuffix(".partial"), have, total)
-        with open(partial, "ab" if have else "wb") as file:
-            while chunk := answer.read1(CHUNK):
+    """Download into a partial file once, from where it ends. Raises _Interrupted when the size is not as announced."""
+    received = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(address, headers={"Range": f"bytes={received}-"} if received else {})
+    with urllib.request.urlopen(request, timeout=timeout) as response:
+        if response.status != 206:
+            received = 0  # the server ignores the range and starts from the beginning
+        length = response.headers.get("Content-Length")
+        total = received + int(length) if length else None
+        name = partial.name.removesuffix(".partial")
+        with (
+            open(partial, "ab" if received else "wb") as file,
+            open_progress(total, unit="B", scale=True, initial=received, description=name) as bar,
+        ):
+            while chunk := response.read1(CHUNK):
                 file.write(chunk)
-                have += len(chunk)
-                meter.at(have)
-        meter.end()
-    if total is not None and have != total:
-        raise _Interrupted(f"broke off at {have} of {total} bytes")
+                received += len(chunk)
+                bar.update(len(chunk))
+    if total is not None and received != total:
+        raise _Interrupted(f"broke off at {received} of {total} bytes")
 
 
 def _md5(path: Path) -> str:
@@ -98,29 +103,3 @@ def _md5(path: Path) -> str:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-class _Meter:
-    """Progress on stderr: megabytes, rate and time left; every 10 s where it is no terminal."""
-
-    def __init__(self, name: str, start: int, total: int | None):
-        self.name, self.start, self.total = name, start, total
-        self.began = self.shown = time.monotonic()
-        self.done = start
-
-    def at(self, done: int) -> None:
-        self.done = done
-        now = time.monotonic()
-        if now - self.shown >= (0.5 if sys.stderr.isatty() else 10.0):
-            self.shown = now
-            self.show(now, "\r" if sys.stderr.isatty() else "\n")
-
-    def end(self) -> None:
-        self.show(time.monotonic(), "\n")
-
-    def show(self, now: float, end: str) -> None:
-        rate = (self.done - self.start) / max(now - self.began, 1e-6)
-        of = f" of {self.total / 1e6:.1f}" if self.total else ""
-        left = f", {max(0, self.total - self.done) / max(rate, 1):.0f} s left" if self.total else ""
-        line = f"{self.name}: {self.done / 1e6:.1f}{of} MB, {rate / 1e6:.1f} MB/s{left}"
-        print(line, end=end, file=sys.stderr, flush=True)

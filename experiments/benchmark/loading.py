@@ -23,7 +23,6 @@ from experiments.benchmark.timing import alternating, machine, ratio_table, torc
 from vit_jax import InputError, Preprocess
 from vit_jax.cli import image_size, positive_int
 from vit_jax.data.dataset import Split
-from vit_jax.data.decode import open_rgb
 from vit_jax.data.folder import image_files
 from vit_jax.data.loader import CachedImages, ordered_batches
 
@@ -58,7 +57,7 @@ def made_pictures(folder: Path, count: int) -> None:
 
 def own_epoch(files: Sequence[str], preprocess: Preprocess, batch_size: int) -> Callable[[], float]:
     """One pass over all files, to batches on the device; answers the mean of all numbers, to compare."""
-    split = Split(files, np.zeros(len(files), np.int32), lambda index: open_rgb(Path(files[index])))
+    split = Split.from_files(files)
     pictures = CachedImages(split, preprocess, budget=0)
 
     @jax.jit

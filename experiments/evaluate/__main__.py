@@ -1,4 +1,4 @@
-"""python -m experiments.evaluate MODEL --data DATA: accuracy, accuracy by class, and the confusion matrix.
+"""python -m experiments.evaluate MODEL --data DATA: accuracy, accuracy of each class, and the confusion matrix.
 
 python -m experiments.evaluate --captions FILE --references FILE: BLEU, ROUGE-L and CIDEr-D of captions.
 """
@@ -26,11 +26,11 @@ from vit_jax.train import run_folder as run
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m experiments.evaluate", description="Accuracy on labelled pictures, or captions' scores."
+        prog="python -m experiments.evaluate", description="Accuracy on labelled images, or scores of captions."
     )
     parser.add_argument("model", nargs="?", help="a saved model, or a run's folder; none with --captions")
     parser.add_argument("--data", help=f"{DATA_HELP} (default: the run's own)")
-    parser.add_argument("--data-dir", help="where downloads and prepared tfds sets lie")
+    parser.add_argument("--data-dir", help="folder of downloads and prepared tfds sets")
     parser.add_argument("--split", choices=("val", "train"), default="val")
     parser.add_argument("--out", help="folder for evaluation.json and confusion.png")
     parser.add_argument("--batch-size", type=positive_int, default=16)
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _open_split(args: argparse.Namespace) -> tuple[Split, tuple[str, ...]]:
-    """The labelled pictures and their class names, from --data or the run that the model came from."""
+    """Open the labelled images that --data names, or else those of the run, and return them with their class names."""
     if args.data is not None and Path(args.data).is_dir():
         return open_folder_split(args.data, args.split)
     if args.data is not None:
@@ -49,35 +49,49 @@ def _open_split(args: argparse.Namespace) -> tuple[Split, tuple[str, ...]]:
         data_dir = args.data_dir or config.data_dir
         data = open_dataset(config.data, data_dir=data_dir, val_fraction=config.val_fraction, seed=config.recipe.seed)
     else:
-        raise InputError(f"{args.model}: not a run, so there are no images of its own; give --data")
+        raise InputError(f"{args.model}: not a run, so it has no images of its own; give --data")
     return getattr(data, args.split), data.class_names
 
 
-def model_labels(labels: np.ndarray, names: Sequence[str], model_names: Sequence[str], where: str) -> np.ndarray:
-    """Labels into `names` as labels into the model's classes. Raises InputError for a class it does not know."""
+def model_labels(labels: np.ndarray, names: Sequence[str], model_names: Sequence[str], source: str) -> np.ndarray:
+    """Convert labels that index `names` into labels that index the model's class names.
+
+    Raises InputError naming the model's `source` for a class that the model does not have.
+    """
     if not model_names:
-        raise InputError(f"{where}: has no class names to hold the images' classes against; fine-tune it first")
+        raise InputError(f"{source}: has no class names to compare with the images' classes; fine-tune it first")
     unknown = [name for name in names if name not in model_names]
     if unknown:
-        raise InputError(f"{where}: does not know the class {unknown[0]}; it knows {', '.join(model_names[:8])} ...")
+        raise InputError(f"{source}: does not know the class {unknown[0]}; it knows {', '.join(model_names[:8])} ...")
     return np.array([model_names.index(name) for name in names], np.int32)[labels]
 
 
 def _print_table(counts: np.ndarray, names: Sequence[str]) -> None:
+    """Print images, accuracy and most frequent mistake of each class, from a confusion matrix [C, C]."""
     width = max(5, *map(len, names))
-    print(f"{'class':{width}}  images  correct  accuracy  most often taken for")
-    for row, name in enumerate(names):
-        total, right = counts[row].sum(), counts[row, row]
-        others = counts[row].copy()
-        others[row] = 0
-        taken = f"{names[others.argmax()]} ({others.max()})" if others.max() else "-"
-        share = f"{right / total:8.4f}" if total else "       -"
-        print(f"{name:{width}}  {total:6}  {right:7}  {share}  {taken}")
+    print(f"{'class':{width}}  images  correct  accuracy  most often confused with")
+    mistakes = counts * (1 - np.eye(len(names), dtype=counts.dtype))
+    for label, name in enumerate(names):
+        total, correct, other = counts[label].sum(), counts[label, label], mistakes[label].argmax()
+        accuracy = f"{correct / total:8.4f}" if total else "       -"
+        mistake = f"{names[other]} ({mistakes[label, other]})" if mistakes[label, other] else "-"
+        print(f"{name:{width}}  {total:6}  {correct:7}  {accuracy}  {mistake}")
+
+
+def _write(folder: Path, accuracy: float, counts: np.ndarray, names: Sequence[str]) -> None:
+    """Write evaluation.json and confusion.png into a folder."""
+    from experiments.common.plots import plot_confusion
+
+    folder.mkdir(parents=True, exist_ok=True)
+    result = {"accuracy": accuracy, "images": int(counts.sum()), "class_names": names, "confusion": counts.tolist()}
+    with atomic_write(folder / "evaluation.json") as path:
+        path.write_text(json.dumps(result) + "\n")
+    plot_confusion(counts, names, folder / "confusion.png", title=f"accuracy {accuracy:.4f}")
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Run the command: 0 done, 2 a wrong input."""
+    """Run the command: 0 for success, 2 for a wrong input."""
     parser = _parser()
     args = parser.parse_args(argv)
     if args.captions is not None or args.references is not None:
@@ -89,26 +103,20 @@ def main(argv: list[str] | None = None) -> int:
     model, card = open_model(args.model)
     labels = model_labels(split.labels, names, card.class_names, args.model)
 
-    from experiments.common.inference import compute_logits
-    from experiments.common.plots import plot_confusion
+    from sklearn.metrics import confusion_matrix
+
     from vit_jax.data.loader import CachedImages
+    from vit_jax.inference import compute_logits
 
     assert model.config.preprocess is not None
-    answers = compute_logits(model, CachedImages(split, model.config.preprocess, budget=0), args.batch_size).argmax(
-        axis=1
-    )
-    counts = np.zeros((model.config.num_classes,) * 2, np.int64)
-    np.add.at(counts, (labels, answers), 1)
-    accuracy = float((labels == answers).mean())
+    images = CachedImages(split, model.config.preprocess, budget=0)
+    predicted = compute_logits(model, images, args.batch_size, on_corrupt="raise").logits.argmax(axis=1)
+    counts = confusion_matrix(labels, predicted, labels=range(model.config.num_classes))
+    accuracy = float((labels == predicted).mean())
     _print_table(counts, card.class_names)
-    print(f"accuracy {accuracy:.4f} ({(labels == answers).sum()} of {len(labels)} images)")
+    print(f"accuracy {accuracy:.4f} ({(labels == predicted).sum()} of {len(labels)} images)")
     if args.out:
-        result = {"accuracy": accuracy, "images": len(labels), "class_names": card.class_names}
-        folder = Path(args.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / "evaluation.json") as path:
-            path.write_text(json.dumps(result | {"confusion": counts.tolist()}) + "\n")
-        plot_confusion(counts, card.class_names, folder / "confusion.png", title=f"accuracy {accuracy:.4f}")
+        _write(Path(args.out), accuracy, counts, card.class_names)
         print(f"written to {args.out}/: confusion.png, evaluation.json")
     return 0
 

@@ -7,7 +7,6 @@ from PIL import Image
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 
-from experiments.common.inference import compute_logits
 from experiments.common.models import open_model
 from experiments.common.plots import draw_confusion
 from experiments.report.figures import render_figure
@@ -17,6 +16,7 @@ from vit_jax import InputError, VisionTransformer, position_similarity
 from vit_jax.data.datasets import open_dataset
 from vit_jax.data.loader import CachedImages
 from vit_jax.explain.methods import MethodOptions, compile_method
+from vit_jax.inference import compute_logits
 from vit_jax.plot import plot_methods, plot_position_similarity
 
 IMAGE_SIDE = 384  # longer side of a shown image, in pixels
@@ -56,7 +56,7 @@ def inspect_model(run: FinishedRun, num_examples: int) -> ModelSections:
     images = CachedImages(data.val, preprocess, budget=0)
     if config.skip_corrupt:
         images = images.drop_corrupt()
-    predictions = ValidationPredictions(model, images, compute_logits(model, images, BATCH), card.class_names)
+    predictions = ValidationPredictions(model, images, compute_logits(model, images, BATCH).logits, card.class_names)
     sections = [
         *_build_positions(model),
         *_build_attention(predictions, num_examples),

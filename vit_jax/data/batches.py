@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import grain
 import numpy as np
 
 from vit_jax.data.process_shard import ProcessShard, RowRange, all_rows
@@ -31,6 +30,8 @@ def pad_batch_to(size: int, items: Sequence[Item], filler: Item) -> tuple[list[I
 
 def shuffle(source: Any, *, seed: int, epoch: int) -> Any:
     """Return the source in the order that (seed, epoch) decides."""
+    import grain  # seconds to import
+
     order_seed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
     return grain.MapDataset.source(source).shuffle(seed=order_seed)
 

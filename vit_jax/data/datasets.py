@@ -1,4 +1,4 @@
-"""--data by name: a folder, digits, oxford_iiit_pet, tfds:NAME[/SPLIT]."""
+"""Open the data set that --data names: a folder, digits, oxford_iiit_pet, tfds:NAME[/SPLIT]."""
 
 from pathlib import Path
 
@@ -10,13 +10,14 @@ from vit_jax.data.tfds import open_tfds
 from vit_jax.download import cache_folder
 from vit_jax.errors import InputError
 
-DATA_HELP = "a folder of pictures, digits, oxford_iiit_pet, or tfds:NAME[/SPLIT] (SPLIT validates)"
+DATA_HELP = "a folder of images, digits, oxford_iiit_pet, or tfds:NAME[/SPLIT] (SPLIT validates)"
 
 
 def open_dataset(spec: str, *, data_dir: str | None = None, val_fraction: float = 0.2, seed: int = 0) -> Dataset:
-    """The data set that `spec` names. data_dir: where downloads and prepared tfds sets lie.
+    """Open the data set that `spec` names. data_dir: the folder of downloads and prepared tfds sets.
 
-    Raises InputError in one line for whatever is wrong with it.
+    val_fraction: the fraction of every class to hold out where the data set has no validation split.
+    Raises InputError, in one line, for an unknown or invalid data set.
     """
     if spec == "digits":
         return open_digits(val_fraction=val_fraction, seed=seed)

@@ -1,4 +1,4 @@
-"""Any picture file as an upright 8-bit RGB image."""
+"""Decode an image file of any common format to upright 8-bit RGB."""
 
 import io
 import warnings
@@ -13,14 +13,14 @@ EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif",
 
 
 class CorruptImageError(InputError):
-    """A file that is no readable image."""
+    """A file that is not a readable image."""
 
 
 def open_rgb(file: str | Path | bytes) -> Image.Image:
-    """A picture, from a path or its bytes, decoded, upright (EXIF) and RGB.
+    """Decode an image, from a path or its bytes, and return it upright (EXIF orientation applied) and RGB.
 
     Palettes, grey (8 and 16 bits) and CMYK are converted; alpha is dropped, as torchvision's loader does.
-    Raises CorruptImageError naming the file when it can't be decoded whole.
+    Raises CorruptImageError naming the file when it cannot be decoded completely.
     """
     name = "image" if isinstance(file, bytes) else str(file)
     source: Path | io.BytesIO = io.BytesIO(file) if isinstance(file, bytes) else Path(file)
@@ -29,14 +29,14 @@ def open_rgb(file: str | Path | bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # broken EXIF blocks and palettes warn, and still decode
             with Image.open(source) as image:
                 image.load()
-                return _rgb(ImageOps.exif_transpose(image))
+                return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
         raise InputError(f"{name}: no such file") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
         raise CorruptImageError(f"{name}: not a readable image ({str(error) or type(error).__name__})") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits (Pillow's I;16, or I when read from PNG): keep the upper 8
         return Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 real 8x8 pictures that are always at hand."""
+"""The handwritten digits that scikit-learn includes: 1,797 real images of 8x8 pixels, available offline."""
 
 import numpy as np
 from PIL import Image
@@ -7,11 +7,11 @@ from vit_jax.data.dataset import Dataset, Split, hold_out
 
 
 def open_digits(*, val_fraction: float = 0.2, seed: int = 0) -> Dataset:
-    """The digits as 8x8 RGB pictures, val_fraction of every class held out."""
+    """Open the digits as 8x8 RGB images, with val_fraction of every class held out."""
     from sklearn.datasets import load_digits  # half a second to import, and only needed here
 
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 17 grey levels
     names = [f"digit {i}" for i in range(len(pixels))]
-    whole = Split(names, digits.target.astype(np.int32), lambda i: Image.fromarray(pixels[i]).convert("RGB"))
-    return Dataset("digits", tuple("0123456789"), *hold_out(whole, val_fraction, seed))
+    split = Split(names, digits.target.astype(np.int32), lambda i: Image.fromarray(pixels[i]).convert("RGB"))
+    return Dataset("digits", tuple("0123456789"), *hold_out(split, val_fraction, seed))

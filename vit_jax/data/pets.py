@@ -1,6 +1,6 @@
-"""Oxford-IIIT Pet (Parkhi et al., CVPR 2012; CC BY-SA 4.0): 37 breeds, 3,680 training and 3,669 test pictures.
+"""Oxford-IIIT Pet (Parkhi et al., CVPR 2012; CC BY-SA 4.0): 37 breeds, 3,680 training and 3,669 test images.
 
-Fetched as its two official archives, with no TensorFlow: tensorflow-datasets' own builder needs it.
+Downloaded as its two official archives, because the builder of tensorflow-datasets needs TensorFlow.
 """
 
 import os
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from vit_jax.data.dataset import Dataset, Split, check_classes, class_indices
-from vit_jax.data.decode import open_rgb
 from vit_jax.download import download_file
 from vit_jax.errors import InputError
 
@@ -24,11 +23,11 @@ ARCHIVES: Digests = {
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a .tar.gz so that `folder` holds its regular files, whole or not at all.
+    """Unpack the regular files of a .tar.gz into `folder`, which appears only when all of them are there.
 
     Raises InputError for a damaged archive and for a member whose name leads outside the folder.
     """
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         with tarfile.open(archive, "r:*") as tar:
             for member in tar:
@@ -37,13 +36,13 @@ def unpack(archive: Path, folder: Path) -> None:
                     raise InputError(f"{archive}: refused: its member {member.name!r} leads outside the folder")
                 source = tar.extractfile(member) if member.isreg() else None
                 if source is None:
-                    continue  # folders come with their files; links and devices are not wanted
-                target = beside / name
+                    continue  # folders are created with their files; links and devices are ignored
+                target = temporary / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with source, open(target, "wb") as file:
                     shutil.copyfileobj(source, file)
-        beside.chmod(0o755)
-        beside.rename(folder)
+        temporary.chmod(0o755)
+        temporary.rename(folder)
     except (tarfile.TarError, EOFError, shutil.Error) as error:
         raise InputError(f"{archive}: damaged archive ({error}); delete it and try again") from error
     except OSError as error:
@@ -51,11 +50,11 @@ def unpack(archive: Path, folder: Path) -> None:
             raise InputError(f"{archive}: damaged archive ({error}); delete it and try again") from error
         raise
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def fetch(folder: str | os.PathLike, *, address: str = ADDRESS, md5: Digests = ARCHIVES) -> Path:
-    """Fetch and unpack the two archives below `folder`, doing only what is not done yet; answers the folder."""
+    """Download and unpack the two archives below `folder`, unless that is done; return the folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, digest in md5.items():
@@ -69,8 +68,8 @@ def fetch(folder: str | os.PathLike, *, address: str = ADDRESS, md5: Digests = A
     return folder
 
 
-def _split_list(folder: Path, name: str) -> list[str]:
-    """Image names of annotations/NAME.txt, whose lines are: image, class, species, breed."""
+def _read_list(folder: Path, name: str) -> list[str]:
+    """Read the image names of a list in annotations/, whose lines are: image, class, species, breed."""
     path = folder / "annotations" / "annotations" / name
     if not path.is_file():
         raise InputError(f"{path}: missing; delete {folder} and try again")
@@ -78,20 +77,23 @@ def _split_list(folder: Path, name: str) -> list[str]:
 
 
 def open_pets(folder: str | os.PathLike, *, address: str = ADDRESS, md5: Digests = ARCHIVES) -> Dataset:
-    """Oxford-IIIT Pet with its official split, trainval for training and test for validation.
+    """Open Oxford-IIIT Pet with its official split, trainval for training and test for validation.
 
-    Raises InputError when the archives can't be fetched or lack what their lists name.
+    Raises InputError when an archive cannot be downloaded or lacks an image that its lists name.
     """
     root = fetch(folder, address=address, md5=md5)
+    train, test = _read_list(root, "trainval.txt"), _read_list(root, "test.txt")
+    names = check_classes([_breed(n) for n in train], [_breed(n) for n in test], str(root))
+    return Dataset("oxford_iiit_pet", names, _open_split(root, train, names), _open_split(root, test, names))
 
-    def split(images: list[str], classes: tuple[str, ...]) -> Split:
-        files = [root / "images" / "images" / f"{image}.jpg" for image in images]
-        absent = next((path for path in files if not path.is_file()), None)
-        if absent is not None:
-            raise InputError(f"{absent}: listed but missing; delete {root} and try again")
-        labels = class_indices([image.rpartition("_")[0] for image in images], classes)
-        return Split([str(path) for path in files], labels, lambda i: open_rgb(files[i]))
 
-    train, test = _split_list(root, "trainval.txt"), _split_list(root, "test.txt")
-    names = check_classes([n.rpartition("_")[0] for n in train], [n.rpartition("_")[0] for n in test], str(root))
-    return Dataset("oxford_iiit_pet", names, split(train, names), split(test, names))
+def _breed(image: str) -> str:
+    return image.rpartition("_")[0]
+
+
+def _open_split(root: Path, images: list[str], class_names: tuple[str, ...]) -> Split:
+    files = [root / "images" / "images" / f"{image}.jpg" for image in images]
+    missing = next((path for path in files if not path.is_file()), None)
+    if missing is not None:
+        raise InputError(f"{missing}: listed but missing; delete {root} and try again")
+    return Split.from_files(files, class_indices([_breed(image) for image in images], class_names))

@@ -4,8 +4,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
-import grain
-
 from vit_jax.data.decode import CorruptImageError
 from vit_jax.progress import write_line
 
@@ -30,6 +28,8 @@ def iterate_in_threads(source: Any, *, ahead: int) -> Iterator[Any]:
     """
     if not len(source):
         return iter(())
+    import grain  # seconds to import
+
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(ahead, THREADS))
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))
 

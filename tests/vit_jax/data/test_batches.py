@@ -1,5 +1,8 @@
 """Batches of any source: padded, sharded, resumed; images read in threads under one policy for corrupt ones."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -76,3 +79,9 @@ def test_a_cache_computes_what_fits_once():
     subset = cache.take([1, 2])
     assert (len(subset), subset.free_bytes) == (1, 4)
     assert subset.get(0, load(7))[0] == 1
+
+
+def test_public_names_import_without_the_slow_dependencies():
+    code = "import sys; from vit_jax.data import *; print({'grain', 'sklearn', 'tensorflow_datasets'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

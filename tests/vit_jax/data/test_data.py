@@ -62,9 +62,9 @@ def test_one_folder_is_split_within_every_class(tmp_path):
         ([], "no such folder"),
         (["train/a_1.jpg", "train/a_2.jpg", "val/a_3.jpg"], "only one class"),
         (["train/a_1.jpg", "train/b_2.jpg", "val/c_3.jpg"], "class c is in the validation images but not"),
-        (["cat.jpg", "dog.jpg"], "no class in sight"),
-        (["cat/1.jpg", "dog_2.jpg"], "lies beside class subfolders"),
-        (["a_1.jpg", "a_2.jpg", "b_1.jpg"], "class b has one image only"),
+        (["cat.jpg", "dog.jpg"], "cat.jpg: no class; use a subfolder"),
+        (["cat/1.jpg", "dog_2.jpg"], "dog_2.jpg: not in a class subfolder"),
+        (["a_1.jpg", "a_2.jpg", "b_1.jpg"], "class b has only one image"),
     ],
 )
 def test_folders_that_will_not_do(names, message, tmp_path):
