@@ -1,46 +1,55 @@
-"""The pictures that a command is given, files or folders: where their results go, and reading them ahead."""
+"""The images that a command is given, as files or folders, and the names of their results."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
 from vit_jax import InputError
 from vit_jax.data.folder import image_files
 
-Item = TypeVar("Item")
-Made = TypeVar("Made")
+
+class ImagePath(NamedTuple):
+    """An image file. result: its name below --out; is_named: the command line names the file, not its folder."""
+
+    file: Path
+    result: Path
+    is_named: bool
 
 
-def list_images(given: Sequence[str]) -> list[tuple[Path, Path, bool]]:
-    """(file, where its results go below --out, whether it was named itself) for files and folders.
+def list_images(arguments: Sequence[str]) -> list[ImagePath]:
+    """List the images that command-line arguments, files and folders, refer to.
 
-    Raises InputError for a file that is not there, a folder without pictures, and two results of one name.
+    Results have no suffix, except where two images differ in nothing else.
+    Raises InputError for a missing file, a folder without images, and two results of the same name.
     """
-    found: list[tuple[Path, Path, bool]] = []
-    for name in given:
-        path = Path(name)
+    images: list[ImagePath] = []
+    for argument in arguments:
+        path = Path(argument)
         if path.is_dir():
-            found += [(file, file.relative_to(path), False) for file in image_files(path)]
+            images += [ImagePath(file, file.relative_to(path), False) for file in image_files(path)]
         elif path.is_file():
-            found.append((path, Path(path.name), True))
+            images.append(ImagePath(path, Path(path.name), True))
         else:
-            raise InputError(f"{name}: no such file")
-    counts: dict[Path, int] = {}
-    for _, result, _ in found:
-        counts[result.with_suffix("")] = counts.get(result.with_suffix(""), 0) + 1
-    results = [(f, r if counts[r.with_suffix("")] > 1 else r.with_suffix(""), n) for f, r, n in found]
-    if len({result for _, result, _ in results}) < len(results):
-        raise InputError("two pictures have the same name; give them in separate calls")
-    return results
+            raise InputError(f"{argument}: no such file")
+    stems = [image.result.with_suffix("") for image in images]
+    counts = Counter(stems)
+    images = [i._replace(result=s) if counts[s] == 1 else i for i, s in zip(images, stems, strict=True)]
+    if len({image.result for image in images}) < len(images):
+        raise InputError("two images have the same name; give them in separate calls")
+    return images
 
 
-def check_no_overwrite(given: Sequence[str], results: Iterable[tuple[Path, Path]], out: Path) -> None:
-    """Raise InputError where results would lie among the pictures, or replace one; results: (picture, its result)."""
-    place = out.resolve()
-    for folder in (Path(name).resolve() for name in given if Path(name).is_dir()):
-        if place == folder or folder in place.parents:
-            raise InputError(f"{out}: lies in {folder}, among the pictures; choose another --out")
+def check_no_overwrite(arguments: Sequence[str], results: Iterable[tuple[Path, Path]], out: Path) -> None:
+    """Raise InputError when `out` lies in an image folder, or a result would replace an image.
+
+    results: (image, its result below `out`).
+    """
+    target = out.resolve()
+    for folder in (Path(argument).resolve() for argument in arguments if Path(argument).is_dir()):
+        if target == folder or folder in target.parents:
+            raise InputError(f"{out}: lies in {folder}, among the images; choose another --out")
     results = list(results)
-    pictures = {picture.resolve() for picture, _ in results}
-    if any((out / result).resolve() in pictures for _, result in results):
-        raise InputError(f"{out}: a picture of the same name lies there; choose another --out")
+    images = {image.resolve() for image, _ in results}
+    if any((out / result).resolve() in images for _, result in results):
+        raise InputError(f"{out}: has an image of the same name as a result; choose another --out")

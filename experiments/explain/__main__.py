@@ -12,7 +12,7 @@ from PIL import Image
 
 from experiments.common import runtime
 from experiments.common.models import open_model
-from experiments.common.pictures import list_images
+from experiments.common.pictures import ImagePath, list_images
 from experiments.explain.evaluate import evaluate
 from vit_jax import InputError, ModelCard, VisionTransformer, position_similarity, to_grid
 from vit_jax.cli import Parser, image_size, positive_int
@@ -95,7 +95,7 @@ class OpenedImage(NamedTuple):
     shown: np.ndarray
 
 
-def _opened(files: list[tuple[Path, Path, bool]], model: VisionTransformer) -> Iterator[OpenedImage]:
+def _opened(files: list[ImagePath], model: VisionTransformer) -> Iterator[OpenedImage]:
     """The pictures that can be read; of those from a folder an unreadable one is told and passed over."""
     preprocess = model.config.preprocess
     assert preprocess is not None
@@ -200,7 +200,7 @@ def write_results(explainer: Explainer, opened: OpenedImage, answer: dict[str, A
     return title
 
 
-def write_explanations(explainer: Explainer, files: list[tuple[Path, Path, bool]], out: Path, batch_size: int) -> int:
+def write_explanations(explainer: Explainer, files: list[ImagePath], out: Path, batch_size: int) -> int:
     """Explain pictures a batch at a time; answers how many there were. Raises InputError when none can be read."""
     done = 0
     waiting: list[OpenedImage] = []

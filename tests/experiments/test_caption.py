@@ -205,9 +205,9 @@ def test_names_that_clash(saved, pictures, tmp_path, capsys):
     assert "p1.png would replace it" in capsys.readouterr().err
     assert len(records_in(out)) == 3
     assert program.main([str(other), "--out", str(other / "captions"), "--weights", saved]) == 2
-    assert "among the pictures" in capsys.readouterr().err
+    assert "among the images" in capsys.readouterr().err
     assert program.main([str(other / "p1.png"), "--out", str(other), "--weights", saved]) == 2
-    assert "a picture of the same name lies there" in capsys.readouterr().err
+    assert "an image of the same name as a result" in capsys.readouterr().err
 
 
 def test_corrupt_pictures(saved, pictures, tmp_path, capsys):

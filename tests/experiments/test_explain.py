@@ -193,7 +193,7 @@ def test_interval():
         (["IMAGE", "--out", "OUT", "--image-size", "20"], "20x20 is not divisible"),
         (["IMAGE", "--out", "OUT", "--heads", "1"], "unrecognized arguments"),
         (["BAD", "--out", "OUT"], "bad.png: not a readable image"),
-        (["IMAGE", "IMAGE", "--out", "OUT"], "two pictures have the same name"),
+        (["IMAGE", "IMAGE", "--out", "OUT"], "two images have the same name"),
         (["IMAGE", "--evaluate"], "--evaluate needs --masks"),
         (["IMAGE", "--evaluate", "--masks", "nowhere"], "nowhere: no such folder"),
         (["IMAGE", "--evaluate", "--masks", "EMPTY"], "no mask for p0.png"),

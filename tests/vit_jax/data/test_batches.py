@@ -82,6 +82,8 @@ def test_a_cache_computes_what_fits_once():
 
 
 def test_public_names_import_without_the_slow_dependencies():
-    code = "import sys; from vit_jax.data import *; print({'grain', 'sklearn', 'tensorflow_datasets'} & set(sys.modules))"
+    code = (
+        "import sys; from vit_jax.data import *; print({'grain', 'sklearn', 'tensorflow_datasets'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

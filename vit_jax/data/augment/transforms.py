@@ -1,10 +1,9 @@
-"""Augmentations on the device, a whole batch under one jit, with torchvision's semantics.
+"""Augmentations on the device, jitted over a batch, with torchvision's semantics.
 
-Images are float RGB in [0, 1], channels last. The functions on one image at given parameters agree with torchvision
-0.28's float tensor backend; `augment` draws the parameters with torchvision's distributions and orders (its random
-numbers are other ones, of course).
-Source: torchvision/transforms/transforms.py and _functional_tensor.py; Pillow differs by its 8-bit rounding after
-every step.
+Images are float RGB in [0, 1], channels last. The deterministic functions agree with torchvision 0.28's float tensor
+backend. `augment_batch` draws their parameters from torchvision's distributions, in its order; the random numbers
+differ. Pillow's backend also rounds to 8 bits after every step.
+Source: torchvision/transforms/transforms.py and _functional_tensor.py.
 """
 
 import functools
@@ -25,11 +24,11 @@ GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of R, G and B
 
 @dataclass(frozen=True)
 class Augment:
-    """What is drawn for every training image, in this order; the defaults change nothing.
+    """Random augmentations of every training image, in this order. The defaults leave images unchanged.
 
-    crop_scale:  RandomResizedCrop's (least, most) share of the area; None takes the whole image.
-    crop_ratio:  its (least, most) width / height, drawn uniformly in the logarithm.
-    degrees:     RandomAffine's rotation, uniform in [-degrees, degrees], nearest, filled with black.
+    crop_scale:  RandomResizedCrop's (least, most) fraction of the area; None does not crop.
+    crop_ratio:  its (least, most) width / height, uniform in the logarithm.
+    degrees:     RandomAffine's rotation, uniform in [-degrees, degrees], nearest neighbour, filled with black.
     flip:        RandomHorizontalFlip's probability.
     brightness, contrast, saturation: ColorJitter's factor, uniform in [max(0, 1 - x), 1 + x].
     hue:         ColorJitter's shift in turns, uniform in [-hue, hue], at most 0.5. The four come in random order.
@@ -55,7 +54,7 @@ class Augment:
                 if not (len(value) == 2 and 0 < value[0] <= value[1]):
                     raise InputError(f"{name} is (least, most), both above 0, not {tuple(value)}")
         if self.crop_scale is not None and self.crop_scale[1] > 1:
-            raise InputError(f"crop_scale is a share of the area, at most 1, not {self.crop_scale[1]}")
+            raise InputError(f"crop_scale is a fraction of the area, at most 1, not {self.crop_scale[1]}")
         if not 0 <= self.flip <= 1 or not 0 <= self.hue <= 0.5 or not 0 <= self.degrees <= 180:
             raise InputError("flip is in [0, 1], hue in [0, 0.5] and degrees in [0, 180]")
         if min(self.brightness, self.contrast, self.saturation) < 0:
@@ -65,12 +64,12 @@ class Augment:
 
 
 def _resize_weights(start: Any, length: Any, old: int, new: int) -> Float[Array, "new old"]:
-    """Bilinear, antialiased weights that resize the samples [start, start + length) of `old` to `new`.
+    """Return the weights that resize samples [start, start + length) of `old` to `new`, bilinear with antialias.
 
-    What lies outside the crop has no weight, as when the crop is cut out first; rows sum to 1.
+    Samples outside this range have weight 0, as if the crop were cut out first. Rows sum to 1.
     """
     scale = length / new
-    reach = jnp.maximum(scale, 1.0)  # when shrinking, the triangle widens to cover what it stands for
+    reach = jnp.maximum(scale, 1.0)  # antialias: the triangle widens with the scale when shrinking
     centres = start + (jnp.arange(new) + 0.5) * scale
     samples = jnp.arange(old)
     weights = 1.0 - jnp.abs(samples[None, :] + 0.5 - centres[:, None]) / reach
@@ -82,7 +81,7 @@ def _resize_weights(start: Any, length: Any, old: int, new: int) -> Float[Array,
 def resized_crop(
     image: Float[Array, "h w c"], top: Any, left: Any, height: Any, width: Any, size: tuple[int, int]
 ) -> Float[Array, "H W c"]:
-    """Cut out a box (pixels) and resize it to `size`, bilinear with antialias."""
+    """Crop a box (pixels) and resize it to `size`, bilinear with antialias."""
     rows = _resize_weights(top, height, image.shape[0], size[0]).astype(image.dtype)
     columns = _resize_weights(left, width, image.shape[1], size[1]).astype(image.dtype)
     exact = jax.lax.Precision.HIGHEST
@@ -90,7 +89,7 @@ def resized_crop(
 
 
 def rotate(image: Float[Array, "h w c"], degrees: Any) -> Float[Array, "h w c"]:
-    """Turn clockwise about the centre, as RandomAffine does; nearest pixel, black where nothing comes from inside."""
+    """Rotate clockwise about the centre, as RandomAffine does; nearest neighbour, black outside the image."""
     h, w, _ = image.shape
     angle = jnp.deg2rad(degrees)
     x = jnp.arange(w) - (w - 1) / 2
@@ -99,12 +98,12 @@ def rotate(image: Float[Array, "h w c"], degrees: Any) -> Float[Array, "h w c"]:
     row = -jnp.sin(angle) * x[None, :] + jnp.cos(angle) * y + (h - 1) / 2
     column, row = jnp.round(column).astype(jnp.int32), jnp.round(row).astype(jnp.int32)  # half to even
     inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
-    taken = image[row.clip(0, h - 1), column.clip(0, w - 1)]
-    return jnp.where(inside[..., None], taken, jnp.zeros((), image.dtype))
+    sampled = image[row.clip(0, h - 1), column.clip(0, w - 1)]
+    return jnp.where(inside[..., None], sampled, jnp.zeros((), image.dtype))
 
 
 def greyscale(image: Float[Array, "h w 3"]) -> Float[Array, "h w 1"]:
-    """Luma."""
+    """Return the luma of an image."""
     return (image * jnp.asarray(GREY, image.dtype)[None, None]).sum(axis=-1, keepdims=True)
 
 
@@ -128,7 +127,7 @@ def adjust_saturation(image: Float[Array, "h w 3"], factor: Any) -> Float[Array,
 
 
 def adjust_hue(image: Float[Array, "h w 3"], turns: Any) -> Float[Array, "h w 3"]:
-    """Shift the hue by a share of a full turn, through HSV and back."""
+    """Shift the hue by a fraction of a full turn, through HSV and back."""
     r, g, b = image[..., 0], image[..., 1], image[..., 2]
     value, least = image.max(axis=-1), image.min(axis=-1)
     chroma = value - least
@@ -138,7 +137,7 @@ def adjust_hue(image: Float[Array, "h w 3"], turns: Any) -> Float[Array, "h w 3"
     red, green, blue = (value - r) / divisor, (value - g) / divisor, (value - b) / divisor
     sector = jnp.where(value == r, blue - green, jnp.where(value == g, 2.0 + red - blue, 4.0 + green - red))
     hue = ((sector / 6.0 + 1.0) % 1.0 + turns) % 1.0
-    # Back: each channel is value - value * saturation * clip of a triangle of the hue (Foley, van Dam; in one formula).
+    # HSV to RGB in one formula: value - value * saturation * clip(triangle of the hue) per channel (Foley, van Dam).
     k = (jnp.array([5.0, 3.0, 1.0], image.dtype)[None, None] + (hue * 6.0)[..., None]) % 6.0
     ramp = jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
     return value[..., None] * (1.0 - saturation[..., None] * ramp)
@@ -148,7 +147,7 @@ JITTERS = {"brightness": adjust_brightness, "contrast": adjust_contrast, "satura
 
 
 def _draw_crop(key: Key, settings: Augment, h: int, w: int) -> tuple[Array, Array, Array, Array]:
-    """RandomResizedCrop's box (top, left, height, width): the first of ten draws that fits, else the centre."""
+    """Draw RandomResizedCrop's box (top, left, height, width): the first of ten draws that fits, else the centre."""
     assert settings.crop_scale is not None
     area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
     least, most = settings.crop_scale
@@ -158,10 +157,10 @@ def _draw_crop(key: Key, settings: Augment, h: int, w: int) -> tuple[Array, Arra
     widths, heights = jnp.round(jnp.sqrt(area * ratio)), jnp.round(jnp.sqrt(area / ratio))
     fits = (widths > 0) & (widths <= w) & (heights > 0) & (heights <= h)
     first = jnp.argmax(fits)
-    # The fallback keeps as much as the nearest allowed ratio lets it.
-    whole = w / h
-    fallback_w = w if whole <= high else round(h * high)
-    fallback_h = h if whole >= low else round(w / low)
+    # The fallback is the largest box of an allowed ratio.
+    image_ratio = w / h
+    fallback_w = w if image_ratio <= high else round(h * high)
+    fallback_h = h if image_ratio >= low else round(w / low)
     width = jnp.where(fits.any(), widths[first], fallback_w)
     height = jnp.where(fits.any(), heights[first], fallback_h)
     top = jnp.floor(jax.random.uniform(top_key) * (h - height + 1)).clip(0, h - height)
@@ -172,7 +171,7 @@ def _draw_crop(key: Key, settings: Augment, h: int, w: int) -> tuple[Array, Arra
 
 
 def _jitter(key: Key, settings: Augment, image: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
-    """ColorJitter: the adjustments whose strength is not 0, at drawn factors, in a drawn order."""
+    """Apply ColorJitter: the adjustments of non-zero strength, by random factors, in random order."""
     order_key, *keys = jax.random.split(key, 5)
     adjustments: list[Callable[[Any], Any]] = []
     for name, adjust, factor_key in zip(
@@ -186,13 +185,13 @@ def _jitter(key: Key, settings: Augment, image: Float[Array, "h w 3"]) -> Float[
         turns = jax.random.uniform(keys[3], minval=-settings.hue, maxval=settings.hue)
         adjustments.append(functools.partial(adjust_hue, turns=turns))
     order = jax.random.permutation(order_key, len(adjustments))
-    for place in range(len(adjustments)):
-        image = jax.lax.switch(order[place], adjustments, image)
+    for position in range(len(adjustments)):
+        image = jax.lax.switch(order[position], adjustments, image)
     return image
 
 
 def augment_one(key: Key, image: Float[Array, "h w 3"], settings: Augment) -> Float[Array, "h w 3"]:
-    """One image, augmented by draws from the key; the size stays."""
+    """Augment one image with random numbers from the key. The size does not change."""
     crop_key, turn_key, flip_key, jitter_key = jax.random.split(key, 4)
     h, w, _ = image.shape
     if settings.crop_scale is not None:
@@ -209,7 +208,7 @@ def augment_one(key: Key, image: Float[Array, "h w 3"], settings: Augment) -> Fl
 
 
 def augment_batch(key: Key, images: UInt8[Array, "b h w 3"], settings: Augment) -> Float[Array, "b h w 3"]:
-    """8-bit images to augmented float32 images in [0, 1], every image by its own draws."""
+    """Augment 8-bit images, each with its own random numbers, and return them as float32 in [0, 1]."""
     scaled = images.astype(jnp.float32) / 255
     keys = jax.random.split(key, images.shape[0])
     return jax.vmap(lambda k, image: augment_one(k, image, settings))(keys, scaled)
