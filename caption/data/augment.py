@@ -1,9 +1,9 @@
-"""What the reference draws for every training picture of a captioner: quarter turns, colours, mirroring.
+"""Augmentation of a captioner's training images as in the reference: quarter turns, colours, horizontal flips.
 
-Source: CATR's train_transform (datasets/coco.py), in its order: RandomRotation over [0, 90, 180, 270] degrees, the
-longest side to its length, ColorJitter by these ranges in a random order, RandomHorizontalFlip. On 8-bit pictures by
-Pillow, as torchvision's PIL backend does it; the random numbers are others.
-Turning and mirroring change what "left of" means: for captions that tell sides, set angles=(0,) and flip=0.0.
+Source: CATR's train_transform (datasets/coco.py), in its order: RandomRotation over [0, 90, 180, 270] degrees, resizing
+the longest side, ColorJitter by these ranges in a random order, RandomHorizontalFlip. On 8-bit images by Pillow, as in
+torchvision's PIL backend; the random numbers differ.
+Rotations and flips change what "left of" means: for captions that mention sides, set angles=(0,) and flip=0.0.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ TURNS = {  # degrees counter-clockwise
     180: Image.Transpose.ROTATE_180,
     270: Image.Transpose.ROTATE_270,
 }
-ENHANCERS: dict[str, Any] = {  # each blends with a picture that lacks the quality: black, mean grey, greyscale
+ENHANCERS: dict[str, Any] = {  # each blends with a degenerate image: black, mean grey, greyscale
     "brightness": ImageEnhance.Brightness,
     "contrast": ImageEnhance.Contrast,
     "saturation": ImageEnhance.Color,
@@ -30,11 +30,11 @@ ENHANCERS: dict[str, Any] = {  # each blends with a picture that lacks the quali
 
 @dataclass(frozen=True)
 class CaptionAugment:
-    """What is drawn for every training picture; the defaults are the reference's.
+    """Random augmentations of every training image. The defaults are the reference's.
 
-    angles:  quarter turns in degrees, counter-clockwise, one of them drawn; the sides change places with the picture.
-    brightness, contrast, saturation: the (least, most) factor, drawn uniformly; 1 changes nothing.
-    flip:    the probability of mirroring left and right.
+    angles:  rotations in degrees, counter-clockwise, with equal probability; a quarter turn swaps height and width.
+    brightness, contrast, saturation: the (least, most) factor, uniform; 1 leaves the image unchanged.
+    flip:    the probability of a horizontal flip.
     """
 
     angles: tuple[int, ...] = (0, 90, 180, 270)
@@ -57,20 +57,20 @@ class CaptionAugment:
 
 
 def turn(image: Image.Image, degrees: int) -> Image.Image:
-    """Turn counter-clockwise by 0, 90, 180 or 270 degrees, whole: nothing is cut off or filled in."""
+    """Rotate counter-clockwise by 0, 90, 180 or 270 degrees, without cropping or filling."""
     return image.transpose(TURNS[degrees]) if degrees else image
 
 
 def enhance(image: Image.Image, quality: str, factor: float) -> Image.Image:
-    """Brightness, contrast or saturation by a factor, as torchvision's adjust_* on a PIL picture."""
+    """Scale brightness, contrast or saturation by a factor, as torchvision's adjust_* on a PIL image."""
     return ENHANCERS[quality](image).enhance(factor)
 
 
 def jitter(image: Image.Image, settings: CaptionAugment, rng: np.random.Generator) -> Image.Image:
-    """ColorJitter: the three adjustments at drawn factors, in a drawn order."""
+    """Apply ColorJitter: the three adjustments by random factors, in random order."""
     factors = {name: float(rng.uniform(*getattr(settings, name))) for name in ENHANCERS}
-    for place in rng.permutation(len(ENHANCERS)):
-        name = list(ENHANCERS)[place]
+    for position in rng.permutation(len(ENHANCERS)):
+        name = list(ENHANCERS)[position]
         image = enhance(image, name, factors[name])
     return image
 
@@ -81,9 +81,9 @@ def augment_image(
     settings: CaptionAugment,
     rng: np.random.Generator,
 ) -> Float32[np.ndarray, "h w 3"]:
-    """A picture as a captioner's input, augmented by draws from the generator: the same for the same state of it.
+    """Augment an image with random numbers from the generator, and return it as a captioner's input.
 
-    Raises InputError for a picture too thin to resize.
+    Raises InputError for an image too thin to resize.
     """
     image = image if image.mode == "RGB" else image.convert("RGB")
     image = turn(image, settings.angles[rng.integers(len(settings.angles))])

@@ -1,6 +1,6 @@
-"""Captioned pictures: COCO's own layout, Karpathy's splits of it, or a folder with a table of file and caption.
+"""Captioned images: COCO's own layout, Karpathy's splits of it, or a folder with a table of file and caption.
 
-Everything is checked when it is opened: a training run should not stop hours later at a picture that was never there.
+Opening a data set checks that every image file exists, so that training does not stop at a missing one hours later.
 """
 
 import csv
@@ -19,14 +19,18 @@ from vit_jax.data.decode import open_rgb
 from vit_jax.data.folder import VAL_FOLDERS
 
 SPLITS = ("train", "val", "test")
-KARPATHY = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}  # restval is trained on, as is usual
+KARPATHY = {
+    "train": ("train", "restval"),
+    "val": ("val",),
+    "test": ("test",),
+}  # training includes restval, as usual
 TABLE = "captions.csv"
 COLUMNS = ("file", "caption")
 
 
 @dataclass(frozen=True)
 class CaptionDataset:
-    """One split: each picture once, with one caption or more. ids: COCO's numbers, or file names."""
+    """One split: each image once, with one or more captions. ids: COCO's numbers, or file names."""
 
     paths: tuple[Path, ...]
     captions: tuple[tuple[str, ...], ...]
@@ -36,45 +40,45 @@ class CaptionDataset:
         if not len(self.paths) == len(self.captions) == len(self.ids):
             raise InputError(
                 f"{len(self.paths)} paths, {len(self.captions)} lists of captions and {len(self.ids)} ids: "
-                "a caption set has one of each for a picture"
+                "a caption data set has one of each per image"
             )
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def open(self, index: int) -> Image.Image:
-        """The picture at an index, upright RGB. Raises CorruptImageError naming the file."""
+        """Decode the image at an index, upright RGB. Raises CorruptImageError naming the file."""
         return open_rgb(self.paths[index])
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "CaptionDataset":
-        """The set made of these pictures, in this order."""
-        chosen = [int(index) for index in indices]
-        paths, ids = tuple(self.paths[i] for i in chosen), tuple(self.ids[i] for i in chosen)
-        return CaptionDataset(paths, tuple(self.captions[i] for i in chosen), ids)
+        """Return the data set of the images at these indices, in this order."""
+        subset = [int(index) for index in indices]
+        paths, ids = tuple(self.paths[i] for i in subset), tuple(self.ids[i] for i in subset)
+        return CaptionDataset(paths, tuple(self.captions[i] for i in subset), ids)
 
     def pairs(self) -> list[tuple[int, str]]:
-        """(picture's index, caption), every caption once: what one epoch of training goes through."""
-        return [(index, caption) for index, some in enumerate(self.captions) for caption in some]
+        """List (index of the image, caption) of every caption: the examples of one training epoch."""
+        return [(index, caption) for index, captions in enumerate(self.captions) for caption in captions]
 
 
 def open_captions(
-    where: str | os.PathLike,
+    source: str | os.PathLike,
     split: str,
     *,
     images: str | os.PathLike | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
 ) -> CaptionDataset:
-    """One split, train, val or test, of whatever captions lie at a path, told by what is there.
+    """Open one split (train, val or test) of the captions at a path, whose layout is detected.
 
-    A folder with annotations/captions_*.json is COCO's; a .json file is Karpathy's, whose pictures lie in `images` or
-    else beside it; a .csv file, or a folder with captions.csv in it or in train/ and val/, is a table. Of a table
-    without splits, val_fraction of the pictures, drawn from the seed, are val and test, the rest train.
-    Raises InputError in one line for anything missing, empty or broken.
+    A folder with annotations/captions_*.json is COCO's. A .json file is Karpathy's; its images are in `images`, or
+    else in the file's own folder. A .csv file, or a folder with captions.csv in it or in train/ and val/, is a table.
+    Of a table without splits, a random val_fraction of the images is both val and test, and the rest is train.
+    Raises InputError, in one line, for missing, empty or invalid captions.
     """
     if split not in SPLITS:
         raise InputError(f"captions have no split {split!r}: one of {', '.join(SPLITS)}")
-    path = Path(where)
+    path = Path(source)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.suffix.lower() == ".json":
@@ -89,24 +93,24 @@ def open_captions(
         path = path / TABLE
         if not path.is_file():
             raise InputError(f"{path.parent}: no captions in it (looked for annotations/, {TABLE}, {names[0]}/{TABLE})")
-    train, val = _divided(read_table(path), val_fraction, seed)
+    train, val = _hold_out(read_table(path), val_fraction, seed)
     return train if split == "train" else val
 
 
 def read_coco(folder: str | os.PathLike, split: str) -> CaptionDataset:
-    """annotations/captions_{split}YEAR.json with the pictures in {split}YEAR/, by picture number.
+    """Read annotations/captions_{split}YEAR.json, with its images in {split}YEAR/; in the order of their numbers.
 
-    Pictures without a caption are left out. Raises InputError for a broken or missing file, a caption of a picture that
-    is not listed, an empty caption, and a picture that is not there.
+    Images without a caption are left out. Raises InputError for an invalid or missing file, a caption of an image that
+    is not listed, an empty caption, and a missing image file.
     """
     folder = Path(folder)
     files = sorted((folder / "annotations").glob(f"captions_{split}*.json"))
     if len(files) != 1:
-        found = f"{len(files)} of them: {', '.join(file.name for file in files)}; keep one" if files else "none there"
-        raise InputError(f"{folder / 'annotations'}: needs one captions_{split}*.json; {found}")
+        problem = f"it has {', '.join(file.name for file in files)}; keep one" if files else "it has none"
+        raise InputError(f"{folder / 'annotations'}: needs one captions_{split}*.json; {problem}")
     file = files[0]
-    content = _json(file)
-    pictures = folder / file.stem.removeprefix("captions_")
+    content = _read_json(file)
+    images = folder / file.stem.removeprefix("captions_")
     names = {
         _field(item, "id", int, file): _field(item, "file_name", str, file) for item in _list(content, "images", file)
     }
@@ -117,39 +121,39 @@ def read_coco(folder: str | os.PathLike, split: str) -> CaptionDataset:
             raise InputError(f"{file}: captions image {number}, which its images do not list")
         captions.setdefault(number, []).append(_caption(_field(item, "caption", str, file), f"{file}: image {number}"))
     order = sorted(captions)
-    return _checked([pictures / names[n] for n in order], [captions[n] for n in order], order, file)
+    return _make_dataset([images / names[n] for n in order], [captions[n] for n in order], order, file)
 
 
 def read_karpathy(file: str | os.PathLike, split: str, *, images: str | os.PathLike | None = None) -> CaptionDataset:
-    """Karpathy's dataset_*.json: images[].filepath, filename, split, sentences[].raw; train takes restval too.
+    """Read Karpathy's dataset_*.json: images[].filepath, filename, split, sentences[].raw; train includes restval.
 
-    images: the folder that `filepath` is in, by default the file's own. Order and ids are the file's (cocoid, else
-    the file name). Raises InputError as read_coco does.
+    images: the folder that `filepath` is relative to, by default the file's own. Order and ids are the file's (cocoid,
+    else the file name). Raises InputError as read_coco does.
     """
     file = Path(file)
     root = file.parent if images is None else Path(images)
     paths: list[Path] = []
     captions: list[list[str]] = []
     ids: list[int | str] = []
-    for item in _list(_json(file), "images", file):
+    for item in _list(_read_json(file), "images", file):
         name = _field(item, "filename", str, file)
         if _field(item, "split", str, file) not in KARPATHY[split]:
             continue
         raw = [_field(sentence, "raw", str, file) for sentence in _list(item, "sentences", file)]
         if not raw:
-            raise InputError(f"{file}: image {name} has no caption; take it out of the file")
+            raise InputError(f"{file}: image {name} has no caption; remove it from the file")
         paths.append(root / str(item.get("filepath") or "") / name)
         captions.append([_caption(text, f"{file}: image {name}") for text in raw])
         number = item.get("cocoid")
         ids.append(number if isinstance(number, int) else name)
-    return _checked(paths, captions, ids, file)
+    return _make_dataset(paths, captions, ids, file)
 
 
 def read_table(file: str | os.PathLike) -> CaptionDataset:
-    """A CSV with the columns file and caption, by name, and a row for each caption; paths start at its own folder.
+    """Read a CSV with columns named file and caption, one row per caption; paths are relative to its folder.
 
-    Pictures come in the order of their first row; other columns are not read. Raises InputError naming the line for a
-    row that is not whole, and as read_coco does.
+    Images are in the order of their first row. Other columns are ignored. Raises InputError naming the line of a row
+    with too few or too many columns, and as read_coco does.
     """
     file = Path(file)
     captions: dict[str, list[str]] = {}
@@ -164,17 +168,17 @@ def read_table(file: str | os.PathLike) -> CaptionDataset:
             raise InputError(f"{file}: line {line} names no file")
         captions.setdefault(name.strip(), []).append(_caption(row["caption"], f"{file}: line {line}"))
     paths = [file.parent / name for name in captions]
-    return _checked(paths, list(captions.values()), list(captions), file)
+    return _make_dataset(paths, list(captions.values()), list(captions), file)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
-    """Rows by column with the number of the line each ends at; the header is checked."""
+    """Yield each row as a dict with the number of its last line. Raises InputError for a header without COLUMNS."""
     try:
         with open(file, encoding="utf-8-sig", newline="") as text:
             reader = csv.DictReader(text)
-            lacking = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-            if lacking:
-                raise InputError(f"{file}: its first line has no column {lacking[0]!r}; begin with file,caption")
+            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+            if missing:
+                raise InputError(f"{file}: its first line has no column {missing[0]!r}; begin with file,caption")
             for row in reader:
                 yield reader.line_num, row
     except FileNotFoundError as error:
@@ -183,16 +187,17 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
         raise InputError(f"{file}: not a table of captions in UTF-8 ({error})") from error
 
 
-def _json(file: Path) -> Any:
+def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{file}: no such file") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not JSON ({error}); fetch it anew") from error
+        raise InputError(f"{file}: not JSON ({error}); download it again") from error
 
 
 def _list(content: Any, name: str, file: Path) -> list[Any]:
+    """Return a field of a JSON object. Raises InputError when it is missing or not a list."""
     value = content.get(name) if isinstance(content, dict) else None
     if not isinstance(value, list):
         raise InputError(f"{file}: has no list {name!r}; it is not a file of captions")
@@ -200,34 +205,36 @@ def _list(content: Any, name: str, file: Path) -> list[Any]:
 
 
 def _field(item: Any, name: str, kind: type, file: Path) -> Any:
+    """Return a field of a JSON object. Raises InputError when it is missing or of another type."""
     value = item.get(name) if isinstance(item, dict) else None
     if not isinstance(value, kind):
         raise InputError(f"{file}: an entry has no {name!r} ({str(item)[:60]}); it is not a file of captions")
     return value
 
 
-def _caption(text: str, where: str) -> str:
+def _caption(text: str, source: str) -> str:
     if not text.strip():
-        raise InputError(f"{where}: an empty caption; fill it in or take it out")
+        raise InputError(f"{source}: an empty caption; fill it in or remove it")
     return text.strip()
 
 
-def _checked(
+def _make_dataset(
     paths: Sequence[Path], captions: Sequence[list[str]], ids: Sequence[int | str], file: Path
 ) -> CaptionDataset:
+    """Return the data set that a file describes. Raises InputError when it is empty or image files are missing."""
     if not paths:
         raise InputError(f"{file}: no captions of this split in it")
     missing = [path for path in paths if not path.is_file()]
     if missing:
         more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InputError(f"{missing[0]}: listed in {file} but not there{more}")
-    return CaptionDataset(tuple(paths), tuple(tuple(some) for some in captions), tuple(ids))
+        raise InputError(f"{missing[0]}: listed in {file} but missing{more}")
+    return CaptionDataset(tuple(paths), tuple(tuple(texts) for texts in captions), tuple(ids))
 
 
-def _divided(whole: CaptionDataset, fraction: float, seed: int) -> tuple[CaptionDataset, CaptionDataset]:
-    """(rest, fraction of the pictures), each at least one, in the order that they had."""
-    if len(whole) < 2:
-        raise InputError(f"{whole.paths[0]}: the only picture; training and validation need one each")
-    order = np.random.default_rng(seed).permutation(len(whole))
-    count = min(max(1, round(fraction * len(whole))), len(whole) - 1)
-    return whole.take(np.sort(order[count:])), whole.take(np.sort(order[:count]))
+def _hold_out(dataset: CaptionDataset, fraction: float, seed: int) -> tuple[CaptionDataset, CaptionDataset]:
+    """Divide a data set into (rest, holdout), each in the original order and with at least one image."""
+    if len(dataset) < 2:
+        raise InputError(f"{dataset.paths[0]}: the only image; training and validation need one each")
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    count = min(max(1, round(fraction * len(dataset))), len(dataset) - 1)
+    return dataset.take(np.sort(order[count:])), dataset.take(np.sort(order[:count]))

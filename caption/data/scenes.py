@@ -1,9 +1,9 @@
-"""Made scenes: coloured shapes whose caption follows from the picture, and the pixels of everything it names.
+"""Synthetic scenes: images of coloured shapes, each with its one correct caption and the pixels of every object.
 
-"A red circle above a blue square." The larger of two shapes comes first, and where it lies is told of it, so that
-there is one right caption for a picture and exact match is the measure. A shape alone is "A green cross."
-A scene is a function of (seed, index); nothing is stored. Captions are held out as wholes: the two splits have no
-caption in common, though every colour, shape, relation and pair of colour and shape is in the training captions.
+"A red circle above a blue square." names the larger shape first, so that an image has one correct caption and exact
+match is the measure. "A green cross." describes a single shape.
+A scene is a function of (seed, index); nothing is stored. The two splits have no caption in common, but every colour,
+shape, relation and combination of colour and shape occurs in the training captions.
 """
 
 import functools
@@ -27,7 +27,7 @@ COLOURS = {
     "orange": (245, 135, 25),
 }
 SHAPES = ("circle", "square", "triangle", "cross")
-RELATIONS = {  # (across, down): where the first shape lies from the second
+RELATIONS = {  # (right, down): direction from the second shape to the first
     "above": (0, -1),
     "below": (0, 1),
     "left of": (-1, 0),
@@ -35,20 +35,20 @@ RELATIONS = {  # (across, down): where the first shape lies from the second
 }
 SPLITS = ("train", "val")
 SIZE = 64  # pixels a side
-ALONE = 0.1  # the share of scenes with one shape
-HELD_OUT = 5  # one caption of so many is held out
-FINER = 4  # shapes are drawn at so many times the size, for smooth edges
+SINGLE_RATE = 0.1  # fraction of scenes with one shape
+HELD_OUT = 5  # one caption in this many is held out
+SUPERSAMPLING = 4  # factor of the resolution that shapes are drawn at, for smooth edges
 
 
 class SceneObject(NamedTuple):
-    """A coloured shape, as a caption names it."""
+    """A coloured shape."""
 
     colour: str
     shape: str
 
 
 class SceneContent(NamedTuple):
-    """What a scene shows and its caption says; a shape alone has no relation and no second."""
+    """The objects of a scene; a single shape has neither relation nor second object."""
 
     first: SceneObject
     relation: str | None = None
@@ -56,7 +56,7 @@ class SceneContent(NamedTuple):
 
     @property
     def caption(self) -> str:
-        """The one right caption."""
+        """The correct caption."""
         words = f"{_article(self.first.colour)} {self.first.colour} {self.first.shape}"
         if self.second is not None:
             words += f" {self.relation} {_article(self.second.colour)} {self.second.colour} {self.second.shape}"
@@ -64,7 +64,7 @@ class SceneContent(NamedTuple):
 
     @property
     def nouns(self) -> tuple[int, ...]:
-        """Where the shapes' names stand among the caption's words, from 0."""
+        """Positions of the shapes' names among the words of the caption, from 0."""
         if self.relation is None:
             return (2,)
         return 2, 5 + len(self.relation.split())
@@ -72,11 +72,11 @@ class SceneContent(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is true of it.
+    """An image with its caption and the region of each object.
 
     image:    RGB, 8 bits.
-    regions:  the visible pixels of each shape, by its noun's place among `caption.split()`, from 0. Tokenizer.words
-              counts the same way: it cuts off nothing but the full stop.
+    regions:  the visible pixels of each shape, by the position of its noun in `caption.split()`, from 0. These are
+              also the positions in Tokenizer.words, which splits off nothing but the full stop.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -90,82 +90,85 @@ def _article(word: str) -> str:
 
 @functools.cache
 def contents(split: str) -> tuple[tuple[SceneContent, ...], tuple[SceneContent, ...]]:
-    """Everything that a split's scenes may show: shapes alone, and two shapes. Shapes of a pair are never alike.
+    """List the possible contents of a split's scenes: (single shapes, pairs of different shapes).
 
-    Raises InputError for a split that there is not.
+    Raises InputError for an unknown split.
     """
     if split not in SPLITS:
-        raise InputError(f"made scenes have no split {split!r}: one of {', '.join(SPLITS)}")
-    things = [SceneObject(colour, shape) for colour in COLOURS for shape in SHAPES]
-    alone = [SceneContent(thing) for thing in things]
-    pairs = [SceneContent(a, relation, b) for a, relation, b in itertools.product(things, RELATIONS, things) if a != b]
-    return tuple(c for c in alone if _in(c, split)), tuple(c for c in pairs if _in(c, split))
+        raise InputError(f"scenes have no split {split!r}: one of {', '.join(SPLITS)}")
+    objects = [SceneObject(colour, shape) for colour in COLOURS for shape in SHAPES]
+    single = [SceneContent(item) for item in objects]
+    pairs = [SceneContent(a, name, b) for a, name, b in itertools.product(objects, RELATIONS, objects) if a != b]
+    return tuple(c for c in single if _is_in(c, split)), tuple(c for c in pairs if _is_in(c, split))
 
 
-def _in(content: SceneContent, split: str) -> bool:
-    held_out = zlib.crc32(content.caption.encode()) % HELD_OUT == 0  # the same on every machine and in every version
+def _is_in(content: SceneContent, split: str) -> bool:
+    held_out = zlib.crc32(content.caption.encode()) % HELD_OUT == 0  # stable across machines and versions
     return held_out == (split == "val")
 
 
 def scene_captions(split: str) -> list[str]:
-    """Every caption of a split, once."""
+    """List the captions of a split, each once."""
     return [content.caption for kind in contents(split) for content in kind]
 
 
 def make_scene(seed: int, index: int, *, split: str = "train", size: int = SIZE) -> Scene:
-    """Scene number `index` of the seed's endless row: the same on every call, `size` pixels a side (32 or more).
+    """Return scene number `index` of the endless sequence of a seed; size: pixels per side, 32 or more.
 
-    Raises InputError for a split that there is not, a negative seed or index, and a size too small to see shapes.
+    Raises InputError for an unknown split, a negative seed or index, and a size below 32.
     """
     if seed < 0 or index < 0:
-        raise InputError(f"a scene's seed and index are 0 or more, not {seed} and {index}")
+        raise InputError(f"the seed and index of a scene are 0 or more, not {seed} and {index}")
     if size < 32:
-        raise InputError(f"scenes are 32 pixels a side or more, not {size}")
-    alone, pairs = contents(split)
+        raise InputError(f"scenes have 32 pixels per side or more, not {size}")
+    single, pairs = contents(split)
     rng = np.random.default_rng([seed, index, SPLITS.index(split)])
-    kind = alone if rng.uniform() < ALONE else pairs
-    content = kind[rng.integers(len(kind))]
-    things = [thing for thing in (content.first, content.second) if thing is not None]
+    choices = single if rng.uniform() < SINGLE_RATE else pairs
+    content = choices[rng.integers(len(choices))]
+    objects = [item for item in (content.first, content.second) if item is not None]
     image = np.full((size, size, 3), rng.uniform(200, 255)) + rng.normal(0, 4, (size, size, 1))
     regions = {}
-    for thing, noun, (x, y, radius) in zip(things, content.nouns, _places(content, rng), strict=True):
-        cover = coverage(thing.shape, x * size, y * size, radius * size, size)[..., None]
-        colour = np.array(COLOURS[thing.colour]) + rng.uniform(-12, 12, 3)
+    for item, noun, (x, y, radius) in zip(objects, content.nouns, _arrange(content, rng), strict=True):
+        cover = coverage(item.shape, x * size, y * size, radius * size, size)[..., None]
+        colour = np.array(COLOURS[item.colour]) + rng.uniform(-12, 12, 3)
         image = image * (1 - cover) + colour[None, None] * cover
         regions[noun] = cover[..., 0] >= 0.5
     return Scene(image.round().clip(0, 255).astype(np.uint8), content.caption, regions)
 
 
-def _places(content: SceneContent, rng: np.random.Generator) -> list[tuple[float, float, float]]:
-    """Each shape's (x, y, radius) in units of the picture's side: whole within it, apart, and on one line but a bit."""
+def _arrange(content: SceneContent, rng: np.random.Generator) -> list[tuple[float, float, float]]:
+    """Draw each shape's (x, y, radius) in units of the image side: inside the image, disjoint, roughly aligned."""
     if content.relation is None:
         radius = rng.uniform(0.12, 0.24)
         x, y = rng.uniform(radius + 0.02, 0.98 - radius, 2)
         return [(x, y, radius)]
     large, small = rng.uniform(0.18, 0.22), rng.uniform(0.1, 0.12)
-    apart = large + small + rng.uniform(0.03, 0.96 - 2 * (large + small))
-    aside = rng.uniform(-0.12, 0.12)
-    across, down = RELATIONS[content.relation]
-    away = np.array([apart * across + aside * abs(down), apart * down + aside * abs(across)])  # from second to first
-    # Anywhere that leaves both whole: each axis bounds the second's centre by both shapes.
-    low = np.maximum(0.02 + small, 0.02 + large - away)
-    high = np.minimum(0.98 - small, 0.98 - large - away)
+    distance = large + small + rng.uniform(0.03, 0.96 - 2 * (large + small))
+    shift = rng.uniform(-0.12, 0.12)
+    right, down = RELATIONS[content.relation]
+    # From the centre of the second shape to that of the first.
+    offset = np.array([distance * right + shift * abs(down), distance * down + shift * abs(right)])
+    # The range of the second centre that keeps both shapes inside the image.
+    low = np.maximum(0.02 + small, 0.02 + large - offset)
+    high = np.minimum(0.98 - small, 0.98 - large - offset)
     x, y = rng.uniform(low, high)
-    return [(x + away[0], y + away[1], large), (x, y, small)]
+    return [(x + offset[0], y + offset[1], large), (x, y, small)]
 
 
 def coverage(shape: str, x: float, y: float, radius: float, size: int) -> Float[np.ndarray, "h w"]:
-    """The share of each pixel that a shape covers, in [0, 1]; centre and radius (half its box) in pixels."""
-    canvas = Image.new("L", (FINER * size, FINER * size))
+    """Return the fraction of each pixel that a shape covers; centre and radius (half of its box) in pixels."""
+    canvas = Image.new("L", (SUPERSAMPLING * size, SUPERSAMPLING * size))
     draw = ImageDraw.Draw(canvas)
     for outline in _outlines(shape):
-        draw.polygon([(FINER * (x + radius * u), FINER * (y + radius * v)) for u, v in outline], fill=255)
-    return np.asarray(canvas.reduce(FINER), np.float64) / 255
+        draw.polygon(
+            [(SUPERSAMPLING * (x + radius * u), SUPERSAMPLING * (y + radius * v)) for u, v in outline], fill=255
+        )
+    return np.asarray(canvas.reduce(SUPERSAMPLING), np.float64) / 255
 
 
 @functools.cache
 def _outlines(shape: str) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """A shape as polygons within [-1, 1], y downward; areas from 1.7 to 2.3, so that large and small stay apart."""
+    """Return a shape as polygons within [-1, 1], y downward; areas from 1.7 to 2.3, so that radii decide the size."""
     if shape == "circle":
         angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
         return (tuple((0.82 * float(np.cos(angle)), 0.82 * float(np.sin(angle))) for angle in angles),)
@@ -176,5 +179,5 @@ def _outlines(shape: str) -> tuple[tuple[tuple[float, float], ...], ...]:
     return _box(0.95, 0.36), _box(0.36, 0.95)
 
 
-def _box(across: float, down: float) -> tuple[tuple[float, float], ...]:
-    return (-across, -down), (across, -down), (across, down), (-across, down)
+def _box(x: float, y: float) -> tuple[tuple[float, float], ...]:
+    return (-x, -y), (x, -y), (x, y), (-x, y)

@@ -1,4 +1,4 @@
-"""Readers of captioned pictures: three layouts, their splits and order, and everything that can be wrong with them."""
+"""Readers of captioned images: three layouts, their splits and order, and every error that they can have."""
 
 import json
 
@@ -67,10 +67,10 @@ def test_coco(tmp_path):
     assert (len(train), train.open(1).size, train.take([1]).ids) == (2, (6, 4), (12,))
     coco(tmp_path, split="val", year="2014")
     assert open_captions(tmp_path, "val").paths[0] == tmp_path / "val2014" / "a.jpg"
-    with pytest.raises(InputError, match=r"annotations: needs one captions_test\*.json; none there"):
+    with pytest.raises(InputError, match=r"annotations: needs one captions_test\*.json; it has none"):
         read_coco(tmp_path, "test")
     coco(tmp_path, year="2014")
-    with pytest.raises(InputError, match=r"2 of them: captions_train2014.json, captions_train2017.json; keep one"):
+    with pytest.raises(InputError, match=r"it has captions_train2014.json, captions_train2017.json; keep one"):
         read_coco(tmp_path, "train")
 
 
@@ -81,17 +81,17 @@ def test_karpathy(tmp_path):
     assert open_captions(file, "val").captions == (("cat 1",),)
     assert open_captions(file, "test").captions == (("x", "y"),)
     (tmp_path / "elsewhere").mkdir()
-    with pytest.raises(InputError, match=r"elsewhere/4.jpg: listed in .*dataset_small.json but not there$"):
+    with pytest.raises(InputError, match=r"elsewhere/4.jpg: listed in .*dataset_small.json but missing$"):
         open_captions(file, "test", images=tmp_path / "elsewhere")
 
 
 def test_tables(tmp_path):
     text = 'file,caption\na.jpg,"A cat, asleep."\nb/c d.png,Two dogs\na.jpg,cat\ne.jpg,"over\ntwo lines"\n'
-    whole = read_table(table(tmp_path, text))
-    assert whole.ids == ("a.jpg", "b/c d.png", "e.jpg")
-    assert whole.captions == (("A cat, asleep.", "cat"), ("Two dogs",), ("over\ntwo lines",))
+    full = read_table(table(tmp_path, text))
+    assert full.ids == ("a.jpg", "b/c d.png", "e.jpg")
+    assert full.captions == (("A cat, asleep.", "cat"), ("Two dogs",), ("over\ntwo lines",))
     train, val = (open_captions(tmp_path, split, val_fraction=0.3, seed=1) for split in ("train", "val"))
-    assert sorted(train.ids + val.ids) == sorted(whole.ids)
+    assert sorted(train.ids + val.ids) == sorted(full.ids)
     assert (len(train), val.ids) == (2, open_captions(tmp_path / "captions.csv", "test", seed=1).ids)
     marked = table(tmp_path / "m", "\ufeffcaption,who,file\ncat,me,a.jpg\n", "captions.csv")
     assert read_table(marked).captions == (("cat",),)
@@ -111,7 +111,7 @@ def test_tables(tmp_path):
         ({"annotations": [{"image_id": 3, "caption": " \n"}]}, "json: image 3: an empty caption"),
         ({"annotations": [{"image_id": 3, "caption": None}]}, "json: an entry has no 'caption'"),
         ({"annotations": [{"image_id": 99, "caption": "x"}]}, "json: captions image 99, which its images do not list"),
-        ({"annotations": [{"image_id": 40, "caption": "x"}]}, r"train2017/c.jpg: listed in .*json but not there$"),
+        ({"annotations": [{"image_id": 40, "caption": "x"}]}, r"train2017/c.jpg: listed in .*json but missing$"),
         ({"annotations": []}, "json: no captions of this split in it"),
     ],
 )
@@ -151,9 +151,9 @@ def test_broken_karpathy(tmp_path, changes, message):
         ("file,caption\n ,cat\n", "line 2 names no file"),
         (
             "file,caption\na.jpg,cat\nz.jpg,cat\ny.jpg,cat\n",
-            r"z.jpg: listed in .*captions.csv but not there, and 1 more",
+            r"z.jpg: listed in .*captions.csv but missing, and 1 more",
         ),
-        ("file,caption\na.jpg,cat\n", "a.jpg: the only picture"),
+        ("file,caption\na.jpg,cat\n", "a.jpg: the only image"),
     ],
 )
 def test_broken_tables(tmp_path, text, message):
@@ -162,7 +162,7 @@ def test_broken_tables(tmp_path, text, message):
         open_captions(tmp_path, "train")
 
 
-def test_what_is_no_caption_set_at_all(tmp_path):
+def test_what_is_not_a_caption_data_set(tmp_path):
     with pytest.raises(InputError, match="no split 'dev': one of train, val, test"):
         open_captions(tmp_path, "dev")
     with pytest.raises(InputError, match="gone: no such file or folder"):
@@ -170,7 +170,7 @@ def test_what_is_no_caption_set_at_all(tmp_path):
     with pytest.raises(InputError, match=r"no captions in it \(looked for annotations/, captions.csv, train/"):
         open_captions(tmp_path, "train")
     (tmp_path / "a.json").write_text('{"images": [')
-    with pytest.raises(InputError, match=r"a.json: not JSON \(.*\); fetch it anew"):
+    with pytest.raises(InputError, match=r"a.json: not JSON \(.*\); download it again"):
         open_captions(tmp_path / "a.json", "train")
     (tmp_path / "b.csv").write_bytes(b"file,caption\n\xff,x\n")
     with pytest.raises(InputError, match=r"b.csv: not a table of captions in UTF-8"):

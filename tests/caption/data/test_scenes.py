@@ -1,4 +1,4 @@
-"""Made scenes: the same on every call, one right caption each, whole shapes where the caption says, disjoint splits."""
+"""Scenes: reproducible, one correct caption each, complete shapes where the caption says, disjoint splits."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_a_scene_is_a_function_of_seed_index_and_split():
     assert (make_scene(0, 5).image.shape, make_scene(0, 5, size=96).image.shape) == ((64, 64, 3), (96, 96, 3))
 
 
-def test_what_a_scene_shows_stays_the_same_from_version_to_version():
+def test_scenes_stay_the_same_from_version_to_version():
     shown = ["A yellow circle above a purple cross.", "An orange cross right of a blue circle.", "A green square."]
     assert [make_scene(0, index).caption for index in range(3)] == shown
 
@@ -40,36 +40,36 @@ def test_no_caption_is_in_both_splits_and_every_word_is_in_training():
 def test_the_regions_are_the_shapes_that_the_caption_names(tmp_path):
     tokenizer = build_vocabulary(scene_captions("train"), tmp_path / "v.txt")
     assert tokenizer.vocab_size == 5 + len(COLOURS) + len(SHAPES) + 8  # a an . above below left right of
-    for made in SOME:
-        ids = tokenizer.encode(made.caption)
-        assert tokenizer.decode(ids) == made.caption
-        split, spoken = made.caption.rstrip(".").split(), [word for word, _ in tokenizer.words(ids)]
-        assert [place for place, word in enumerate(split) if word in SHAPES] == list(made.regions)
-        seen = np.zeros(made.image.shape[:2], bool)
-        for place, region in made.regions.items():
-            assert spoken[place] == split[place]
-            drawn = made.image[region].astype(int).mean(axis=0)
-            nearest = min(COLOURS, key=lambda name: np.abs(np.array(COLOURS[name]) - drawn).sum())
-            assert nearest == split[place - 1]
+    for scene in SOME:
+        ids = tokenizer.encode(scene.caption)
+        assert tokenizer.decode(ids) == scene.caption
+        split, words = scene.caption.rstrip(".").split(), [word for word, _ in tokenizer.words(ids)]
+        assert [position for position, word in enumerate(split) if word in SHAPES] == list(scene.regions)
+        seen = np.zeros(scene.image.shape[:2], bool)
+        for position, region in scene.regions.items():
+            assert words[position] == split[position]
+            colour = scene.image[region].astype(int).mean(axis=0)
+            nearest = min(COLOURS, key=lambda name: np.abs(np.array(COLOURS[name]) - colour).sum())
+            assert nearest == split[position - 1]
             edge = np.concatenate([region[0], region[-1], region[:, 0], region[:, -1]])
             assert not edge.any()
             assert region.sum() > 70
             assert not (seen & region).any()
             seen |= region
-        assert np.ptp(made.image[~seen].astype(int), axis=-1).max() < 190  # the background is grey, but for edges
+        assert np.ptp(scene.image[~seen].astype(int), axis=-1).max() < 190  # the background is grey, but for edges
 
 
-def test_the_larger_shape_comes_first_and_lies_where_it_is_said_to():
-    for made in SOME:
-        if len(made.regions) == 1:
+def test_the_larger_shape_comes_first_and_is_where_the_caption_says():
+    for scene in SOME:
+        if len(scene.regions) == 1:
             continue
-        (first, second) = made.regions.values()
-        assert first.sum() > 1.5 * second.sum(), made.caption
+        (first, second) = scene.regions.values()
+        assert first.sum() > 1.5 * second.sum(), scene.caption
         (y, x), (v, u) = (np.argwhere(region).mean(axis=0) for region in (first, second))
-        across, down = RELATIONS[next(name for name in RELATIONS if f" {name} " in made.caption)]
-        along = (x - u) * across + (y - v) * down
-        aside = abs((x - u) * down) + abs((y - v) * across)
-        assert along > 1.5 * aside, made.caption
+        right, down = RELATIONS[next(name for name in RELATIONS if f" {name} " in scene.caption)]
+        distance = (x - u) * right + (y - v) * down
+        shift = abs((x - u) * down) + abs((y - v) * right)
+        assert distance > 1.5 * shift, scene.caption
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -87,5 +87,5 @@ def test_wrong_requests():
         make_scene(0, 0, split="test")
     with pytest.raises(InputError, match="0 or more, not 0 and -1"):
         make_scene(0, -1)
-    with pytest.raises(InputError, match="32 pixels a side or more, not 16"):
+    with pytest.raises(InputError, match="32 pixels per side or more, not 16"):
         make_scene(0, 0, size=16)
