@@ -1,11 +1,11 @@
-"""A web server on loopback that misbehaves as it is told."""
+"""A web server on loopback with scripted faults."""
 
 import http.server
 import threading
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`; `behaviour` is a list of what to do to the next answers."""
+    """Serve `files`. behaviour: the fault of each of the next responses; ranges: the Range headers of all requests."""
 
     daemon_threads = True
 
@@ -21,23 +21,23 @@ class Server(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        act = self.server.behaviour.pop(0) if self.server.behaviour else "serve"
+        action = self.server.behaviour.pop(0) if self.server.behaviour else "serve"
         content = self.server.files.get(self.path)
-        wanted = self.headers.get("Range")
-        self.server.ranges.append(wanted)
-        if content is None or isinstance(act, int):
-            self.send_error(act if isinstance(act, int) else 404)
+        requested = self.headers.get("Range")
+        self.server.ranges.append(requested)
+        if content is None or isinstance(action, int):
+            self.send_error(action if isinstance(action, int) else 404)
             return
-        start = int(wanted.split("=")[1].rstrip("-")) if wanted and act != "ignore range" else 0
+        start = int(requested.split("=")[1].rstrip("-")) if requested and action != "ignore range" else 0
         if start >= len(content):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        stop = start + (len(content) - start) // 2 if act in ("truncate", "stall") else len(content)
+        stop = start + (len(content) - start) // 2 if action in ("truncate", "stall") else len(content)
         self.wfile.write(content[start:stop])
-        if act == "stall":
+        if action == "stall":
             self.wfile.flush()
             threading.Event().wait(1.0)
 

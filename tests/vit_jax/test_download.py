@@ -1,4 +1,4 @@
-"""Downloads over a bad line, on loopback."""
+"""Downloads over an unreliable connection, on loopback."""
 
 import warnings
 
@@ -11,10 +11,10 @@ from vit_jax.download import download_file
 
 @pytest.fixture
 def server():
-    made = Server({"/file": bytes(range(256)) * 400})
-    yield made
-    made.shutdown()
-    made.server_close()
+    server = Server({"/file": bytes(range(256)) * 400})
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 def fetch(server, path, **options):
@@ -34,17 +34,18 @@ def fetch(server, path, **options):
         (["truncate", "truncate", 500], [None, "bytes=51200-", "bytes=76800-", "bytes=76800-"]),
     ],
 )
-def test_downloads_survive_a_bad_line(server, tmp_path, behaviour, ranges):
+def test_downloads_survive_an_unreliable_connection(server, tmp_path, behaviour, ranges, capsys):
     server.behaviour = behaviour
     fetch(server, tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == server.files["/file"]
     assert server.ranges == ranges
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
-    fetch(server, tmp_path / "f")  # already there: nothing is asked
+    assert capsys.readouterr().err == f"downloaded {tmp_path / 'f'}: 0.1 MB\n"
+    fetch(server, tmp_path / "f")  # exists already: no request
     assert server.ranges == ranges
 
 
-def test_downloads_that_fail_say_so(server, tmp_path):
+def test_failed_downloads_name_the_reason(server, tmp_path):
     server.behaviour = [404]
     with pytest.raises(InputError, match=r"/file: 404 Not Found; fetch it by hand into"):
         fetch(server, tmp_path / "f")
@@ -54,11 +55,11 @@ def test_downloads_that_fail_say_so(server, tmp_path):
     with pytest.raises(InputError, match="not the expected one"):
         fetch(server, tmp_path / "f", md5="0" * 32)
     assert not list(tmp_path.iterdir())
-    (tmp_path / "f.partial").write_bytes(bytes(10**6))  # longer than the file: no prefix of it
+    (tmp_path / "f.partial").write_bytes(bytes(10**6))  # longer than the file, so not the beginning of it
     fetch(server, tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == server.files["/file"]
 
 
-def test_nothing_listens(tmp_path):
+def test_an_unreachable_server_is_named(tmp_path):
     with pytest.raises(InputError, match=r"127.0.0.1:9/x: .*refused"):
         download_file("http://127.0.0.1:9/x", tmp_path / "f", tries=2, wait=lambda attempt: 0.0)

@@ -1,4 +1,4 @@
-"""A captioner's training transform: its parts against torchvision's figures, its draws by the generator alone."""
+"""A captioner's training transform: its parts against torchvision's results; the generator alone decides the rest."""
 
 import numpy as np
 import pytest
@@ -31,12 +31,12 @@ def test_colours_are_torchvisions_on_pil(golden, image, name):
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-def test_turns_are_counter_clockwise_and_whole(image, degrees):
+def test_rotations_are_counter_clockwise_and_complete(image, degrees):
     np.testing.assert_array_equal(turn(image, degrees), np.rot90(image, degrees // 90))
     np.testing.assert_array_equal(turn(image, degrees), image.rotate(degrees, expand=True))  # what torchvision calls
 
 
-def test_nothing_drawn_is_the_validation_transform(image):
+def test_without_augmentation_it_is_the_validation_transform(image):
     preprocess = CaptionPreprocess()
     ours = augment_image(image, preprocess, STILL, np.random.default_rng(0))
     np.testing.assert_array_equal(ours, preprocess(image))
@@ -44,7 +44,7 @@ def test_nothing_drawn_is_the_validation_transform(image):
     np.testing.assert_array_equal(augment_image(grey, preprocess, STILL, np.random.default_rng(0)), preprocess(grey))
 
 
-def test_the_generator_decides_alone(image):
+def test_the_generator_alone_decides_the_result(image):
     preprocess = CaptionPreprocess(longest=40)
     first, again, other = (
         augment_image(image, preprocess, CaptionAugment(), np.random.default_rng(s)) for s in (5, 5, 6)
@@ -55,7 +55,7 @@ def test_the_generator_decides_alone(image):
     assert -1 <= first.min() <= first.max() <= 1
 
 
-def test_turns_and_mirrors_come_as_often_as_they_should(image):
+def test_rotations_and_flips_have_their_probabilities(image):
     preprocess = CaptionPreprocess(longest=12)
     settings = CaptionAugment(brightness=(1.0, 1.0), contrast=(1.0, 1.0), saturation=(1.0, 1.0))
     kinds = [preprocess(x) for d in (0, 90, 180, 270) for x in (turn(image, d),)]
@@ -63,8 +63,8 @@ def test_turns_and_mirrors_come_as_often_as_they_should(image):
     counts = np.zeros(8, int)
     rng = np.random.default_rng(0)
     for _ in range(800):
-        drawn = augment_image(image, preprocess, settings, rng)
-        errors = [np.abs(drawn - kind).max() if kind.shape == drawn.shape else np.inf for kind in kinds]
+        result = augment_image(image, preprocess, settings, rng)
+        errors = [np.abs(result - kind).max() if kind.shape == result.shape else np.inf for kind in kinds]
         assert min(errors) == 0
         counts[np.argmin(errors)] += 1
     assert 65 < counts.min() <= counts.max() < 135  # 100 each, 3.7 standard deviations
@@ -89,6 +89,6 @@ def test_factors_stay_in_their_ranges():
         ({"flip": 2.0}, "flip is a probability"),
     ],
 )
-def test_wrong_settings(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         CaptionAugment(**settings)

@@ -1,4 +1,4 @@
-"""Augmentations at given parameters against torchvision's figures; the draws against torchvision's rules."""
+"""Augmentations with fixed parameters against torchvision's results; random parameters against its distributions."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ CASES = {
     "hue_0.2_tensor": lambda x: module.adjust_hue(x, 0.2),
 }
 # Pillow rounds to 8 bits after each step, to 8-bit HSV within hue, and the rotation's coordinates to fixed point.
-# Largest difference in levels, and share of values more than 2 away; measured: hue 12 and 0.104, rotation 24 and 5e-5.
+# Largest difference in levels, and fraction of values more than 2 away; measured: hue 12 and 0.104, rotation 24 and 5e-5.
 PIL_BOUNDS = {"hue": (16, 0.12), "affine": (256, 0.002)}
 
 
@@ -54,13 +54,13 @@ def test_no_case_is_left_out():
     assert set(CASES) == {k for k in GOLDEN.files if "_tensor" in k and k.startswith(kinds)}
 
 
-def test_nothing_is_changed_by_default():
+def test_the_defaults_change_nothing():
     images = jnp.asarray(np.random.RandomState(0).randint(0, 256, (3, 9, 7, 3)).astype(np.uint8))
     out = augment_batch(jax.random.key(0), images, Augment())
     np.testing.assert_allclose(out, images / 255.0, atol=1e-7)
 
 
-def test_each_image_has_its_own_draws_and_the_key_decides():
+def test_each_image_has_its_own_random_numbers_and_the_key_decides_them():
     images = jnp.repeat((IMAGE[None, :64, :64] * 255).astype(jnp.uint8), 4, axis=0)
     apply = jax.jit(lambda key: augment_batch(key, images, FULL))
     out = np.asarray(apply(jax.random.key(0)))
@@ -103,7 +103,7 @@ def test_crops_follow_random_resized_crop():
         assert abs(np.quantile(ours, 0.9) - np.quantile(theirs, 0.9)) < 3
 
 
-def test_the_fallback_is_the_centre():
+def test_a_crop_without_a_fitting_draw_is_the_centre():
     top, left, height, width = boxes(4, 400, 50)  # no draw fits a strip
     assert set(zip(top, left, height, width, strict=True)) == {(0, 197, 4, 5)}
 
@@ -112,8 +112,8 @@ def test_rotation_flip_and_jitter_follow_their_distributions():
     ramp = jnp.broadcast_to(jnp.linspace(0, 1, 16)[None, :, None], (16, 16, 3))
     keys = jax.random.split(jax.random.key(0), 400)
     flipped = jax.vmap(lambda k: module.augment_one(k, ramp, Augment(flip=0.5)))(keys)
-    share = float((flipped[:, 0, 0, 0] > 0.5).mean())
-    assert abs(share - 0.5) < 0.1
+    fraction = float((flipped[:, 0, 0, 0] > 0.5).mean())
+    assert abs(fraction - 0.5) < 0.1
     grey = jnp.full((8, 8, 3), 0.4)
     bright = jax.vmap(lambda k: module.augment_one(k, grey, Augment(brightness=0.5)))(keys)[:, 0, 0, 0] / 0.4
     assert 0.5 <= float(bright.min()) < 0.53
@@ -121,8 +121,8 @@ def test_rotation_flip_and_jitter_follow_their_distributions():
     assert abs(float(bright.mean()) - 1) < 0.05
 
 
-def test_the_four_adjustments_come_in_every_order():
-    """Brightness clips and saturation mixes, so the order shows in the result."""
+def test_the_four_adjustments_are_applied_in_every_order():
+    """Brightness clips and saturation blends, so the order affects the result."""
     image = jnp.asarray(np.random.RandomState(0).uniform(0.3, 1, (4, 4, 3)).astype(np.float32))
     orders = jax.vmap(lambda k: jax.random.permutation(jax.random.split(k, 5)[0], 4))(
         jax.random.split(jax.random.key(0), 2000)
@@ -153,6 +153,6 @@ def test_the_four_adjustments_come_in_every_order():
         dict(degrees=200.0),
     ],
 )
-def test_wrong_settings(wrong):
+def test_invalid_settings_are_refused(wrong):
     with pytest.raises(InputError):
         Augment(**wrong)

@@ -1,4 +1,4 @@
-"""Data sets: folders, odd pictures, the pets' archives over loopback, tensorflow-datasets without TensorFlow."""
+"""Data sets: folders, unusual image files, the pets' archives over loopback, tensorflow-datasets without TensorFlow."""
 
 import io
 import tarfile
@@ -67,13 +67,13 @@ def test_one_folder_is_split_within_every_class(tmp_path):
         (["a_1.jpg", "a_2.jpg", "b_1.jpg"], "class b has only one image"),
     ],
 )
-def test_folders_that_will_not_do(names, message, tmp_path):
+def test_unsuitable_folders_are_refused(names, message, tmp_path):
     folder_of(tmp_path / "d", names)
     with pytest.raises(InputError, match=message):
         open_dataset(str(tmp_path / "d"))
 
 
-def test_an_empty_folder_and_a_file(tmp_path):
+def test_an_empty_folder_and_a_file_are_refused(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "notes.txt").write_text("x")
     with pytest.raises(InputError, match="no images in it"):
@@ -88,7 +88,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     return file.getvalue()
 
 
-def test_every_mode_comes_out_rgb():
+def test_every_mode_is_converted_to_rgb():
     red = Image.new("RGB", (8, 6), RED)
     rgba = red.copy()
     rgba.putalpha(128)
@@ -113,7 +113,7 @@ def test_every_mode_comes_out_rgb():
 def test_exif_orientation_is_applied(orientation):
     upright = Image.new("RGB", (16, 24), BLUE)
     upright.paste(RED, (0, 0, 16, 8))  # red on top
-    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that EXIF's rotation takes back
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that each EXIF orientation reverts
     stored = upright if orientation == 1 else upright.transpose(Image.Transpose(undo[orientation]))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -123,8 +123,8 @@ def test_exif_orientation_is_applied(orientation):
 
 
 def test_corrupt_pictures_are_named(tmp_path):
-    whole = picture(tmp_path / "a.jpg", size=(64, 64)).read_bytes()
-    for name, content in {"cut.jpg": whole[:-300], "text.png": b"hello", "empty.jpg": b""}.items():
+    complete = picture(tmp_path / "a.jpg", size=(64, 64)).read_bytes()
+    for name, content in {"cut.jpg": complete[:-300], "text.png": b"hello", "empty.jpg": b""}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CorruptImageError, match=f"{name}: not a readable image"):
             open_rgb(tmp_path / name)
@@ -139,7 +139,7 @@ def pictures_of(tmp_path, count=7, budget=10**6):
     return CachedImages(split, Preprocess((4, 4)), budget=budget)
 
 
-def test_batches_hold_every_picture_once_in_an_order_that_the_seed_decides(tmp_path):
+def test_batches_hold_every_image_once_in_an_order_that_the_seed_decides(tmp_path):
     pictures = pictures_of(tmp_path)
     expected = sorted((i, int(pictures.split.labels[i])) for i in range(7))
 
@@ -159,7 +159,7 @@ def test_batches_hold_every_picture_once_in_an_order_that_the_seed_decides(tmp_p
     assert seen(first)[3:] == seen(training_batches(pictures, 3, seed=0, epoch=0, start=1))
 
 
-def test_the_cache_keeps_to_its_budget(tmp_path):
+def test_the_cache_stays_within_its_budget(tmp_path):
     pictures = pictures_of(tmp_path, budget=3 * 48 + 10)
     for _ in range(2):
         for i in range(7):
@@ -173,17 +173,17 @@ def test_corrupt_pictures_are_named_and_left_out(tmp_path, capsys):
     (tmp_path / "p" / "a_2.png").write_bytes(b"nonsense")
     with pytest.raises(CorruptImageError, match=r"a_2.png"):
         list(ordered_batches(pictures, 3))
-    kept = pictures.drop_corrupt()
-    assert len(kept) == 6
+    readable = pictures.drop_corrupt()
+    assert len(readable) == 6
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("skipped: ")
     assert "a_2.png: not a readable image" in line
-    assert sum(b.weights.sum() for b in ordered_batches(kept, 4)) == 6
+    assert sum(b.weights.sum() for b in ordered_batches(readable, 4)) == 6
     for i in (1, 3, 5):
         (tmp_path / "p" / f"b_{i}.png").write_bytes(b"nonsense")
-    anew = CachedImages(pictures.split, pictures.preprocess, budget=0)
+    uncached = CachedImages(pictures.split, pictures.preprocess, budget=0)
     with pytest.raises(InputError, match="every image of a class is unreadable"):
-        anew.drop_corrupt()
+        uncached.drop_corrupt()
 
 
 def test_digits():
@@ -211,13 +211,13 @@ def pets_server(tmp_path):
     return Server({"/images.tar.gz": archive(images), "/annotations.tar.gz": archive(lists)})
 
 
-def test_pets_are_fetched_unpacked_and_split(tmp_path, capsys):
+def test_pets_are_downloaded_unpacked_and_split(tmp_path, capsys):
     server = pets_server(tmp_path)
     data = open_pets(tmp_path / "pets", address=server.address, md5={"images": None, "annotations": None})
     assert data.class_names == ("Abyssinian", "pug")
     assert (data.train.labels.tolist(), data.val.labels.tolist()) == ([0, 1, 1], [0, 1])
     assert data.train.open(0).size == (12, 10)
-    server.files.clear()  # a second time, nothing is fetched
+    server.files.clear()  # a second time, nothing is downloaded
     assert len(open_pets(tmp_path / "pets", address=server.address, md5={"images": None}).val) == 2
     (tmp_path / "pets" / "images" / "images" / "pug_8.jpg").unlink()
     with pytest.raises(InputError, match=r"pug_8.jpg: listed but missing"):
@@ -254,7 +254,7 @@ def test_links_in_archives_are_not_followed(tmp_path):
 @pytest.mark.parametrize(
     "damage", [lambda b: b[: len(b) // 2], lambda b: b"\x00" * 50, lambda b: b[:40] + b"!!!!" + b[44:]]
 )
-def test_damaged_archives(damage, tmp_path):
+def test_damaged_archives_are_refused(damage, tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(damage(archive({"x": np.random.RandomState(0).bytes(5000)})))
     with pytest.raises(InputError, match="damaged archive"):
         unpack(tmp_path / "a.tar.gz", tmp_path / "a")

@@ -1,4 +1,4 @@
-"""RandAugment's operations against Pillow's own, on a picture with edges, gradients and noise."""
+"""RandAugment's operations against Pillow's, on an image with edges, gradients and noise."""
 
 import math
 
@@ -48,31 +48,31 @@ ONE_LEVEL = ("autocontrast", "color", "contrast", "sharpness")  # see the module
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_operations_are_pillows(name, picture):
+def test_operations_equal_pillow(name, picture):
     operation, amounts = OPERATIONS[name]
     compiled = jax.jit(operation)
     other = Image.fromarray(np.random.default_rng(1).integers(0, 256, (H, W, 3)).astype(np.uint8))
     dim = Image.fromarray(np.asarray(other) // 6)
-    for place, shown in enumerate((picture, other, dim)):
-        image = jnp.asarray(np.asarray(shown), jnp.float32)
+    for number, original in enumerate((picture, other, dim)):
+        image = jnp.asarray(np.asarray(original), jnp.float32)
         for magnitude in (0, 4, 9, 17, 30):
             for amount in amounts(magnitude, H, W):
                 ours = np.asarray(compiled(image, jnp.asarray(amount, jnp.float32)))
-                theirs = np.asarray(PILLOW[name](shown, amount)).astype(np.float32)
+                theirs = np.asarray(PILLOW[name](original, amount)).astype(np.float32)
                 differs = np.abs(ours - theirs)
                 if name == "rotate":
-                    assert (differs > 0).mean() < 0.001, (place, amount)  # of pixels, where places lie between two
+                    assert (differs > 0).mean() < 0.001, (number, amount)  # of pixels, at coordinates between two
                 elif name in ONE_LEVEL:
-                    assert differs.max() <= 1, (place, amount)
-                    assert (differs > 0).mean() < 0.03, (place, amount)
+                    assert differs.max() <= 1, (number, amount)
+                    assert (differs > 0).mean() < 0.03, (number, amount)
                 else:
-                    assert differs.max() == 0, (place, amount)
+                    assert differs.max() == 0, (number, amount)
 
 
-def test_amounts_are_torchvisions():
+def test_amounts_equal_torchvision():
     """Its table at a few bins, for images of 331 pixels a side."""
     both = {name: [amounts(i, 331, 331) for i in (0, 9, 30)] for name, (_, amounts) in OPERATIONS.items()}
-    at = {name: [first for first, *_ in found] for name, found in both.items()}
+    at = {name: [first for first, *_ in amounts] for name, amounts in both.items()}
     assert both["shear_x"][1] == pytest.approx((0.09, -0.09))
     assert both["color"][1] == pytest.approx((1.27, 0.73))
     assert at["shear_x"] == pytest.approx([0, 0.09, 0.3])
@@ -85,24 +85,26 @@ def test_amounts_are_torchvisions():
     assert list(OPERATIONS) == list(PILLOW)
 
 
-def test_every_operation_is_drawn_as_often(picture):
+def test_every_operation_is_equally_likely(picture):
     image = jnp.asarray(np.asarray(picture.resize((30, 25))), jnp.float32) / 255
-    drawn = jax.jit(jax.vmap(lambda key: apply_rand_augment(key, image, 1, 15)))(
+    augmented = jax.jit(jax.vmap(lambda key: apply_rand_augment(key, image, 1, 15)))(
         jax.random.split(jax.random.key(0), 2000)
     )
-    assert 0 <= float(drawn.min()) <= float(drawn.max()) <= 1
-    _, counts = np.unique(np.asarray(drawn).reshape(2000, -1), axis=0, return_counts=True)
+    assert 0 <= float(augmented.min()) <= float(augmented.max()) <= 1
+    _, counts = np.unique(np.asarray(augmented).reshape(2000, -1), axis=0, return_counts=True)
     kinds = sum(len(amounts(15, 25, 30)) for _, amounts in OPERATIONS.values())
     assert len(counts) == kinds  # with either sign
-    whole, half = 2000 / 14, 2000 / 28
-    assert all(abs(c - whole) < 50 or abs(c - half) < 35 for c in counts)
+    one, half = 2000 / 14, 2000 / 28  # an operation with one amount, and with two
+    assert all(abs(c - one) < 50 or abs(c - half) < 35 for c in counts)
 
 
-def test_it_is_part_of_the_augmentations(picture):
+def test_rand_augment_is_part_of_augment(picture):
     images = jnp.asarray(np.asarray(picture))[None].repeat(3, axis=0)
     plain, more = Augment(flip=0.5), Augment(flip=0.5, rand_ops=2, rand_magnitude=9)
-    found = [np.asarray(jax.jit(lambda k, s=s: augment_batch(k, images, s))(jax.random.key(4))) for s in (plain, more)]
-    assert not np.array_equal(found[0], found[1])
-    assert not np.array_equal(found[1][0], found[1][1])
+    results = [
+        np.asarray(jax.jit(lambda k, s=s: augment_batch(k, images, s))(jax.random.key(4))) for s in (plain, more)
+    ]
+    assert not np.array_equal(results[0], results[1])
+    assert not np.array_equal(results[1][0], results[1][1])
     with pytest.raises(InputError, match="rand_magnitude from 0 to 30"):
         Augment(rand_ops=1, rand_magnitude=31)
