@@ -34,7 +34,7 @@ def plot_caption(
     picture = _shrink(image).astype(np.float32) / 255
     panels = [Panel("image", None), *(Panel(END_NAMES.get(word, word), heat) for word, heat in words)]
     return plot_panels(
-        picture, arrange_in_rows(panels, most=_max_columns(len(panels), image.shape)), title=caption, alpha=alpha
+        picture, arrange_in_rows(panels, max_columns=_max_columns(len(panels), image.shape)), title=caption, alpha=alpha
     )
 
 

@@ -1,4 +1,4 @@
-"""Imports run one way, bring no torch and no TensorFlow, print nothing; the documents say what the tools do."""
+"""Imports run one way, are light and silent; names and sizes of modules; the documents agree with the tools."""
 
 import ast
 import re
@@ -11,41 +11,126 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ["vit_jax", "caption", "weights_convert", "experiments"]
 BENCHMARKS = "experiments/benchmark/"
+ABOVE_THE_CORE = {"__init__", "plot", "pipeline"}  # modules of vit_jax that use its subpackages
+NOT_IMPORTED_BY = {
+    "core": ["vit_jax.explain", "vit_jax.data", "vit_jax.train", "vit_jax.plot", "vit_jax.pipeline"],
+    "explain": ["vit_jax.data", "vit_jax.train", "vit_jax.plot", "vit_jax.pipeline"],
+    "data": ["vit_jax.train", "vit_jax.explain", "vit_jax.plot", "vit_jax.pipeline"],
+}
+# Programs parse flags, libraries do not; these modules define the parser and flags that several programs share.
+PARSES_FLAGS = {"vit_jax/cli.py", "vit_jax/train/distributed.py", "vit_jax/train/options.py"}
 POSIX_ONLY = {"fcntl", "grp", "posix", "pwd", "resource", "syslog", "termios"}
 
 
-def imported(path: Path) -> set[str]:
+def modules(package: str) -> list[Path]:
+    paths = sorted((ROOT / package).rglob("*.py"))
+    assert paths
+    return paths
+
+
+def imported_names(path: Path) -> set[str]:
+    """Return the dotted names of all imports of a module; `from a import b` gives a and a.b."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module.split(".")[0])
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and node.level == 0, f"{path}: relative import"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def imported(path: Path) -> set[str]:
+    """Return the top-level packages that a module imports."""
+    return {name.split(".")[0] for name in imported_names(path)}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_run_one_way(package):
     later = set(PACKAGES[PACKAGES.index(package) + 1 :])
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert files
-    for path in files:
+    for path in modules(package):
         assert not imported(path) & later, path
-        place = path.relative_to(ROOT).as_posix()
-        if place != "weights_convert/verify.py" and not place.startswith(BENCHMARKS):
+        name = path.relative_to(ROOT).as_posix()
+        if name != "weights_convert/verify.py" and not name.startswith(BENCHMARKS):
             assert not imported(path) & {"torch", "torchvision", "tensorflow"}, path
+
+
+@pytest.mark.parametrize("part", NOT_IMPORTED_BY)
+def test_imports_inside_vit_jax_run_one_way(part):
+    """From the core to explain, data and train. No module imports the package itself, which imports them all."""
+    if part == "core":
+        paths = [path for path in (ROOT / "vit_jax").glob("*.py") if path.stem not in ABOVE_THE_CORE]
+    else:
+        paths = modules(f"vit_jax/{part}")
+    for path in paths:
+        names = imported_names(path)
+        above = [name for name in names for prefix in NOT_IMPORTED_BY[part] if f"{name}.".startswith(f"{prefix}.")]
+        assert not above, path
+
+
+def test_no_library_module_imports_from_its_own_package():
+    """The package imports all its modules, so that would be a cycle."""
+    for package in ("vit_jax", "caption", "weights_convert"):
+        for path in modules(package):
+            tree = ast.parse(path.read_text())
+            names = {
+                a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == package for a in n.names
+            }
+            assert all(is_module(f"{package}/{name}") for name in names), path
+
+
+def is_module(name: str) -> bool:
+    return (ROOT / f"{name}.py").is_file() or (ROOT / name / "__init__.py").is_file()
+
+
+def test_libraries_do_not_parse_flags():
+    for package in ("vit_jax", "caption", "weights_convert"):
+        for path in modules(package):
+            name = path.relative_to(ROOT).as_posix()
+            assert path.name == "__main__.py" or name in PARSES_FLAGS or "argparse" not in imported(path), path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_function_or_class_has_its_modules_name(package):
+    """Otherwise `from package import name` may give either. A package's own name counts for its __init__ module."""
+    for path in modules(package):
+        if path.name != "__main__.py":
+            module = path.parent if path.name == "__init__.py" else path
+            tree = ast.parse(path.read_text())
+            definitions = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+            assert module.stem not in definitions, path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_export_hides_a_module(package):
+    for path in modules(package):
+        if path.name == "__init__.py":
+            names = {
+                (alias.asname or alias.name, node.module)
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.ImportFrom)
+                for alias in node.names
+            }
+            folder = path.parent.relative_to(ROOT).as_posix()
+            hidden = {n for n, source in names if source != folder.replace("/", ".") and is_module(f"{folder}/{n}")}
+            assert not hidden, path
+
+
+def test_the_top_level_of_experiments_stays_small():
+    names = {path.stem for path in (ROOT / "experiments").iterdir() if is_module(f"experiments/{path.stem}")}
+    assert len(names - {"__init__"}) <= 12
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_module_imports_what_windows_lacks(package):
-    for path in (ROOT / package).rglob("*.py"):
+    for path in modules(package):
         assert not imported(path) & POSIX_ONLY, path
 
 
 def test_only_the_benchmark_imports_the_peers():
     """They need torch, which is no dependency; the benchmark imports them when asked to compare."""
     for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
+        for path in modules(package):
             if not path.relative_to(ROOT).as_posix().startswith(BENCHMARKS):
                 assert not re.search(r"^\s*(from|import) .*\bpeers\b", path.read_text(), re.MULTILINE), path
 
@@ -84,5 +169,5 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch):
 
 def test_modules_stay_short():
     for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
+        for path in modules(package):
             assert len(path.read_text().splitlines()) <= 400, path

@@ -48,10 +48,15 @@ def attention_weights(
     return jax.nn.softmax(mask_scores(scores, mask), axis=-1)
 
 
-def fuse_heads(weights: Float[Array, "... h n m"], head_fusion: str) -> Float[Array, "... n m"]:
-    """Return the heads' mean, max or min. Raises InputError for another name."""
+def check_head_fusion(head_fusion: str) -> None:
+    """Raise InputError unless it is a name of HEAD_FUSIONS."""
     if head_fusion not in HEAD_FUSIONS:
         raise InputError(f"unknown head_fusion {head_fusion!r}: one of {', '.join(HEAD_FUSIONS)}")
+
+
+def fuse_heads(weights: Float[Array, "... h n m"], head_fusion: str) -> Float[Array, "... n m"]:
+    """Return the heads' mean, max or min. Raises InputError for another name."""
+    check_head_fusion(head_fusion)
     return HEAD_FUSIONS[head_fusion](weights, axis=-3)
 
 

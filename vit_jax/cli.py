@@ -1,4 +1,4 @@
-"""What the commands' argument parsers share."""
+"""Argument parser and argument types shared by all commands."""
 
 import argparse
 import sys
@@ -6,19 +6,19 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that ends on a wrong flag with one line and exit code 2; no abbreviations."""
+    """An argument parser without abbreviations. A wrong flag prints one line and exits with code 2."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **{"allow_abbrev": False} | kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Print the one line and exit."""
+        """Print one line and exit with code 2."""
         print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """224 or 224x320 as (height, width) in pixels."""
+    """Parse 224 or 224x320 as (height, width) in pixels."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size: N or HEIGHTxWIDTH")
@@ -26,14 +26,14 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def positive_int(text: str) -> int:
-    """A whole number, at least 1."""
+    """Parse an integer >= 1."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
 def fraction(text: str) -> float:
-    """A number in [0, 1)."""
+    """Parse a number in [0, 1)."""
     try:
         value = float(text)
     except ValueError:
@@ -44,7 +44,7 @@ def fraction(text: str) -> float:
 
 
 def non_negative(text: str) -> float:
-    """A number, at least 0."""
+    """Parse a finite number >= 0."""
     try:
         value = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a wrong input is, and how a command ends on one: a single line, exit code 2."""
+"""Errors in the user's input. A command reports one as a single line and exits with code 2."""
 
 import errno
 import functools
@@ -11,38 +11,37 @@ FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong. The message is one line that names the thing and the remedy."""
+    """An error in the user's input. The message is one line that names the thing, the problem and the remedy."""
 
 
 def describe_os_error(error: OSError) -> str:
-    """One line for an operating-system error: the file, what happened, and the remedy where there is one."""
-    what = error.strerror or str(error)
-    where = f"{error.filename}: " if error.filename else ""
+    """Return one line for an operating-system error: the file, the problem, and the remedy if there is one."""
+    problem = error.strerror or str(error)
+    file = f"{error.filename}: " if error.filename else ""
     if error.errno in FULL_DISK:
-        return f"{where}cannot write: {what}; free some space or choose another output folder"
-    return f"{where}{what}"
+        return f"{file}cannot write: {problem}; free some space or choose another output folder"
+    return f"{file}{problem}"
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether an error, or one that it came from, says that the disk is full.
+    """Return whether an error, or one of its causes, reports a full disk.
 
-    Libraries that write from threads of their own (tensorstore under orbax) wrap the system's error in a text.
+    Libraries that write in their own threads (tensorstore under orbax) report the system's error only as text.
     """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in FULL_DISK:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in FULL_DISK:
             return True
-        if "No space left on device" in str(seen) or "File too large" in str(seen):
+        if "No space left on device" in str(cause) or "File too large" in str(cause):
             return True
-        seen = seen.__cause__ or seen.__context__
+        cause = cause.__cause__ or cause.__context__
     return False
 
 
 def one_line_errors(main: Callable[P, int]) -> Callable[P, int]:
-    """Wrap a command's `main` so that a wrong input prints one line to stderr and returns 2.
+    """Wrap a command's `main`: errors that the user can fix print one line to stderr and return 2.
 
-    Programming errors keep their traceback: only InputError, errors of the operating system and a full disk
-    are the user's to mend.
+    These are InputError, operating-system errors and a full disk. All other errors keep their traceback.
     """
 
     @functools.wraps(main)

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all: beside their place first, then renamed."""
+"""Atomic writes of files and folders: write to a temporary path in the same folder, then rename."""
 
 import os
 import shutil
@@ -10,40 +10,40 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes `path`'s place when the block ends without error.
+    """Yield a temporary path to write to, and rename it to `path` when the block ends without error.
 
-    After an error nothing is left, and what stood there before still stands.
+    After an error the temporary file is removed, and an existing file at `path` is unchanged.
     """
     target = Path(path)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        yield beside
-        os.replace(beside, target)
+        yield temporary
+        os.replace(temporary, target)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 @contextmanager
 def atomic_write_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """A fresh folder beside `path` to write into; it takes `path`'s place when the block ends without error.
+    """Yield a temporary folder to write into, and rename it to `path` when the block ends without error.
 
-    Whatever stood at `path` is replaced, so the caller makes sure that it may be. After an error nothing is left,
-    and what stood there before still stands.
+    Replaces whatever exists at `path`; the caller checks that this is allowed. After an error the temporary folder is
+    removed, and existing content at `path` is unchanged.
     """
     target = Path(path)
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
     try:
-        yield beside
-        beside.chmod(0o755)
+        yield temporary
+        temporary.chmod(0o755)
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
             target.rename(old / "replaced")
-            beside.rename(target)
+            temporary.rename(target)
             shutil.rmtree(old)
         else:
-            beside.rename(target)
+            temporary.rename(target)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -1,8 +1,8 @@
 """Write a safetensors file one array at a time.
 
-safetensors' own writer copies every array to bytes before it writes the first, which doubles the memory of a large
-model. The format (https://github.com/huggingface/safetensors#format): the header's length as a little-endian
-uint64, a JSON header {name: {dtype, shape, data_offsets}} padded with spaces to 8 bytes, then the data.
+The safetensors library copies every array to bytes before it writes the first, which doubles the memory of a large
+model. Format (https://github.com/huggingface/safetensors#format): length of the header as a little-endian uint64, JSON
+header {name: {dtype, shape, data_offsets}} padded with spaces to 8 bytes, data.
 """
 
 import json
@@ -27,7 +27,7 @@ DTYPES = {
 
 
 def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
-    """Write {name: array} to `path`. Raises OSError when it can't be written, KeyError for an unknown dtype."""
+    """Write {name: array} to `path`. Raises KeyError for a dtype that is not in DTYPES, OSError if writing fails."""
     header, offset = {}, 0
     for name, array in arrays.items():
         size = array.size * array.dtype.itemsize

@@ -14,21 +14,13 @@ from experiments.common import runtime
 from experiments.common.models import open_model
 from experiments.common.pictures import ImagePath, list_images
 from experiments.explain.evaluate import evaluate
+from experiments.explain.flags import make_parser, parse_method_options, parse_methods, parse_targets
 from vit_jax import InputError, ModelCard, VisionTransformer, position_similarity, to_grid
-from vit_jax.cli import Parser, image_size, positive_int
 from vit_jax.data.batches import pad_batch_to
 from vit_jax.data.decode import CorruptImageError, open_rgb
 from vit_jax.data.reading import handle_corrupt
 from vit_jax.errors import one_line_errors
-from vit_jax.explain.faithfulness import BASELINES
-from vit_jax.explain.methods import (
-    METHODS,
-    check_method_options,
-    compile_method,
-    head_attention,
-    parse_method_options,
-    parse_methods,
-)
+from vit_jax.explain import METHODS, check_method_options, compile_method, head_attention
 from vit_jax.files import atomic_write
 from vit_jax.plot import (
     Panel,
@@ -41,50 +33,6 @@ from vit_jax.plot import (
 )
 
 SHORTEST, LONGEST = 240, 480  # pixels of a picture's longer side in a figure, where a panel has about 300
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m experiments.explain", description="Show what a model looks at.")
-    parser.add_argument("model", help="a saved model, or a run's folder")
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help="pictures, or folders of them")
-    parser.add_argument("--out", help="folder to write to: a .png and a .npz for each picture")
-    parser.add_argument(
-        "--method",
-        action="append",
-        help=f"{', '.join(METHODS)}, or all; several with commas (attention,rollout,relevance)",
-    )
-    parser.add_argument(
-        "--target", action="append", help="a class by name or number, several with commas (default: the predicted one)"
-    )
-    parser.add_argument("--layer", default="-1", help="of attention and gradcam; 'all' draws every layer's attention")
-    parser.add_argument("--head", help="of attention (default: their mean); 'all' draws every head's")
-    parser.add_argument("--image-size", type=image_size, metavar="N|HxW", help="another size than the model's own")
-    parser.add_argument("--position", action="store_true", help="draw the position embeddings' similarity")
-    parser.add_argument("--steps", type=positive_int, default=32, help="of integrated_gradients")
-    parser.add_argument("--rise-masks", type=positive_int, default=1000)
-    parser.add_argument("--seed", type=int, default=0, help="of rise's masks and the random control")
-    parser.add_argument("--batch-size", type=positive_int, default=8)
-    group = parser.add_argument_group("faithfulness")
-    group.add_argument("--evaluate", action="store_true", help="score every method on pictures with masks")
-    group.add_argument("--masks", help="folder of masks named like the pictures: 1 object, 2 background, 3 not counted")
-    group.add_argument("--baseline", action="append", choices=BASELINES, help="what replaces a removed patch (mean)")
-    return parser
-
-
-def targets_of(given: list[str] | None, card: ModelCard) -> list[int] | None:
-    """Classes from --target flags, by name or number. Raises InputError for one that the model does not have."""
-    if given is None:
-        return None
-    numbers = []
-    for name in (name for text in given for name in text.split(",")):
-        if name in card.class_names:
-            numbers.append(card.class_names.index(name))
-        elif name.isdigit() and int(name) < card.config.num_classes:
-            numbers.append(int(name))
-        else:
-            known = f", or by name: {', '.join(card.class_names[:8])} ..." if card.class_names else ""
-            raise InputError(f"no class {name!r}: they are 0 to {card.config.num_classes - 1}{known}")
-    return list(dict.fromkeys(numbers))
 
 
 class OpenedImage(NamedTuple):
@@ -120,15 +68,11 @@ class Explainer:
     def __init__(self, model: VisionTransformer, card: ModelCard, args: argparse.Namespace):
         self.model, self.card = model, card
         self.all_heads, self.all_layers = args.head == "all", args.layer == "all"
-        layer = "-1" if self.all_layers else args.layer
-        head = None if self.all_heads else args.head
-        self.options = check_method_options(
-            model, parse_method_options(argparse.Namespace(**vars(args) | dict(layer=layer, head=head)))
-        )
+        self.options = check_method_options(model, parse_method_options(args, allow_all=True))
         self.methods = parse_methods(args.method)
         if (args.head is not None or self.all_layers) and "attention" not in self.methods:
             raise InputError("--head and --layer all are of the method attention; add it to --method")
-        self.targets = targets_of(args.target, card)
+        self.targets = parse_targets(args.target, card)
         assert model.config.preprocess is not None
         normalize = model.config.preprocess.normalize
         self._normalize = jax.jit(lambda pixels: normalize(pixels.astype("float32") / 255))
@@ -162,8 +106,8 @@ class Explainer:
 
 def methods_figure(explainer: Explainer, shown: np.ndarray, answer: dict[str, Any], title: str) -> Any:
     """The image and all methods' maps: methods of no class once, the others once for each class."""
-    free = [name for name in explainer.methods if not METHODS[name].of_class]
-    by_class = [name for name in explainer.methods if METHODS[name].of_class]
+    free = [name for name in explainer.methods if not METHODS[name].is_class_specific]
+    by_class = [name for name in explainer.methods if METHODS[name].is_class_specific]
     panels = [Panel("image", None), *(Panel(name, answer[name][0]) for name in free)]
     targets = answer["targets"]
     if len(targets) == 1 or not by_class:
@@ -230,7 +174,7 @@ def write_explanations(explainer: Explainer, files: list[ImagePath], out: Path, 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Run the command: 0 done (unreadable pictures of a folder are reported), 2 a wrong input."""
-    args = _parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     runtime.configure()
     if not args.images and not args.position:
         raise InputError("no image given; give pictures or a folder, or --position")

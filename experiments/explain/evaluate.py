@@ -15,24 +15,19 @@ import numpy as np
 from jaxtyping import Array, Float
 from PIL import Image
 
+from experiments.explain.flags import parse_method_options, parse_methods
 from vit_jax import InputError, VisionTransformer, pointing_game, segmentation_scores, upsample
 from vit_jax.data.batches import pad_batch_to
 from vit_jax.data.decode import open_rgb
 from vit_jax.data.folder import image_files
 from vit_jax.explain.faithfulness import (
-    both_curves,
+    both_removal_curves,
     centred_map,
     insertion_deletion_from_curves,
     perturbation_auc_from_curves,
     random_map,
 )
-from vit_jax.explain.methods import (
-    MethodOptions,
-    check_method_options,
-    compile_method,
-    parse_method_options,
-    parse_methods,
-)
+from vit_jax.explain.methods import MethodOptions, check_method_options, compile_method
 from vit_jax.files import atomic_write
 
 OBJECT, BACKGROUND = 1, 2
@@ -90,7 +85,7 @@ def _scorer(model: VisionTransformer, baselines: tuple[str, ...]) -> Callable[..
         flat = maps.reshape(b, -1)
         result: dict[str, Any] = {}
         for baseline in baselines:
-            best, worst = both_curves(model, images, flat, targets, baseline=baseline)
+            best, worst = both_removal_curves(model, images, flat, targets, baseline=baseline)
             areas = (
                 insertion_deletion_from_curves(best, worst)._asdict()
                 | perturbation_auc_from_curves(best, worst)._asdict()

@@ -184,7 +184,7 @@ def test_interval():
         (["--out", "OUT"], "no image given"),
         (["nowhere.jpg", "--out", "OUT"], "nowhere.jpg: no such file"),
         (["IMAGE", "--out", "OUT", "--method", "lime"], "unknown method 'lime': one of attention, rollout"),
-        (["IMAGE", "--out", "OUT", "--target", "horse"], "no class 'horse': they are 0 to 2, or by name: cat"),
+        (["IMAGE", "--out", "OUT", "--target", "horse"], "no class 'horse': classes are 0 to 2, or by name: cat"),
         (["IMAGE", "--out", "OUT", "--target", "3"], "no class '3'"),
         (["IMAGE", "--out", "OUT", "--layer", "2"], "no layer 2: the model has 2"),
         (["IMAGE", "--out", "OUT", "--layer", "x"], "--layer x: not a number"),

@@ -176,7 +176,7 @@ def test_a_model_without_maps_is_reported(pictures):
     val = CachedImages(open_folder(str(pictures), val_fraction=0.2, seed=0).val, config.preprocess, budget=0)
     blocks = _build_attention(ValidationPredictions(model, val, np.eye(2)[val.split.labels], tuple(AWKWARD)), 1)
     assert blocks[-1] == Text(
-        "No maps: the model pools by attention, which no fixed row stands for; take integrated_gradients or rise."
+        "No maps: the model uses attention pooling: no fixed row to read; use integrated_gradients or rise."
     )
 
 

@@ -1,1 +1,69 @@
-"""Where a model looked: pure functions of attention weights and gradients."""
+"""Explain a model's predictions: pure functions of a model, or of its attention weights.
+
+METHODS lists the methods that share one signature; compile_method returns one as a compiled function.
+"""
+
+from vit_jax.explain.attribution import IntegratedGradients, integrated_gradients, rise
+from vit_jax.explain.class_maps import attention_gradcam, grad_rollout, relevance
+from vit_jax.explain.faithfulness import (
+    BASELINES,
+    InsertionDeletion,
+    PerturbationAUC,
+    RemovalCurves,
+    centred_map,
+    insertion_deletion,
+    perturbation_auc,
+    random_map,
+    removal_curves,
+)
+from vit_jax.explain.flow import attention_flow, flow_from_attention
+from vit_jax.explain.heatmap import overlay, scale_to_unit_range, to_grid, upsample
+from vit_jax.explain.localization import SegmentationScores, pointing_game, segmentation_scores
+from vit_jax.explain.methods import (
+    DEFAULT_METHODS,
+    METHODS,
+    Method,
+    MethodOptions,
+    check_method_options,
+    compile_method,
+    head_attention,
+)
+from vit_jax.explain.rollout import attention_rollout, cls_attention, readout, rollout_from_images
+
+__all__ = [
+    "BASELINES",
+    "DEFAULT_METHODS",
+    "METHODS",
+    "InsertionDeletion",
+    "IntegratedGradients",
+    "Method",
+    "MethodOptions",
+    "PerturbationAUC",
+    "RemovalCurves",
+    "SegmentationScores",
+    "attention_flow",
+    "attention_gradcam",
+    "attention_rollout",
+    "centred_map",
+    "check_method_options",
+    "cls_attention",
+    "compile_method",
+    "flow_from_attention",
+    "grad_rollout",
+    "head_attention",
+    "insertion_deletion",
+    "integrated_gradients",
+    "overlay",
+    "perturbation_auc",
+    "pointing_game",
+    "random_map",
+    "readout",
+    "relevance",
+    "removal_curves",
+    "rise",
+    "rollout_from_images",
+    "scale_to_unit_range",
+    "segmentation_scores",
+    "to_grid",
+    "upsample",
+]

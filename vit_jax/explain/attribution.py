@@ -1,4 +1,4 @@
-"""Maps from the model's answers alone: integrated gradients over the pixels, and RISE's random masks.
+"""Attribution to the input pixels: integrated gradients, and RISE's random masks.
 
 Letters: B batch, K target classes, C classes, n patches, h x w image, M masks.
 """
@@ -19,14 +19,14 @@ from vit_jax.position import RESIZE_METHODS
 
 
 class IntegratedGradients(NamedTuple):
-    """maps: [B, n] or [B, K, n], signed. gap: [B] or [B, K], the maps' sum less the logit's rise it should equal."""
+    """maps: [B, n] or [B, K, n], signed. gap: [B] or [B, K], sum of the map minus the difference of the logits."""
 
     maps: Float[Array, "..."]
     gap: Float[Array, "..."]
 
 
-def patch_sums(pixels: Float[Array, "... h w c"], patch_size: tuple[int, int]) -> Float[Array, "... n"]:
-    """The sum over each patch's pixels and channels, patches in row order."""
+def sum_over_patches(pixels: Float[Array, "... h w c"], patch_size: tuple[int, int]) -> Float[Array, "... n"]:
+    """Sum over the pixels and channels of each patch; patches in row-major order."""
     *lead, h, w, c = pixels.shape
     ph, pw = patch_size
     split = pixels.reshape(*lead, h // ph, ph, w // pw, pw, c)
@@ -41,16 +41,16 @@ def integrated_gradients(
     baseline: Float[Array | np.ndarray, "..."] | None = None,
     steps: int = 32,
 ) -> IntegratedGradients:
-    """How much each patch's pixels add to each target class's logit, along the line from a baseline to the image.
+    """Attribute each target class's logit y to the patches, along the line from a baseline x' to the image x.
 
         (x - x') * integral over a in [0, 1] of dy/dx at x' + a (x - x'),   summed over each patch
 
-    The integral is by Gauss-Legendre quadrature at `steps` points. By the completeness axiom the maps sum to
-    y(x) - y(x'); gap says by how much they miss it.
+    The integral is computed by Gauss-Legendre quadrature at `steps` points. By the completeness axiom a map sums to
+    y(x) - y(x'); `gap` is the remaining error.
 
-    baseline: what counts as nothing, any shape that broadcasts to the images; None is 0, mid-grey for a model whose
-    inputs are normalised by 0.5. Source: Sundararajan et al., ICML 2017, arXiv 1703.01365.
-    Raises InputError for a class that there is not, steps below 1, and as the model does.
+    baseline: any shape that broadcasts to the images. None is 0: mid-grey for inputs normalised by 0.5.
+    Source: Sundararajan et al., ICML 2017, arXiv 1703.01365.
+    Raises InputError for an unknown class, steps below 1, a baseline that does not broadcast, and as the model does.
     """
     if steps < 1:
         raise InputError(f"steps must be at least 1, not {steps}")
@@ -64,44 +64,44 @@ def integrated_gradients(
     points, quadrature = np.polynomial.legendre.leggauss(steps)
     cotangents = class_cotangents(classes, config.num_outputs, jax.eval_shape(model, images).dtype)
 
-    def add(total: Float[Array, "k b h w c"], node: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def accumulate(total: Float[Array, "k b h w c"], node: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         _, pull = jax.vjp(model, start + node[0] * (images - start))
         return total + node[1] * jax.vmap(lambda cotangent: pull(cotangent)[0])(cotangents), None
 
     nodes = (jnp.asarray((points + 1) / 2, images.dtype), jnp.asarray(quadrature / 2, images.dtype))
     zeros = jnp.zeros((cotangents.shape[0], *images.shape), images.dtype)
-    mean_gradient, _ = jax.lax.scan(add, zeros, nodes)
-    maps = patch_sums((images - start)[None] * mean_gradient, config.patch_size)
-    rise_of_logit = jnp.take_along_axis(model(images) - model(start), classes, axis=1).T
+    mean_gradient, _ = jax.lax.scan(accumulate, zeros, nodes)
+    maps = sum_over_patches((images - start)[None] * mean_gradient, config.patch_size)
+    logit_difference = jnp.take_along_axis(model(images) - model(start), classes, axis=1).T
     return IntegratedGradients(
-        restore_target_axis(maps, targets), restore_target_axis(maps.sum(axis=-1) - rise_of_logit, targets)
+        restore_target_axis(maps, targets), restore_target_axis(maps.sum(axis=-1) - logit_difference, targets)
     )
 
 
-def rise_masks(
+def draw_rise_masks(
     key: Key, count: int, image_size: tuple[int, int], *, grid: tuple[int, int], keep: float
 ) -> Float[Array, "m h w"]:
-    """RISE's random masks in [0, 1]: each cell of a coarse grid is kept with probability `keep`, enlarged bilinearly.
+    """Draw RISE's random masks, in [0, 1].
 
-    The grid is enlarged by a cell more than the image and shifted at random. Source: Petsiuk et al., BMVC 2018,
-    arXiv 1806.07421, section 3.2.
+    Each cell of a coarse grid is 1 with probability `keep`. The grid is upsampled bilinearly to one cell more than the
+    image and cropped at a random offset. Source: Petsiuk et al., BMVC 2018, arXiv 1806.07421, section 3.2.
     """
-    cells = [-(-size // cells) for size, cells in zip(image_size, grid, strict=True)]
+    cell_size = [-(-size // cells) for size, cells in zip(image_size, grid, strict=True)]
     rows, columns = (
-        jnp.asarray(RESIZE_METHODS["bilinear"](number, (number + 1) * cell), jnp.float32)
-        for number, cell in zip(grid, cells, strict=True)
+        jnp.asarray(RESIZE_METHODS["bilinear"](cells, (cells + 1) * size), jnp.float32)
+        for cells, size in zip(grid, cell_size, strict=True)
     )
 
-    def one(key: Key) -> Float[Array, "h w"]:
+    def draw_mask(key: Key) -> Float[Array, "h w"]:
         cell_key, row_key, column_key = jax.random.split(key, 3)
-        kept = jax.random.bernoulli(cell_key, keep, grid).astype(jnp.float32)
-        top = jax.random.randint(row_key, (), 0, cells[0])
-        left = jax.random.randint(column_key, (), 0, cells[1])
-        down = jax.lax.dynamic_slice_in_dim(rows, top, image_size[0])
-        across = jax.lax.dynamic_slice_in_dim(columns, left, image_size[1])
-        return down @ kept @ across.T
+        cells = jax.random.bernoulli(cell_key, keep, grid).astype(jnp.float32)
+        top = jax.random.randint(row_key, (), 0, cell_size[0])
+        left = jax.random.randint(column_key, (), 0, cell_size[1])
+        upsample_rows = jax.lax.dynamic_slice_in_dim(rows, top, image_size[0])
+        upsample_columns = jax.lax.dynamic_slice_in_dim(columns, left, image_size[1])
+        return upsample_rows @ cells @ upsample_columns.T
 
-    return jax.vmap(one)(jax.random.split(key, count))
+    return jax.vmap(draw_mask)(jax.random.split(key, count))
 
 
 def rise(
@@ -115,34 +115,34 @@ def rise(
     keep: float = 0.5,
     batch_size: int = 32,
 ) -> Float[Array, "..."]:
-    """Which pixels a class's probability needs: the mean of random masks, weighted by the answer through each.
+    """Return the mean of random masks, each weighted by the target's probability for the masked image.
 
         sum over masks of p_target(x * mask) mask / (num_masks * keep)
 
-    Answers [B, h, w] for targets [B], [B, K, h, w] for [B, K], in [0, 1 / keep]. No gradients: every mask costs a
-    forward pass of all B images, whatever K is; about batch_size masked images go through the model at a time. The
-    same masks serve all images. What a mask hides is 0, the normalised images' mean.
+    Shape [B, h, w] for targets [B] and [B, K, h, w] for [B, K]; values in [0, 1 / keep]. A masked pixel is 0, the
+    mean that normalisation subtracts. Needs no gradients. Each mask costs one forward pass of all B images, for any K;
+    about batch_size masked images are processed at a time. All images share the same masks.
     Source: Petsiuk et al., BMVC 2018, arXiv 1806.07421.
-    Raises InputError as the model does, and for options out of range.
+    Raises InputError for an unknown class, options out of range, and as the model does.
     """
     if num_masks < 1 or batch_size < 1 or min(grid) < 1 or not 0 < keep < 1:
         raise InputError("num_masks, batch_size and both sides of the grid are at least 1, keep is in (0, 1)")
     b, h, w, c = images.shape
     classes = check_targets(targets, b, model.config.num_outputs)
     images = jnp.asarray(images)
-    together = min(num_masks, max(1, batch_size // b))
-    masks_of = functools.partial(rise_masks, count=together, image_size=(h, w), grid=grid, keep=keep)
+    step_masks = min(num_masks, max(1, batch_size // b))
+    draw_masks = functools.partial(draw_rise_masks, count=step_masks, image_size=(h, w), grid=grid, keep=keep)
 
-    def add(total: Float[Array, "b k h w"], number: jax.Array) -> tuple[jax.Array, None]:
-        masks = masks_of(jax.random.fold_in(jax.random.key(0) if key is None else key, number))
-        counted = (number * together + jnp.arange(together) < num_masks).astype(masks.dtype)
-        masks = masks * counted.reshape(-1, 1, 1)
+    def accumulate(total: Float[Array, "b k h w"], step: jax.Array) -> tuple[jax.Array, None]:
+        masks = draw_masks(jax.random.fold_in(jax.random.key(0) if key is None else key, step))
+        is_counted = (step * step_masks + jnp.arange(step_masks) < num_masks).astype(masks.dtype)
+        masks = masks * is_counted.reshape(-1, 1, 1)
         masked = images[:, None] * masks[None, :, :, :, None].astype(images.dtype)
-        probabilities = jax.nn.softmax(model(masked.reshape(b * together, h, w, c)).astype(total.dtype))
-        chosen = jnp.take_along_axis(probabilities.reshape(b, together, -1), classes[:, None], axis=2)
-        return total + jnp.einsum("bmk,mhw->bkhw", chosen, masks.astype(total.dtype)), None
+        probabilities = jax.nn.softmax(model(masked.reshape(b * step_masks, h, w, c)).astype(total.dtype))
+        weights = jnp.take_along_axis(probabilities.reshape(b, step_masks, -1), classes[:, None], axis=2)
+        return total + jnp.einsum("bmk,mhw->bkhw", weights, masks.astype(total.dtype)), None
 
     zeros = jnp.zeros((b, classes.shape[1], h, w), jnp.promote_types(images.dtype, jnp.float32))
-    total, _ = jax.lax.scan(add, zeros, jnp.arange(-(-num_masks // together)))
+    total, _ = jax.lax.scan(accumulate, zeros, jnp.arange(-(-num_masks // step_masks)))
     maps = total / (num_masks * keep)
     return maps[:, 0] if targets.ndim == 1 else maps

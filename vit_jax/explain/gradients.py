@@ -1,7 +1,7 @@
-"""The gradient of class scores in every layer's attention weights, without hooks.
+"""Gradients of class scores with respect to the attention weights of chosen layers, without hooks.
 
-A zero perturbation is added to the weights, and the vector-Jacobian product is taken in it; K classes are K
-cotangents, mapped over one forward pass.
+A zero perturbation is added to the weights; the vector-Jacobian product with respect to it is the gradient. K classes
+are K cotangents, mapped over one forward pass.
 
 Letters: B batch, K target classes, L layers, H heads, N tokens, C classes.
 """
@@ -21,11 +21,11 @@ Targets = Int[Array | np.ndarray, "..."]
 
 
 class AttentionTrace(NamedTuple):
-    """One forward pass that can be pulled back to its attention weights.
+    """A forward pass with the pullback to its attention weights.
 
     logits:  [B, C]
-    weights: for each layer asked for, [B, H, N, N]
-    pull:    a cotangent of the logits [B, C] -> the gradient in each of those weights
+    weights: [B, H, N, N] of each requested layer
+    pull:    cotangent of the logits [B, C] -> gradient with respect to each of those weights
     """
 
     logits: Float[Array, "b c"]
@@ -34,7 +34,7 @@ class AttentionTrace(NamedTuple):
 
 
 def trace_attention(model: VisionTransformer, images: Images, layers: Sequence[int]) -> AttentionTrace:
-    """Run the model, holding what the gradient in the given layers' attention weights needs."""
+    """Run the model and return the given layers' attention weights with their pullback."""
     config = model.config
     n = config.num_tokens_for(images.shape[1:3])
     dtype = jnp.promote_types(model.patch_embed.kernel.dtype, jnp.float32)
@@ -50,9 +50,9 @@ def trace_attention(model: VisionTransformer, images: Images, layers: Sequence[i
 
 
 def check_targets(targets: Targets, batch: int, num_classes: int) -> Int[Array, "b k"]:
-    """Targets [B] or [B, K] as [B, K]. Raises InputError for another shape or, outside jit, a class there is not."""
+    """Return targets [B] or [B, K] as [B, K]. Raises InputError for a wrong shape or, outside jit, an unknown class."""
     if targets.ndim not in (1, 2) or targets.shape[0] != batch:
-        raise InputError(f"targets are [{batch}] or [{batch}, K], one row for each image, not {tuple(targets.shape)}")
+        raise InputError(f"targets must be [{batch}] or [{batch}, K], a row per image, not {tuple(targets.shape)}")
     if not isinstance(targets, jax.core.Tracer):
         outside = [int(t) for t in np.asarray(targets).ravel() if not 0 <= t < num_classes]
         if outside:
@@ -61,10 +61,10 @@ def check_targets(targets: Targets, batch: int, num_classes: int) -> Int[Array, 
 
 
 def class_cotangents(targets: Int[Array, "b k"], num_classes: int, dtype: Any) -> Float[Array, "k b c"]:
-    """One cotangent of the logits for each of the K classes."""
+    """Return a one-hot cotangent of the logits for each of the K classes."""
     return jax.nn.one_hot(targets.T, num_classes, dtype=dtype)
 
 
 def restore_target_axis(maps: Float[Array, "k b ..."], targets: Targets) -> Float[Array, "..."]:
-    """Maps with the batch first again, [B, K, ...], or [B, ...] where targets were [B]."""
+    """Move the batch axis of the maps to the front: [B, K, ...], or [B, ...] for targets [B]."""
     return maps[0] if targets.ndim == 1 else jnp.moveaxis(maps, 0, 1)

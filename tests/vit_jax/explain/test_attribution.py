@@ -1,4 +1,4 @@
-"""Integrated gradients and RISE against torch, and by what they promise."""
+"""Integrated gradients and RISE against torch, and their properties."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import torch
 
 import tests.reference as reference
 from vit_jax import InputError, integrated_gradients, rise
-from vit_jax.explain.attribution import patch_sums, rise_masks
+from vit_jax.explain.attribution import draw_rise_masks, sum_over_patches
 from weights_convert import convert
 
 SIZE, CLASSES = (32, 24), 7
@@ -46,11 +46,11 @@ def test_integrated_gradients_against_torch(theirs, x64):
             expected = pixels.reshape(4, 8, 3, 8).sum(axis=(1, 3)).ravel()
             assert reference.relative_error(maps[i, k], expected) < 1e-10
             with torch.no_grad():
-                rise_of_logit = (theirs(x)[i] - theirs(x0)[i])[TARGETS[i, k]].item()
-            np.testing.assert_allclose(gap[i, k], expected.sum() - rise_of_logit, atol=1e-12)
+                logit_difference = (theirs(x)[i] - theirs(x0)[i])[TARGETS[i, k]].item()
+            np.testing.assert_allclose(gap[i, k], expected.sum() - logit_difference, atol=1e-12)
 
 
-def test_integrated_gradients_become_complete(theirs, x64):
+def test_more_steps_close_the_completeness_gap(theirs, x64):
     model, images = ours(theirs), reference.images(3, 2, *SIZE)
     targets = jnp.asarray(TARGETS[:, 0])
     coarse, fine = (
@@ -60,8 +60,8 @@ def test_integrated_gradients_become_complete(theirs, x64):
     assert coarse.maps.shape == (2, 12)
     assert coarse.gap.shape == (2,)
     assert np.abs(fine.gap).max() < np.abs(coarse.gap).max() / 1e6
-    itself = jax.jit(lambda m, x, t: integrated_gradients(m, x, t, baseline=x))(model, images, targets)
-    assert not np.asarray(itself.maps).any()
+    same = jax.jit(lambda m, x, t: integrated_gradients(m, x, t, baseline=x))(model, images, targets)
+    assert not np.asarray(same.maps).any()
     with pytest.raises(InputError, match="steps must be at least 1"):
         integrated_gradients(model, images, TARGETS, steps=0)
     with pytest.raises(InputError, match="does not broadcast"):
@@ -70,15 +70,15 @@ def test_integrated_gradients_become_complete(theirs, x64):
         integrated_gradients(model, images, TARGETS + 8)
 
 
-def test_patch_sums():
+def test_sum_over_patches():
     pixels = jnp.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
-    sums = patch_sums(pixels, (2, 3))
+    sums = sum_over_patches(pixels, (2, 3))
     assert sums.shape == (2, 4)
     assert float(sums[1, 2]) == float(pixels[1, 2:4, :3].sum())
 
 
 def test_rise_masks():
-    masks = np.asarray(rise_masks(jax.random.key(0), 400, (32, 24), grid=(4, 3), keep=0.3))
+    masks = np.asarray(draw_rise_masks(jax.random.key(0), 400, (32, 24), grid=(4, 3), keep=0.3))
     assert masks.shape == (400, 32, 24)
     assert masks.min() >= 0
     assert masks.max() <= 1 + 1e-6
@@ -91,13 +91,13 @@ def test_rise_masks():
 
 @pytest.mark.parametrize("count", [8, 11])
 def test_rise_against_torch(theirs, count, x64):
-    """The masks are ours, what the model makes of them is torch's."""
+    """With our masks, and torch's probabilities of the masked images."""
     images, key = reference.images(3, 2, *SIZE), jax.random.key(5)
     options = dict(num_masks=count, grid=(4, 3), keep=0.4, batch_size=8)
     maps = jax.jit(lambda m, x, t: rise(m, x, t, key=key, **options))(ours(theirs), images, TARGETS)
     assert maps.shape == (2, 2, 32, 24)
-    drawn = [rise_masks(jax.random.fold_in(key, i), 4, SIZE, grid=(4, 3), keep=0.4) for i in range(3)]
-    masks = np.concatenate(drawn)[:count]
+    parts = [draw_rise_masks(jax.random.fold_in(key, i), 4, SIZE, grid=(4, 3), keep=0.4) for i in range(3)]
+    masks = np.concatenate(parts)[:count]
     for i in range(2):
         with torch.no_grad():
             probabilities = theirs(as_torch(images[i] * masks[..., None])).softmax(dim=1).numpy()
@@ -110,7 +110,7 @@ def test_rise_against_torch(theirs, count, x64):
     np.testing.assert_allclose(alone, maps[:1, 1], rtol=1e-10)
 
 
-def test_rise_refuses(theirs):
+def test_rise_rejects_wrong_options(theirs):
     with pytest.raises(InputError, match="keep is in"):
         rise(ours(theirs), reference.images(3, 2, *SIZE), TARGETS, keep=1.0)
     with pytest.raises(InputError, match="no class 1"):

@@ -17,8 +17,8 @@ from vit_jax import (
 )
 
 
-def by_networkx(attention, source):
-    """The flow to every input token of one image; attention [L, N, N] fused, source [N]."""
+def flow_in_networkx(attention, source):
+    """Return the flow to every input token of one image; attention [L, N, N] fused, source [N]."""
     graph = networkx.DiGraph()
     layers, n, _ = attention.shape
     for layer, i, j in np.ndindex(layers, n, n):
@@ -36,19 +36,19 @@ def test_against_networkx(layers, n, sharpness, seed, x64):
     attention = jax.nn.softmax(sharpness * scores, axis=-1)
     flows = jax.jit(flow_from_attention)(attention)
     weights = np.full(n, 1 / n)
-    spread = jax.jit(flow_from_attention)(attention, query=weights)
+    weighted = jax.jit(flow_from_attention)(attention, query=weights)
     for item in range(2):
         fused = np.asarray(attention[:, item]).mean(axis=1)
-        np.testing.assert_allclose(flows[item], by_networkx(fused, np.eye(n)[0]), atol=1e-12)
-        np.testing.assert_allclose(spread[item], by_networkx(fused, weights), atol=1e-12)
+        np.testing.assert_allclose(flows[item], flow_in_networkx(fused, np.eye(n)[0]), atol=1e-12)
+        np.testing.assert_allclose(weighted[item], flow_in_networkx(fused, weights), atol=1e-12)
 
 
 def test_float32_and_sparse_capacities():
-    """Rows of a single 1, as hard attention has them: whole paths of no capacity."""
+    """Hard attention: rows with a single 1, so that most paths have no capacity."""
     rng = np.random.default_rng(0)
     attention = np.eye(6, dtype=np.float32)[rng.integers(0, 6, (4, 1, 6))]
     flows = flow_from_attention(jnp.asarray(attention), query=2)
-    np.testing.assert_allclose(flows[0], by_networkx(attention[:, 0], np.eye(6)[2]), atol=1e-5)
+    np.testing.assert_allclose(flows[0], flow_in_networkx(attention[:, 0], np.eye(6)[2]), atol=1e-5)
 
 
 def test_from_a_model():
@@ -67,7 +67,7 @@ def test_from_a_model():
     flows = jax.jit(attention_flow)(model, images)
     attention = forward_with_attention(model, images, head_fusion="mean").attention
     for item in range(2):
-        expected = by_networkx(np.asarray(attention[:, item]), np.eye(8)[0])[2:]
+        expected = flow_in_networkx(np.asarray(attention[:, item]), np.eye(8)[0])[2:]
         np.testing.assert_allclose(flows[item], expected, atol=1e-5)
     repeated = jax.jit(attention_flow)(model, images, jnp.array([[0, 1, 2], [0, 1, 2]]))
     assert repeated.shape == (2, 3, 6)
@@ -82,8 +82,8 @@ def test_wrong_requests():
         flow_from_attention(jnp.zeros((1, 1, 300, 300)))
     with pytest.raises(InputError, match="unknown head_fusion"):
         flow_from_attention(attention[:, :, None], head_fusion="sum")
-    with pytest.raises(InputError, match="attention is"):
+    with pytest.raises(InputError, match="attention must be"):
         flow_from_attention(attention[0, 0])
     big = ViTConfig(image_size=(136, 128), patch_size=(8, 8), width=16, depth=1, num_heads=2, mlp_dim=24, num_classes=3)
-    with pytest.raises(InputError, match="not 273; take a rollout"):
+    with pytest.raises(InputError, match="not 273; use a rollout"):
         attention_flow(VisionTransformer(big, rngs=nnx.Rngs(0)), jnp.zeros((1, 136, 128, 3)))

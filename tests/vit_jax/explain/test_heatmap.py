@@ -1,4 +1,4 @@
-"""Grids, enlargement against torch's, overlays; position similarity against its formula."""
+"""Grids, upsampling against torch, overlays; position similarity against its formula."""
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,11 @@ from vit_jax import (
     upsample,
     with_image_size,
 )
-from vit_jax.explain.heatmap import COLORMAP, unit_range
+from vit_jax.explain.heatmap import COLORMAP, scale_to_unit_range
 
 
 @pytest.mark.parametrize(("shape", "size"), [((2, 3, 4, 5), (32, 30)), ((1, 1, 7, 3), (7, 3)), ((2, 1, 2, 2), (5, 9))])
-def test_upsample_is_torchs(shape, size):
+def test_upsample_agrees_with_torch(shape, size):
     maps = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     expected = torch.nn.functional.interpolate(torch.from_numpy(maps), size, mode="bilinear", align_corners=False)
     np.testing.assert_allclose(jax.jit(lambda m: upsample(m, size))(maps), expected.numpy(), atol=1e-6)
@@ -35,7 +35,7 @@ def test_to_grid():
     assert float(to_grid(maps, (3, 4))[1, 2, 0]) == 20
     with pytest.raises(InputError, match="does not fit a 5x3 grid"):
         to_grid(maps, (5, 3))
-    with pytest.raises(InputError, match="can't enlarge"):
+    with pytest.raises(InputError, match="cannot upsample"):
         upsample(jnp.zeros(4), (2, 2))
 
 
@@ -47,10 +47,10 @@ def test_overlay():
     np.testing.assert_allclose(overlay(image, heat, alpha=0.0), image)
     batch = jax.vmap(overlay)(jnp.stack([image, image]), jnp.stack([heat, 3 * heat + 1]))
     np.testing.assert_allclose(batch[1], shown, atol=1e-6)
-    assert not np.asarray(unit_range(np.full((3, 3), 7.0))).any()
+    assert not np.asarray(scale_to_unit_range(np.full((3, 3), 7.0))).any()
     with pytest.raises(InputError, match="does not fit an image"):
         overlay(image, heat[:1])
-    with pytest.raises(InputError, match="alpha is in"):
+    with pytest.raises(InputError, match="alpha must be in"):
         overlay(image, heat, alpha=1.5)
 
 
@@ -70,4 +70,6 @@ def test_position_similarity(has_class):
             assert similarity[i // 2, i % 2, j // 2, j % 2] == pytest.approx(cosine, abs=1e-5)
     larger = np.asarray(position_similarity(with_image_size(model, (40, 32))))
     assert larger.shape == (5, 4, 5, 4)
-    np.testing.assert_allclose(larger[0, 0, -1, -1], similarity[0, 0, -1, -1], atol=1e-5)  # corners stay, by zoom
+    np.testing.assert_allclose(
+        larger[0, 0, -1, -1], similarity[0, 0, -1, -1], atol=1e-5
+    )  # zoom resizing keeps the corners

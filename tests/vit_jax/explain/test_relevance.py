@@ -1,4 +1,4 @@
-"""Gradient methods against torch's autograd on pytorch_pretrained_vit and its stored scores; prefixes of every kind."""
+"""Gradient methods against torch's autograd on pytorch_pretrained_vit's stored attention; prefix tokens of every kind."""
 
 import jax
 import jax.numpy as jnp
@@ -37,15 +37,15 @@ def theirs():
 
 
 def torch_layers(theirs, image, target):
-    """For one image and class: the stored scores of every layer and the gradients of the logit in them, [H, N, N]."""
+    """Return (attention, gradient of the logit in it), [H, N, N] each, of every layer, for one image and class."""
     logits = theirs(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
     scores = [block.attn.scores for block in theirs.transformer.blocks]
     gradients = torch.autograd.grad(logits[0, target], scores)
     return [(a[0].detach(), g[0]) for a, g in zip(scores, gradients, strict=True)]
 
 
-def relevance_by_torch(layers, start=0):
-    """Chefer et al.'s equations 5 and 6, the whole matrix."""
+def relevance_in_torch(layers, start=0):
+    """Compute Chefer et al.'s equations 5 and 6 with the full matrix."""
     n = layers[0][0].shape[-1]
     r = torch.eye(n, dtype=torch.float64)
     for scores, gradient in layers[start:]:
@@ -53,25 +53,25 @@ def relevance_by_torch(layers, start=0):
     return r[0, 1:].numpy()
 
 
-def grad_rollout_by_torch(layers, start=0):
+def grad_rollout_in_torch(layers, start=0):
     n = layers[0][0].shape[-1]
     r = torch.eye(n, dtype=torch.float64)
     for scores, gradient in layers[start:]:
-        mixed = (gradient * scores).clamp(min=0).mean(dim=0) + torch.eye(n, dtype=torch.float64)
-        r = (mixed / mixed.sum(dim=1, keepdim=True)) @ r
+        fused = (gradient * scores).clamp(min=0).mean(dim=0) + torch.eye(n, dtype=torch.float64)
+        r = (fused / fused.sum(dim=1, keepdim=True)) @ r
     return r[0, 1:].numpy()
 
 
-def gradcam_by_torch(layers, layer=-1):
+def gradcam_in_torch(layers, layer=-1):
     scores, gradient = layers[layer]
     weights = gradient[:, 0, 1:].mean(dim=1)
     return (weights[:, None] * scores[:, 0, 1:]).mean(dim=0).clamp(min=0).numpy()
 
 
-BY_TORCH = {
-    "relevance": relevance_by_torch,
-    "grad_rollout": grad_rollout_by_torch,
-    "attention_gradcam": gradcam_by_torch,
+IN_TORCH = {
+    "relevance": relevance_in_torch,
+    "grad_rollout": grad_rollout_in_torch,
+    "attention_gradcam": gradcam_in_torch,
 }
 
 
@@ -85,10 +85,10 @@ def test_against_torch(theirs, name, x64):
     assert (np.asarray(maps).max(axis=-1) > 0).sum() >= 3  # a map of Grad-CAM can be 0 everywhere
     for i in range(2):
         for k in range(3):
-            expected = BY_TORCH[name](torch_layers(theirs, images[i], TARGETS[i, k]))
+            expected = IN_TORCH[name](torch_layers(theirs, images[i], TARGETS[i, k]))
             np.testing.assert_allclose(maps[i, k], expected, rtol=1e-9, atol=1e-14)
     option = "layer" if name == "attention_gradcam" else "start_layer"
-    expected = BY_TORCH[name](torch_layers(theirs, images[0], 0), 1)
+    expected = IN_TORCH[name](torch_layers(theirs, images[0], 0), 1)
     later = METHODS[name](model, images, jnp.array([0, 0]), **{option: 1})
     np.testing.assert_allclose(later[0], expected, rtol=1e-9, atol=1e-14)
 
@@ -98,12 +98,12 @@ def test_one_target_a_batch_and_vmap(theirs, name, x64):
     method = METHODS[name]
     model = convert(reference.state_arrays(theirs), image_size=SIZE, num_heads=3)
     images = reference.images(3, 2, *SIZE)
-    together = method(model, images, jnp.asarray(TARGETS))
+    batch = method(model, images, jnp.asarray(TARGETS))
     alone = method(model, images[1:], jnp.asarray(TARGETS[1:, 2]))
     assert alone.shape == (1, 12)
-    np.testing.assert_allclose(alone[0], together[1, 2], rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(alone[0], batch[1, 2], rtol=1e-9, atol=1e-15)
     mapped = jax.vmap(lambda x, t: method(model, x[None], t[None])[0])(images, jnp.asarray(TARGETS))
-    np.testing.assert_allclose(mapped, together, rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(mapped, batch, rtol=1e-9, atol=1e-15)
 
 
 PREFIXES = {
@@ -117,7 +117,7 @@ PREFIXES = {
 
 @pytest.fixture(params=PREFIXES)
 def any_prefix(request):
-    """A random float64 model with the given tokens before its patches, on a rectangular grid."""
+    """Return a random float64 model with these tokens before its patches, on a rectangular grid."""
     with jax.enable_x64(True):
         config = ViTConfig(
             image_size=(16, 24), patch_size=(8, 8), width=16, depth=2, num_heads=2, mlp_dim=24, num_classes=4,
@@ -129,15 +129,15 @@ def any_prefix(request):
 
 
 @jax.jit
-def pulled(model, images, targets):
-    """The logits, both layers' weights and the gradients of the targets' logits in them."""
-    run = trace_attention(model, images, [0, 1])
-    return run.logits, run.weights, run.pull(jax.nn.one_hot(targets[:, 0], 4))
+def weights_and_gradients(model, images, targets):
+    """Return the logits, both layers' weights and the gradients of the targets' logits in them."""
+    trace = trace_attention(model, images, [0, 1])
+    return trace.logits, trace.weights, trace.pull(jax.nn.one_hot(targets[:, 0], 4))
 
 
 def test_gradients_in_the_weights_are_finite_differences(any_prefix):
     model, x = any_prefix, reference.images(0, 1, 16, 24)
-    logits, _, (gradient, _) = pulled(model, x, jnp.array([[1]]))
+    logits, _, (gradient, _) = weights_and_gradients(model, x, jnp.array([[1]]))
     np.testing.assert_allclose(logits, jax.jit(lambda m, x: m(x))(model, x), rtol=1e-12)
     n = model.config.num_prefix + 6
     assert gradient.shape == (1, 2, n, n)
@@ -153,28 +153,28 @@ def test_gradients_in_the_weights_are_finite_differences(any_prefix):
         np.testing.assert_allclose(gradient[0, head, row, column], slope, rtol=1e-6, atol=1e-9)
 
 
-def test_any_prefix_is_the_matrix_formula_read_as_the_head_reads(any_prefix):
+def test_any_prefix_agrees_with_the_matrix_formula_and_the_readout(any_prefix):
     model, x = any_prefix, reference.images(0, 2, 16, 24)
     targets = jnp.array([3, 1])
-    _, weights, gradients = pulled(model, x, targets[:, None])
-    mixed = [np.maximum(np.asarray(a * g), 0).mean(axis=1) for a, g in zip(weights, gradients, strict=True)]
-    n, prefix = mixed[0].shape[-1], model.config.num_prefix
+    _, weights, gradients = weights_and_gradients(model, x, targets[:, None])
+    fused = [np.maximum(np.asarray(a * g), 0).mean(axis=1) for a, g in zip(weights, gradients, strict=True)]
+    n, prefix = fused[0].shape[-1], model.config.num_prefix
     read = np.asarray(readout(model, n))
     assert read.sum() == pytest.approx(1)
-    ours, ours_rolled = (METHODS[name](model, x, targets) for name in ("relevance", "grad_rollout"))
+    ours, our_rollout = (METHODS[name](model, x, targets) for name in ("relevance", "grad_rollout"))
     for i in range(2):
-        matrix = (np.eye(n) + mixed[1][i]) @ (np.eye(n) + mixed[0][i])
+        matrix = (np.eye(n) + fused[1][i]) @ (np.eye(n) + fused[0][i])
         np.testing.assert_allclose(ours[i], (read @ matrix)[prefix:], rtol=1e-10)
-        steps = [m[i] + np.eye(n) for m in mixed]
+        steps = [m[i] + np.eye(n) for m in fused]
         steps = [s / s.sum(axis=1, keepdims=True) for s in steps]
-        rolled = (read @ steps[1] @ steps[0])[prefix:]
-        np.testing.assert_allclose(ours_rolled[i], rolled, rtol=1e-10)
+        rollout = (read @ steps[1] @ steps[0])[prefix:]
+        np.testing.assert_allclose(our_rollout[i], rollout, rtol=1e-10)
     attention = jax.jit(forward_with_attention)(model, x).attention
     row = attention_rollout(attention, query=readout(model, n))
     matrix = attention_rollout(attention)
     np.testing.assert_allclose(row, jnp.einsum("q,bqn->bn", read, matrix), atol=1e-12)
-    kept = dict(discard_ratio=0.5, class_token=model.config.class_token)
-    np.testing.assert_allclose(attention_rollout(attention, **kept).sum(axis=-1), 1, atol=1e-12)
+    options = dict(discard_ratio=0.5, class_token=model.config.class_token)
+    np.testing.assert_allclose(attention_rollout(attention, **options).sum(axis=-1), 1, atol=1e-12)
     assert METHODS["attention_gradcam"](model, x, targets).shape == (2, 6)
 
 
@@ -185,7 +185,7 @@ def test_wrong_requests(theirs, name):
     x = reference.images(3, 2, *SIZE)
     with pytest.raises(InputError, match="no class 7: the model has 7, counted 0 to 6"):
         method(model, x, np.array([0, 7]))
-    with pytest.raises(InputError, match=r"targets are \[2\] or \[2, K\]"):
+    with pytest.raises(InputError, match=r"targets must be \[2\] or \[2, K\]"):
         method(model, x, np.array([0]))
     with pytest.raises(InputError, match="no layer 3: the model has 3"):
         method(model, x, np.array([0, 1]), **{"layer" if name == "attention_gradcam" else "start_layer": 3})
