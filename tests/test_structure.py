@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ["vit_jax", "caption", "weights_convert", "experiments"]
 BENCHMARKS = "experiments/benchmark/"
-ABOVE_THE_CORE = {"__init__", "plot", "pipeline"}  # modules of vit_jax that use its subpackages
+ABOVE_THE_CORE = {"__init__", "plot", "inference", "pipeline"}  # modules of vit_jax that use its subpackages
 NOT_IMPORTED_BY = {
     "core": ["vit_jax.explain", "vit_jax.data", "vit_jax.train", "vit_jax.plot", "vit_jax.pipeline"],
     "explain": ["vit_jax.data", "vit_jax.train", "vit_jax.plot", "vit_jax.pipeline"],
@@ -35,7 +35,8 @@ def imported_names(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.module and node.level == 0, f"{path}: relative import"
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
@@ -98,7 +99,7 @@ def test_no_function_or_class_has_its_modules_name(package):
             module = path.parent if path.name == "__init__.py" else path
             tree = ast.parse(path.read_text())
             definitions = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-            assert module.stem not in definitions, path
+            assert module.stem.startswith("_") or module.stem not in definitions, path
 
 
 @pytest.mark.parametrize("package", PACKAGES)

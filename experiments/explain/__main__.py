@@ -13,7 +13,7 @@ from PIL import Image
 from experiments.common import runtime
 from experiments.common.models import open_model
 from experiments.common.pictures import ImagePath, list_images
-from experiments.explain.evaluate import evaluate
+from experiments.explain.evaluate import evaluate_faithfulness
 from experiments.explain.flags import make_parser, parse_method_options, parse_methods, parse_targets
 from vit_jax import InputError, ModelCard, VisionTransformer, position_similarity, to_grid
 from vit_jax.data.batches import pad_batch_to
@@ -185,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
     files = list_images(args.images)
     model, card = open_model(args.model, image_size=args.image_size)
     if args.evaluate:
-        return evaluate(model, [file for file, _, _ in files], args)
+        return evaluate_faithfulness(model, [file for file, _, _ in files], args)
     out = Path(args.out)
     explainer = Explainer(model, card, args) if files else None
     out.mkdir(parents=True, exist_ok=True)

@@ -178,7 +178,7 @@ def table(results: dict[str, dict[str, np.ndarray]], baselines: tuple[str, ...])
     return "\n".join(lines)
 
 
-def evaluate(model: VisionTransformer, files: list[Path], args: argparse.Namespace) -> int:
+def evaluate_faithfulness(model: VisionTransformer, files: list[Path], args: argparse.Namespace) -> int:
     """Score the methods on pictures with masks; prints the table, and writes it with every number to --out."""
     masks = Path(args.masks)
     if not masks.is_dir():
