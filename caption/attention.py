@@ -1,9 +1,9 @@
-"""What the model looked at for every word: the cross-attention of one teacher-forced pass, aligned with the words.
+"""Cross-attention as one map per word.
 
-The token at position t + 1 is what query t answered, so word t + 1 is shown with query t's attention. A word of several
-WordPieces has their mean.
+The token at position t + 1 is emitted by query t, so word t + 1 has query t's attention. A word of several WordPieces
+has the mean of theirs.
 
-Letters: B batch, T text tokens, S image tokens, H heads, L layers, gh x gw grid.
+Letters: B batch, h x w image, T text tokens, S image tokens, H heads, L layers, gh x gw grid.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from caption.model import CaptionOutput
+from caption.outputs import CaptionOutput
 from vit_jax import InputError
 
 WordMaps = list[tuple[str, Float[np.ndarray, "gh gw"]]]
@@ -21,15 +21,15 @@ Ids = Sequence[int] | Int[Array | np.ndarray, " t"]
 
 @runtime_checkable
 class WordTokenizer(Protocol):
-    """What a tokenizer must know here."""
+    """The part of a tokenizer that word maps need."""
 
     def words(self, tokens: Ids, /) -> list[tuple[str, list[int]]]:
-        """The words up to the end token, which comes last, each with its positions in the tokens."""
+        """Return the words up to the end token, which comes last, each with its positions in the tokens."""
         ...
 
 
 def content_size(image_mask: Bool[Array | np.ndarray, "h w"], grid: tuple[int, int]) -> tuple[int, int]:
-    """The (rows, columns) of the grid that hold content, of an image in the top left corner of its mask."""
+    """Return the (rows, columns) of the grid that hold content, for an image in the top left corner of its mask."""
     mask = np.asarray(image_mask)
     (h, w), (gh, gw) = mask.shape, grid
     rows, columns = int(mask.any(axis=1).sum()), int(mask.any(axis=0).sum())
@@ -46,16 +46,17 @@ def word_attention(
     item: int = 0,
     content: tuple[int, int] | None = None,
 ) -> WordMaps:
-    """Each word of a caption with where the decoder looked when it answered it: [(word, heat [gh, gw])].
+    """Return each word of a caption with its cross-attention: [(word, map [gh, gw])]. The end token is the last word.
 
-    output:  of forward_with_attention over the caption's tokens, start and end included.
-    tokens:  [T], the item's own; what follows the end token is left out. The end token comes as the last word.
-    layer:   of the decoder, from 0 or from the end; head: one of them, or None for their mean.
-    item:    which one of the batch.
-    content: (rows, columns) of the grid that hold the image, to cut padding off: see content_size. None keeps all.
+    output:  of forward_with_attention on the caption's tokens, start and end included.
+    tokens:  [T], of this item; those after the end token are ignored.
+    layer:   of the decoder, counted from 0 or from the end.
+    head:    one head, or None for the mean.
+    item:    index in the batch.
+    content: (rows, columns) of the grid to return, which cuts off padding: see content_size. None keeps the grid.
 
-    Heat is attention: at least 0, and its sum over the whole grid is 1. Raises InputError for a layer, head, item or
-    content that there is not, and when the tokens are not those of the output.
+    Maps are at least 0 and sum to 1 over the full grid. Raises InputError for an unknown layer, head or item, a content
+    outside the grid, and tokens that do not match the output.
     """
     cross = output.cross_attention
     layers, batch, heads = cross.shape[:3]
@@ -76,18 +77,18 @@ def group_word_maps(
     *,
     content: tuple[int, int] | None = None,
 ) -> WordMaps:
-    """Rows of any method, one for each query, as maps of words: see word_attention."""
-    high, wide = grid if content is None else content
-    if not (0 < high <= grid[0] and 0 < wide <= grid[1]):
-        raise InputError(f"content of {high}x{wide} is no part of the grid, {grid[0]}x{grid[1]}")
+    """Group the rows of any method, one per query, into maps of words; arguments as in word_attention."""
+    height, width = grid if content is None else content
+    if not (0 < height <= grid[0] and 0 < width <= grid[1]):
+        raise InputError(f"content of {height}x{width} is no part of the grid, {grid[0]}x{grid[1]}")
     words = tokenizer.words(tokens)
-    last = max((place for _, places in words for place in places), default=0)
+    last = max((position for _, positions in words for position in positions), default=0)
     if last > rows.shape[0]:
-        raise InputError(f"{last + 1} tokens, of an output for {rows.shape[0]}; give the pass over these tokens")
+        raise InputError(f"{last + 1} tokens, but the output is for {rows.shape[0]}; give the output for these tokens")
     maps = []
-    for word, places in words:
-        heat = rows[[place - 1 for place in places if place > 0]].mean(axis=0)
-        maps.append((word, heat.reshape(grid)[:high, :wide]))
+    for word, positions in words:
+        heat = rows[[position - 1 for position in positions if position > 0]].mean(axis=0)
+        maps.append((word, heat.reshape(grid)[:height, :width]))
     return maps
 
 

@@ -22,7 +22,7 @@ ENCODERS = {"resnet": lambda stored: ResNetConfig(**config_fields(ResNetConfig, 
 
 @dataclass(frozen=True)
 class CaptionCard:
-    """What lies beside the weights: the architecture, and where they came from (free-form, JSON-able)."""
+    """What a folder stores besides the weights: the architecture, and their origin (free-form, JSON-able)."""
 
     config: CaptionConfig
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class CaptionCard:
 
 @functools.cache
 def abstract_model(config: CaptionConfig) -> CaptionTransformer:
-    """The model's shapes, with nothing allocated."""
+    """Return the model's shapes, with nothing allocated."""
     return jax.eval_shape(lambda: CaptionTransformer(config, rngs=nnx.Rngs(0)))
 
 
@@ -54,9 +54,10 @@ def save(
 ) -> None:
     """Write a model to a folder as model.safetensors, config.json and its vocabulary, whole or not at all.
 
-    tokenizer: its vocabulary is written beside the weights, as vocab.txt; None leaves it to be found (BERT's).
-    A saved model that is there already is replaced. Raises InputError when the folder holds something else, OSError
-    when it can't be written.
+    tokenizer: its vocabulary is written as vocab.txt; without one, programs use BERT's.
+
+    An existing saved model is replaced. Raises InputError when the folder holds something else, OSError when it can't
+    be written.
     """
     config = asdict(model.config)
     config["encoder"]["kind"] = "resnet" if isinstance(model.config.encoder, ResNetConfig) else "vit"
@@ -65,7 +66,7 @@ def save(
 
 
 def load_card(folder: str | os.PathLike) -> CaptionCard:
-    """The config.json of a saved model. Raises InputError naming the file when it is absent or unusable."""
+    """Read the config.json of a saved model. Raises InputError naming the file when it is absent or unusable."""
     return read_card(
         folder, FORMAT, lambda stored: CaptionCard(_config_from_dict(stored["config"]), stored.get("provenance", {}))
     )
@@ -74,6 +75,6 @@ def load_card(folder: str | os.PathLike) -> CaptionCard:
 def load(folder: str | os.PathLike) -> CaptionTransformer:
     """Read a model that `save` wrote.
 
-    Raises InputError, naming the file, when the folder is none, is damaged or does not fit its own config.
+    Raises InputError naming the file when it is missing, damaged, or does not fit the config.
     """
     return read_weights(folder, abstract_model(load_card(folder).config))

@@ -1,4 +1,4 @@
-"""Every number that decides a caption model's shape and arithmetic, and the named architectures."""
+"""CaptionConfig: everything that defines a caption model's architecture, and the named architectures."""
 
 from dataclasses import dataclass, replace
 
@@ -11,10 +11,10 @@ from vit_jax import InputError, ViTConfig
 class ResNetConfig:
     """A ResNet of bottleneck blocks (https://arxiv.org/abs/1512.03385) with frozen batch norm.
 
-    Defaults are ResNet-101's as CATR has it: the last stage is dilated in place of its stride.
-    A stage's width is that inside its blocks; it answers `expansion` times as many channels.
+    Defaults are CATR's ResNet-101: the last stage is dilated instead of strided. A stage has its width inside its
+    blocks, and `expansion` times as many output channels.
 
-    Raises InputError when the numbers do not fit one another.
+    Raises InputError for values that do not fit one another.
     """
 
     stage_depths: tuple[int, ...] = (3, 4, 23, 3)
@@ -22,7 +22,7 @@ class ResNetConfig:
     stem_width: int = 64
     expansion: int = 4
     in_channels: int = 3
-    dilated_last_stage: bool = True  # stride 16 in place of 32
+    dilated_last_stage: bool = True  # stride 16 instead of 32
     norm_eps: float = 1e-5  # torchvision's FrozenBatchNorm2d
 
     def __post_init__(self) -> None:
@@ -33,13 +33,13 @@ class ResNetConfig:
 
     @property
     def stage_strides(self) -> tuple[int, ...]:
-        """The stride of each stage's first block."""
+        """Return the stride of each stage's first block."""
         last = len(self.stage_depths) - 1
         return tuple(1 if i == 0 or (i == last and self.dilated_last_stage) else 2 for i in range(last + 1))
 
     @property
     def out_channels(self) -> int:
-        """Channels of the last stage's answer."""
+        """Return the number of output channels of the last stage."""
         return self.stage_widths[-1] * self.expansion
 
 
@@ -47,10 +47,10 @@ class ResNetConfig:
 class CaptionConfig:
     """A caption model: an image encoder, a DETR-like transformer over its grid, and a decoder of words.
 
-    Defaults are CATR's. encoder_layers = 0 hands the encoder's projected answer to the decoder as it is, which is what
-    a ViT, a transformer already, asks for. Dropout falls where the reference has it, and only where a call gives a key.
+    Defaults are CATR's. encoder_layers = 0 hands the encoder's projected output directly to the decoder: for a ViT,
+    which is a transformer already. Dropout is where the reference has it, and only active in calls with a key.
 
-    Raises InputError when the numbers do not fit one another.
+    Raises InputError for values that do not fit one another.
     """
 
     encoder: ResNetConfig | ViTConfig = ResNetConfig()
@@ -61,11 +61,11 @@ class CaptionConfig:
     decoder_layers: int = 6
     head_width: int = 512  # of the two hidden layers before the words
     vocab_size: int = 30522  # bert-base-uncased
-    max_positions: int = 128  # the longest text, in tokens
-    pad_token: int = 0  # its row of the word table is never trained
+    max_positions: int = 128  # maximum text length in tokens
+    pad_token: int = 0  # its row of the word embedding is not trained
     dropout: float = 0.1
     norm_eps: float = 1e-5  # torch's default
-    embedding_eps: float = 1e-12  # of the norm after word + position, BERT's
+    embedding_eps: float = 1e-12  # of the norm after word + position, as in BERT
     preprocess: CaptionPreprocess = CaptionPreprocess()  # noqa: RUF009  it is frozen
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ class CaptionConfig:
         if self.width % self.num_heads:
             raise InputError(f"width {self.width} is not divisible by num_heads {self.num_heads}")
         if self.width % 4:
-            raise InputError(f"width {self.width} is not divisible by 4, as sines and cosines of y and x need it")
+            raise InputError(f"width {self.width} is not divisible by 4, which the sines and cosines of y and x need")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is in [0, 1), not {self.dropout}")
         if not 0 <= self.pad_token < self.vocab_size:
@@ -90,7 +90,7 @@ class CaptionConfig:
 
     @property
     def image_preprocess(self) -> CaptionPreprocess | ViTPreprocess:
-        """How a picture becomes the model's input: a ViT's own way where the encoder is one, else `preprocess`."""
+        """Return how pictures become the model's input: a ViT encoder's own preprocessing, else `preprocess`."""
         if isinstance(self.encoder, ResNetConfig):
             return self.preprocess
         assert self.encoder.preprocess is not None
@@ -98,13 +98,13 @@ class CaptionConfig:
 
 
 CONFIGS: dict[str, CaptionConfig] = {
-    # https://github.com/saahiluppal/catr; its releases v1, v2 and v3 are all of this architecture.
+    # https://github.com/saahiluppal/catr; its releases v1, v2 and v3 all have this architecture.
     "catr": CaptionConfig(),
     # The same decoder over ViT-B/16 at 224.
     "vit_b16": CaptionConfig(
         encoder=replace(VIT_CONFIGS["B_16"], num_classes=0, dropout=0.0, attention_dropout=0.0), encoder_layers=0
     ),
-    # Small enough to learn made scenes of 64 pixels in minutes on a CPU.
+    # Small enough to learn the generated 64-pixel scenes in minutes on a CPU.
     "scenes": CaptionConfig(
         encoder=ResNetConfig(
             stage_depths=(1, 1), stage_widths=(16, 32), stem_width=16, expansion=2, dilated_last_stage=False
@@ -120,7 +120,7 @@ CONFIGS: dict[str, CaptionConfig] = {
         dropout=0.0,
         preprocess=CaptionPreprocess(longest=64),
     ),
-    # Small enough to train on a CPU, from scratch.
+    # Small enough to train from scratch on a CPU.
     "mini": CaptionConfig(
         encoder=ResNetConfig(stage_depths=(1, 1, 1, 1), stage_widths=(16, 32, 64, 128), stem_width=16),
         width=128,

@@ -1,6 +1,6 @@
-"""The figure of one caption: the picture, and for each word where the model looked when it wrote it.
+"""The figure of one caption: the picture, and a panel per word with its map.
 
-At 150 dots an inch, in colours that run evenly in lightness; vit_jax.plot.save_figure writes it.
+150 dots per inch, perceptually uniform colours; vit_jax.plot.save_figure writes it.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from PIL import Image
 from vit_jax.errors import InputError
 from vit_jax.plot import Panel, arrange_in_rows, plot_panels
 
-MAX_SIDE = 640  # pixels: more than a panel shows, and a photograph of 20 megapixels would be drawn for every word
+MAX_SIDE = 640  # pixels: more than a panel shows; a 20-megapixel photograph would be rendered once per word
 END_NAMES = {"[SEP]": "(end)"}
 
 
@@ -24,18 +24,19 @@ def plot_caption(
     *,
     alpha: float = 0.5,
 ) -> Any:
-    """The picture under its caption, and a panel for every word with its map over the picture, in reading order.
+    """Return a matplotlib Figure: the caption as title, the picture, and a panel per word in reading order.
 
-    words: (word, map), as word_attention gives them, the end token included; every map goes from its own least to its
-    own most. alpha: the maps' opacity. Answers a matplotlib Figure. Raises InputError when there is no word.
+    words: (word, map) pairs as of word_attention, the end token included. Each map is scaled to its own range.
+    alpha: opacity of the maps.
+
+    Raises InputError when there is no word.
     """
     if not words:
         raise InputError("no words to draw; a caption has at least its end token")
     picture = _shrink(image).astype(np.float32) / 255
     panels = [Panel("image", None), *(Panel(END_NAMES.get(word, word), heat) for word, heat in words)]
-    return plot_panels(
-        picture, arrange_in_rows(panels, max_columns=_max_columns(len(panels), image.shape)), title=caption, alpha=alpha
-    )
+    rows = arrange_in_rows(panels, max_columns=_max_columns(len(panels), image.shape))
+    return plot_panels(picture, rows, title=caption, alpha=alpha)
 
 
 def _shrink(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
@@ -45,6 +46,6 @@ def _shrink(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _max_columns(panels: int, shape: tuple[int, ...]) -> int:
-    """More columns for tall pictures and long captions, so that the figure stays within a page."""
+    """Return more columns for tall pictures and long captions, so that the figure fits a page."""
     most = 4 if panels <= 8 else 5
     return most + (shape[0] > shape[1])

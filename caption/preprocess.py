@@ -1,8 +1,9 @@
-"""From pictures to a captioner's input: the longest side to a fixed length, normalised, padded into batches.
+"""From pictures to a captioner's input: resize the longest side, normalise, pad into batches.
 
-Agrees with the reference's validation transform (CATR, datasets/coco.py): `(w, h) * (299 / max)` in float64, cut to
-whole pixels, so that a few sizes end at 298; Pillow's bicubic; (x - 0.5) / 0.5 in float32.
-Key: B batch, h w a picture's own size, H W the batch's.
+Agrees with the reference's validation transform (CATR, datasets/coco.py): `(w, h) * (299 / max)` in float64, truncated
+to integers, so that a few sizes become 298; Pillow's bicubic; (x - 0.5) / 0.5 in float32.
+
+Letters: B batch, h x w a picture, H x W a batch.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from vit_jax.preprocess import Preprocess, as_pil_image
 
 
 class PaddedBatch(NamedTuple):
-    """Pictures of one size. mask: True where there is a picture; images are 0 elsewhere."""
+    """Pictures padded to one size. mask: True on the pictures; images are 0 elsewhere."""
 
     images: Float32[np.ndarray, "b H W 3"]
     mask: Bool[np.ndarray, "b H W"]
@@ -26,11 +27,13 @@ class PaddedBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class CaptionPreprocess:
-    """How a picture becomes a captioner's input.
+    """How pictures become a captioner's input.
 
-    longest:  the longer side in pixels; smaller pictures are enlarged.
+    longest:  length of the longer side in pixels; smaller pictures are enlarged.
     mean:     per channel, on the scale [0, 1].
     std:      per channel, on the scale [0, 1].
+
+    Raises InputError for a length below 1 and for a wrong mean or std.
     """
 
     longest: int = 299
@@ -47,81 +50,83 @@ class CaptionPreprocess:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) that every picture fits into: pad_batch's size for one compiled function."""
+        """Return the (height, width) that every picture fits into: pad_batch's size for one compiled function."""
         return self.longest, self.longest
 
     def target_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) after resizing. Raises InputError for a picture so thin that nothing would be left."""
+        """Return (width, height) after resizing. Raises InputError when the short side would have no pixel."""
         sides = np.array((width, height), np.float64)
-        across, down = (sides * (self.longest / sides.max())).astype(int).tolist()  # the reference's own operations
-        if min(across, down) < 1:
+        scaled = sides * (self.longest / sides.max())  # in the reference's order of operations
+        new_width, new_height = scaled.astype(int).tolist()
+        if min(new_width, new_height) < 1:
             raise InputError(
-                f"an image of {width}x{height} is too thin: its short side vanishes when the long one is {self.longest}"
+                f"an image of {width}x{height} is too thin: no pixel of its short side is left at {self.longest}"
             )
-        return across, down
+        return new_width, new_height
 
     def view(self, image: Image.Image) -> Image.Image:
-        """The part of a picture that the model sees: all of it."""
+        """Return the part of a picture that the model sees: all of it."""
         return image
 
     def resize(self, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture with its longest side as it should be, its shape kept, as 8-bit RGB."""
+        """Resize the longest side, keep the aspect ratio; 8-bit RGB."""
         image = image if image.mode == "RGB" else image.convert("RGB")
         return np.asarray(image.resize(self.target_size(image.width, image.height), Image.Resampling.BICUBIC))
 
     def normalize(self, pixels: UInt8[np.ndarray, "... 3"]) -> Float32[np.ndarray, "... 3"]:
-        """8-bit RGB to (x / 255 - mean) / std, in float32 as torch does it."""
+        """Return (x / 255 - mean) / std of 8-bit RGB, in float32."""
         return normalize_pixels(pixels, self.mean, self.std)
 
     def __call__(self, image: Any) -> Float32[np.ndarray, "h w 3"]:
-        """A PIL image, or uint8 array [height, width, 3], to the model's input.
+        """Return the model's input for a PIL image or uint8 array [height, width, 3].
 
-        Raises InputError when it is neither, or too thin.
+        Raises InputError for anything else, and for a picture that is too thin.
         """
         return self.normalize(self.resize(as_pil_image(image)))
 
 
 @dataclass(frozen=True)
 class ViTPreprocess:
-    """A ViT's own preprocessing, for captions: every picture fills `of.size`, and nothing is padded."""
+    """A ViT's own preprocessing, for captions: every picture fills the input size, without padding."""
 
-    of: Preprocess
+    preprocess: Preprocess
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of every picture."""
-        return self.of.size
+        """Return the (height, width) of every picture."""
+        return self.preprocess.size
 
     def view(self, image: Image.Image) -> Image.Image:
-        """The part of a picture that the model sees, at the picture's own resolution."""
-        return self.of.view(image)
+        """Return the part of a picture that the model sees, at the picture's own resolution."""
+        return self.preprocess.view(image)
 
     def resize(self, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture at the model's size, as 8-bit RGB."""
-        return self.of.resize(image)
+        """Resize the picture to the model's size; 8-bit RGB."""
+        return self.preprocess.resize(image)
 
     def normalize(self, pixels: UInt8[np.ndarray, "... 3"]) -> Float32[np.ndarray, "... 3"]:
-        """8-bit RGB to the ViT's own range, in float32."""
-        return normalize_pixels(pixels, self.of.mean, self.of.std)
+        """Return (x / 255 - mean) / std of 8-bit RGB, in float32."""
+        return normalize_pixels(pixels, self.preprocess.mean, self.preprocess.std)
 
     def __call__(self, image: Any) -> Float32[np.ndarray, "h w 3"]:
-        """A PIL image, or uint8 array, to the model's input. Raises InputError when it is neither."""
+        """Return the model's input for a PIL image or uint8 array. Raises InputError for anything else."""
         return self.normalize(self.resize(as_pil_image(image)))
 
 
 def normalize_pixels(
     pixels: UInt8[np.ndarray, "... 3"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float32[np.ndarray, "... 3"]:
-    """8-bit RGB to (x / 255 - mean) / std, in float32 as torch does it."""
+    """Return (x / 255 - mean) / std of 8-bit RGB, in float32 as in torch."""
     lead = (1,) * (pixels.ndim - 1)
     centre, scale = (np.array(value, np.float32).reshape(*lead, 3) for value in (mean, std))
     return (pixels.astype(np.float32) / np.float32(255) - centre) / scale
 
 
 def pad_batch(images: Sequence[Float32[np.ndarray, "_ _ 3"]], size: tuple[int, int] | None = None) -> PaddedBatch:
-    """Pictures of any sizes in the top left corners of one batch, padded with 0 after normalising.
+    """Place normalised pictures of any size in the top left corners of one batch, padded with 0.
 
-    size: (height, width) of the batch, so that one compiled function serves all; else the largest there is.
+    size: (height, width) of the batch, so that one compiled function serves all; by default the largest picture's.
+
     Raises InputError for no pictures, and for one that does not fit.
     """
     if not images:

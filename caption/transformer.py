@@ -1,8 +1,8 @@
-"""The pre-norm encoder and decoder layers of DETR (https://arxiv.org/abs/2005.12872) as CATR has them.
+"""The parts of the caption transformer: DETR's pre-norm layers (https://arxiv.org/abs/2005.12872) as in CATR.
 
 Positions are added to queries and keys in every layer, never to values.
 
-Letters: B batch, S image tokens, T text tokens, M keys, H heads, K size of a head, D width.
+Letters: B batch, S image tokens, T text tokens, N queries, M keys, H heads, K size of a head, D width.
 """
 
 import itertools
@@ -27,46 +27,62 @@ CrossMask = Bool[Array, "#b #h #n s"]
 
 
 class KeysValues(NamedTuple):
-    """What queries meet in one layer."""
+    """The keys and values that queries attend to in one layer."""
 
     keys: Float[Array, "b m h k"]
     values: Float[Array, "b m h k"]
 
 
-def layer_norm(config: CaptionConfig, rngs: nnx.Rngs, *, eps: float | None = None) -> nnx.LayerNorm:
-    """A LayerNorm over the width, with the config's eps unless another is given."""
+def make_layer_norm(config: CaptionConfig, rngs: nnx.Rngs, *, eps: float | None = None) -> nnx.LayerNorm:
+    """Create a LayerNorm over the width, by default with the config's eps."""
     return nnx.LayerNorm(
         config.width, epsilon=config.norm_eps if eps is None else eps, use_fast_variance=False, rngs=rngs
     )
 
 
-def attention(config: CaptionConfig, rngs: nnx.Rngs) -> MultiHeadAttention:
-    """An attention of the config's width and heads."""
+def make_attention(config: CaptionConfig, rngs: nnx.Rngs) -> MultiHeadAttention:
+    """Create an attention of the config's width and number of heads."""
     return MultiHeadAttention(config.width, config.num_heads, dropout_rate=config.dropout, rngs=rngs)
 
 
 def attend_and_project(
     attn: MultiHeadAttention,
     query: Float[Array, "b n h k"],
-    met: KeysValues,
+    kv: KeysValues,
     mask: Mask,
     *,
     return_weights: bool,
     perturbation: Weights | None,
     key: Key | None,
 ) -> tuple[Tokens, Weights | None]:
-    """What queries gather from keys and values, joined; the weights when asked for."""
-    mixed, weights = attend(
+    """Attend to the keys and values, and project the merged heads; return the weights too when asked for."""
+    attended, weights = attend(
         query,
-        met.keys,
-        met.values,
+        kv.keys,
+        kv.values,
         mask=mask,
         return_weights=return_weights,
         perturbation=perturbation,
         dropout_rate=attn.dropout_rate,
         dropout_key=key,
     )
-    return attn.merge_heads(mixed), weights
+    return attn.merge_heads(attended), weights
+
+
+def self_attend(
+    attn: MultiHeadAttention,
+    x: Tokens,
+    positions: Positions,
+    mask: Mask,
+    *,
+    return_weights: bool,
+    perturbation: Weights | None,
+    key: Key | None,
+) -> tuple[Tokens, Weights | None]:
+    """Attend from x to x, with the positions added to queries and keys; options as in attend_and_project()."""
+    query, keys = attn.project(x + positions, "qk")
+    kv = KeysValues(keys, *attn.project(x, "v"))
+    return attend_and_project(attn, query, kv, mask, return_weights=return_weights, perturbation=perturbation, key=key)
 
 
 class FeedForward(nnx.Module):
@@ -79,7 +95,7 @@ class FeedForward(nnx.Module):
         self.dropout_rate = config.dropout
 
     def __call__(self, x: Tokens, *, key: Key | None = None) -> Tokens:
-        """x, through up, ReLU, dropout and down."""
+        """Apply up, ReLU, dropout and down."""
         return self.down(dropout(jax.nn.relu(self.up(x)), self.dropout_rate, key))
 
 
@@ -87,9 +103,9 @@ class EncoderLayer(nnx.Module):
     """x + attention(norm1(x)), then x + mlp(norm2(x)), over the image's tokens."""
 
     def __init__(self, config: CaptionConfig, *, rngs: nnx.Rngs):
-        self.norm1 = layer_norm(config, rngs)
-        self.attn = attention(config, rngs)
-        self.norm2 = layer_norm(config, rngs)
+        self.norm1 = make_layer_norm(config, rngs)
+        self.attn = make_attention(config, rngs)
+        self.norm2 = make_layer_norm(config, rngs)
         self.mlp = FeedForward(config, rngs=rngs)
         self.dropout_rate = config.dropout
 
@@ -103,24 +119,28 @@ class EncoderLayer(nnx.Module):
         perturbation: Weights | None = None,
         key: Key | None = None,
     ) -> tuple[Tokens, Weights | None]:
-        """The layer's output, and its attention weights [B, H, S, S] when asked for."""
-        attn_key, mixed_key, inner_key, mlp_key = split_key(key, 4)
-        normed = self.norm1(x)
-        query, keys = self.attn.project(normed + positions, "qk")
-        met = KeysValues(keys, *self.attn.project(normed, "v"))
-        mixed, weights = attend_and_project(
-            self.attn, query, met, mask, return_weights=return_weights, perturbation=perturbation, key=attn_key
+        """Return the layer's output, and its attention weights [B, H, S, S] when asked for."""
+        attn_key, attn_out_key, mlp_key, mlp_out_key = split_key(key, 4)
+        attended, weights = self_attend(
+            self.attn,
+            self.norm1(x),
+            positions,
+            mask,
+            return_weights=return_weights,
+            perturbation=perturbation,
+            key=attn_key,
         )
-        x = materialize(x + dropout(mixed, self.dropout_rate, mixed_key))
-        return materialize(x + dropout(self.mlp(self.norm2(x), key=inner_key), self.dropout_rate, mlp_key)), weights
+        x = materialize(x + dropout(attended, self.dropout_rate, attn_out_key))
+        changed = self.mlp(self.norm2(x), key=mlp_key)
+        return materialize(x + dropout(changed, self.dropout_rate, mlp_out_key)), weights
 
 
 class DecoderLayerOutput(NamedTuple):
-    """What one decoder layer answers.
+    """The output of one decoder layer.
 
-    text:            [B, T, D]
-    self_weights:    [B, H, T, T] when asked for
-    cross_weights:   [B, H, T, S] when asked for
+    text:          [B, T, D]
+    self_weights:  [B, H, T, T] when asked for
+    cross_weights: [B, H, T, S] when asked for
     """
 
     text: Tokens
@@ -129,19 +149,19 @@ class DecoderLayerOutput(NamedTuple):
 
 
 class DecoderLayer(nnx.Module):
-    """Self-attention over the text, attention to the image, MLP; a norm before each, a sum after each."""
+    """Self-attention over the text, cross-attention to the image, MLP; each with a norm before and a sum after it."""
 
     def __init__(self, config: CaptionConfig, *, rngs: nnx.Rngs):
-        self.norm1 = layer_norm(config, rngs)
-        self.attn = attention(config, rngs)
-        self.norm2 = layer_norm(config, rngs)
-        self.cross = attention(config, rngs)
-        self.norm3 = layer_norm(config, rngs)
+        self.norm1 = make_layer_norm(config, rngs)
+        self.attn = make_attention(config, rngs)
+        self.norm2 = make_layer_norm(config, rngs)
+        self.cross = make_attention(config, rngs)
+        self.norm3 = make_layer_norm(config, rngs)
         self.mlp = FeedForward(config, rngs=rngs)
         self.dropout_rate = config.dropout
 
-    def meet(self, memory: Tokens, positions: Tokens) -> KeysValues:
-        """The image's keys and values in this layer: the same for every word."""
+    def project_memory(self, memory: Tokens, positions: Tokens) -> KeysValues:
+        """Return the image's keys and values in this layer: the same for every word."""
         return KeysValues(*self.cross.project(memory + positions, "k"), *self.cross.project(memory, "v"))
 
     def __call__(
@@ -149,50 +169,61 @@ class DecoderLayer(nnx.Module):
         x: Tokens,
         positions: Positions,
         self_mask: Mask,
-        image: KeysValues,
+        image_kv: KeysValues,
         image_mask: CrossMask,
         *,
         return_weights: bool = False,
         perturbations: tuple[Weights | None, CrossWeights | None] | None = None,
         key: Key | None = None,
     ) -> DecoderLayerOutput:
-        """The layer's output for tokens x at their positions. decoding.py has the same for one token after another.
+        """Return the layer's output for tokens x at these positions; decoding.py has the cached form for one token.
 
-        perturbations are those of self- and cross-attention's weights.
+        perturbations are added to the weights of self-attention and of cross-attention.
         """
-        attn_key, mixed_key, cross_key, seen_key, inner_key, mlp_key = split_key(key, 6)
-        of_self, of_cross = perturbations if perturbations is not None else (None, None)
-        normed = self.norm1(x)
-        query, keys = self.attn.project(normed + positions, "qk")
-        met = KeysValues(keys, *self.attn.project(normed, "v"))
-        mixed, self_weights = attend_and_project(
-            self.attn, query, met, self_mask, return_weights=return_weights, perturbation=of_self, key=attn_key
+        attn_key, attn_out_key, cross_key, cross_out_key, mlp_key, mlp_out_key = split_key(key, 6)
+        self_perturbation, cross_perturbation = perturbations if perturbations is not None else (None, None)
+        attended, self_weights = self_attend(
+            self.attn,
+            self.norm1(x),
+            positions,
+            self_mask,
+            return_weights=return_weights,
+            perturbation=self_perturbation,
+            key=attn_key,
         )
-        x = materialize(x + dropout(mixed, self.dropout_rate, mixed_key))
+        x = materialize(x + dropout(attended, self.dropout_rate, attn_out_key))
         (query,) = self.cross.project(self.norm2(x) + positions, "q")
-        seen, cross_weights = attend_and_project(
-            self.cross, query, image, image_mask, return_weights=return_weights, perturbation=of_cross, key=cross_key
+        attended, cross_weights = attend_and_project(
+            self.cross,
+            query,
+            image_kv,
+            image_mask,
+            return_weights=return_weights,
+            perturbation=cross_perturbation,
+            key=cross_key,
         )
-        x = materialize(x + dropout(seen, self.dropout_rate, seen_key))
-        x = materialize(x + dropout(self.mlp(self.norm3(x), key=inner_key), self.dropout_rate, mlp_key))
-        return DecoderLayerOutput(x, self_weights, cross_weights)
+        x = materialize(x + dropout(attended, self.dropout_rate, cross_out_key))
+        changed = self.mlp(self.norm3(x), key=mlp_key)
+        return DecoderLayerOutput(
+            materialize(x + dropout(changed, self.dropout_rate, mlp_out_key)), self_weights, cross_weights
+        )
 
 
 class WordEmbedding(nnx.Module):
-    """norm(word + position), and the positions again for every layer's queries and keys."""
+    """norm(word + position). Every decoder layer adds the positions again to its queries and keys."""
 
     def __init__(self, config: CaptionConfig, *, rngs: nnx.Rngs):
         init = jax.nn.initializers.xavier_uniform()
         self.words = nnx.Param(init(rngs.params(), (config.vocab_size, config.width)))
         self.positions = nnx.Param(init(rngs.params(), (config.max_positions, config.width)))
-        self.norm = layer_norm(config, rngs, eps=config.embedding_eps)
+        self.norm = make_layer_norm(config, rngs, eps=config.embedding_eps)
         self.dropout_rate = config.dropout
         self.pad_token = config.pad_token
 
     def __call__(
         self, tokens: Int[Array, "b t"], positions: Float[Array, "1 t d"], *, key: Key | None = None
     ) -> Float[Array, "b t d"]:
-        """The tokens that enter the first layer. No gradient reaches the padding token's row, as in the reference."""
+        """Return the first layer's input. The padding token's row gets no gradient, as in the reference."""
         words = self.words[...][tokens]
         words = jnp.where((tokens == self.pad_token)[..., None], jax.lax.stop_gradient(words), words)
         return dropout(self.norm(words + positions), self.dropout_rate, key)
@@ -206,7 +237,7 @@ class WordHead(nnx.Module):
         self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(sizes)])
 
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t vocab"]:
-        """Logits of the next word."""
+        """Return the logits of the next word."""
         for index, layer in enumerate(self.layers):
             x = layer(x) if index == 0 else layer(jax.nn.relu(x))
         return x

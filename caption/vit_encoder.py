@@ -1,4 +1,4 @@
-"""A new captioner over a vision transformer that was trained before."""
+"""A new captioner over a pretrained vision transformer."""
 
 from dataclasses import replace
 
@@ -12,17 +12,16 @@ from vit_jax.checkpoint import abstract_model, to_arrays
 
 
 def captioner_over_vit(vit: VisionTransformer, config: CaptionConfig, *, rngs: nnx.Rngs) -> CaptionTransformer:
-    """A captioner whose encoder is this ViT less its head; the rest, as `config` has it, is new.
+    """Create a captioner with this ViT, without its head, as the encoder; the rest is new, by `config`.
 
-    The ViT's patches go to the decoder as they are (encoder_layers=0), and its own dropout is off: its last norm and
-    blocks are what was trained. Raises InputError for a ViT that pools by attention or norms what it pooled.
+    The ViT's patches go to the decoder directly (encoder_layers=0), and the ViT's dropout is off. Raises InputError
+    for a ViT that pools by attention or norms the pooled token.
     """
     if vit.config.pooling == "map" or vit.config.final_norm == "pooled":
-        raise InputError("this ViT ends in a pooling of its own, not at its patches; give another as the encoder")
+        raise InputError("this ViT pools by attention or norms the pooled token; give one that ends at its patches")
     headless = replace(vit.config, num_classes=0, representation=0, dropout=0.0, attention_dropout=0.0)
-    settings = replace(config, encoder=headless, encoder_layers=0)
-    made = CaptionTransformer(settings, rngs=rngs)
+    model = CaptionTransformer(replace(config, encoder=headless, encoder_layers=0), rngs=rngs)
     arrays = to_arrays(vit)
-    kept = [arrays[name] for name in to_arrays(abstract_model(headless))]
-    made.encoder = jax.tree.unflatten(jax.tree.structure(made.encoder), kept)
-    return made
+    encoder_arrays = [arrays[name] for name in to_arrays(abstract_model(headless))]
+    model.encoder = jax.tree.unflatten(jax.tree.structure(model.encoder), encoder_arrays)
+    return model

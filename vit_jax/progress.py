@@ -23,6 +23,11 @@ class _Lines(tqdm):
             print(msg or str(self), file=self.fp, flush=True)
         return True
 
+    @classmethod
+    def write(cls, s: str, file: Any = None, end: str = "\n", nolock: bool = False) -> None:
+        """Print a line between the lines of the display: there is no bar to clear and redraw."""
+        print(s, file=file, end=end)
+
     def close(self) -> None:
         """Close the display without a bar's cursor movements."""
         if not getattr(self, "disable", True):

@@ -1,1 +1,1 @@
-"""Scores of captions: BLEU, ROUGE-L and CIDEr-D, and Java's METEOR and SPICE where installed."""
+"""Metrics of captions: BLEU, ROUGE-L and CIDEr-D; Java's METEOR and SPICE where installed."""

@@ -1,16 +1,16 @@
-"""How near captions come to what people wrote: BLEU-1..4, ROUGE-L and CIDEr-D; METEOR and SPICE where Java is.
+"""Metrics of captions against human references: BLEU-1..4, ROUGE-L and CIDEr-D; METEOR and SPICE with Java.
 
-Equal to pycocoevalcap 1.2 (the COCO server's code), whose conventions are not those of the papers everywhere:
+Equal to pycocoevalcap 1.2 (the COCO server's code), whose conventions differ from the papers in places:
 
-- BLEU (Papineni et al. 2002): over the whole set, the reference nearest in length (the shorter of two) counts for
-  brevity, 1e-15 is added to every count of matches and 1e-9 to every divisor, so that no match gives almost 0.
+- BLEU (Papineni et al. 2002): counts are summed over the set. Brevity uses the reference closest in length (the shorter
+  of two). 1e-15 is added to every match count and 1e-9 to every divisor, so that no match gives almost 0.
 - ROUGE-L (Lin 2004): beta 1.2; the best precision and the best recall over the references, even of different ones.
-- CIDEr-D (Vedantam et al. 2015): 10 times the mean over 1- to 4-grams of the clipped cosine of tf-idf vectors, with
-  a Gaussian of the lengths' difference, sigma 6. What that library calls CIDEr is this. A word's weight is taken
-  from the references of the images being scored ("corpus" mode): the fewer the images, the lower the weights, and
-  one image alone scores 0. Figures of the COCO server or "coco-val-df" use other images' weights; don't compare.
+- CIDEr-D (Vedantam et al. 2015): 10 times the mean over 1- to 4-grams of the clipped cosine of tf-idf vectors, times a
+  Gaussian of the difference in length, sigma 6. pycocoevalcap calls it CIDEr. Document frequencies come from the
+  references of the scored images ("corpus" mode): fewer images give lower weights, and a single image scores 0. The
+  COCO server and "coco-val-df" use other images' frequencies; such numbers are not comparable.
 
-Knowingly different: a caption without words scores 0 in ROUGE-L even where a reference has none either.
+Differs on purpose: a caption without words scores 0 in ROUGE-L even if a reference has none either.
 """
 
 import math
@@ -32,9 +32,9 @@ SIGMA = 6.0
 
 
 class CaptionScores(NamedTuple):
-    """The set's scores, and each image's own; both by name: BLEU-1..4, ROUGE-L, CIDEr-D, maybe METEOR and SPICE.
+    """Scores of the set and of each image, by name: BLEU-1..4, ROUGE-L, CIDEr-D; METEOR and SPICE if available.
 
-    All lie in [0, 1], CIDEr-D in [0, 10].
+    All are in [0, 1], CIDEr-D in [0, 10].
     """
 
     overall: dict[str, float]
@@ -44,17 +44,18 @@ class CaptionScores(NamedTuple):
 def score_captions(
     predictions: Mapping[ImageId, str], references: Mapping[ImageId, Sequence[str]], *, java: bool = True
 ) -> dict[str, float]:
-    """The scores of a set of captions: see `score_images`, of which this is `overall`."""
+    """Return the scores of a set of captions: the `overall` of score_images."""
     return score_images(predictions, references, java=java).overall
 
 
 def score_images(
     predictions: Mapping[ImageId, str], references: Mapping[ImageId, Sequence[str]], *, java: bool = True
 ) -> CaptionScores:
-    """Score one caption for each image against that image's references, as sentences; words are made here.
+    """Score one caption per image against that image's references, all given as sentences.
 
-    METEOR and SPICE are added where `java_metrics.available()` has them, unless `java` is False: they take seconds.
-    Raises InputError for an empty set, an image without references, and images that only one of the two has.
+    java: add METEOR and SPICE where available; they take seconds.
+
+    Raises InputError for an empty set, an image without references, and images that are in only one of the two.
     """
     _check(predictions, references)
     hypotheses = {image: split_words(caption) for image, caption in predictions.items()}
@@ -65,8 +66,8 @@ def score_images(
     if java:
         columns |= java_metrics.score_with_java(list(hypotheses.values()), list(truths.values()))
     overall = {name: total for name, (total, _) in columns.items()}
-    each = {image: {name: own[i] for name, (_, own) in columns.items()} for i, image in enumerate(predictions)}
-    return CaptionScores(overall, each)
+    by_image = {image: {name: own[i] for name, (_, own) in columns.items()} for i, image in enumerate(predictions)}
+    return CaptionScores(overall, by_image)
 
 
 def _check(predictions: Mapping[ImageId, str], references: Mapping[ImageId, Sequence[str]]) -> None:
@@ -90,8 +91,8 @@ def _ngrams(sentence: Sequence[str], order: int) -> Ngrams:
     return Counter(tuple(sentence[i : i + order]) for i in range(len(sentence) - order + 1))
 
 
-class _Bleu(NamedTuple):
-    """What BLEU adds up: matches and n-grams by order, the caption's length and its reference's."""
+class _BleuCounts(NamedTuple):
+    """The counts of BLEU: matches and n-grams by order, the lengths of the caption and its reference."""
 
     matches: list[int]
     totals: list[int]
@@ -99,7 +100,7 @@ class _Bleu(NamedTuple):
     reference_length: int
 
 
-def _bleu_counts(hypothesis: list[str], references: list[list[str]]) -> _Bleu:
+def _count_bleu(hypothesis: list[str], references: list[list[str]]) -> _BleuCounts:
     matches = []
     for order in ORDERS:
         most: Ngrams = Counter()
@@ -107,32 +108,33 @@ def _bleu_counts(hypothesis: list[str], references: list[list[str]]) -> _Bleu:
             most |= _ngrams(reference, order)
         matches.append((_ngrams(hypothesis, order) & most).total())
     length = len(hypothesis)
-    nearest = min((abs(len(reference) - length), len(reference)) for reference in references)[1]
-    return _Bleu(matches, [max(0, length - order + 1) for order in ORDERS], length, nearest)
+    closest = min((abs(len(reference) - length), len(reference)) for reference in references)[1]
+    return _BleuCounts(matches, [max(0, length - order + 1) for order in ORDERS], length, closest)
 
 
-def _bleu_scores(counts: _Bleu) -> list[float]:
-    """BLEU-1 to BLEU-4: the geometric mean of the precisions so far, times exp(1 - r / c) where c < r."""
+def _bleu_scores(counts: _BleuCounts) -> list[float]:
+    """Return BLEU-1 to BLEU-4: the geometric mean of the precisions up to n, times exp(1 - r / c) if c < r."""
     ratio = (counts.length + TINY) / (counts.reference_length + SMALL)
     brevity = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
-    found, product = [], 1.0
+    scores, product = [], 1.0
     for order, matches, total in zip(ORDERS, counts.matches, counts.totals, strict=True):
         product *= (matches + TINY) / (total + SMALL)
-        found.append(product ** (1 / order) * brevity)
-    return found
+        scores.append(product ** (1 / order) * brevity)
+    return scores
 
 
 def _bleu(hypotheses: list[list[str]], truths: list[list[list[str]]]) -> dict[str, tuple[float, list[float]]]:
-    counts = [_bleu_counts(*pair) for pair in zip(hypotheses, truths, strict=True)]
+    counts = [_count_bleu(*pair) for pair in zip(hypotheses, truths, strict=True)]
     matches = [sum(column) for column in zip(*(c.matches for c in counts), strict=True)]
     totals = [sum(column) for column in zip(*(c.totals for c in counts), strict=True)]
-    whole = _bleu_scores(_Bleu(matches, totals, sum(c.length for c in counts), sum(c.reference_length for c in counts)))
-    each = [_bleu_scores(c) for c in counts]
-    return {f"BLEU-{n}": (whole[n - 1], [scores[n - 1] for scores in each]) for n in ORDERS}
+    lengths = sum(c.length for c in counts), sum(c.reference_length for c in counts)
+    overall = _bleu_scores(_BleuCounts(matches, totals, *lengths))
+    by_image = [_bleu_scores(c) for c in counts]
+    return {f"BLEU-{n}": (overall[n - 1], [scores[n - 1] for scores in by_image]) for n in ORDERS}
 
 
-def _common_length(one: list[str], other: list[str]) -> int:
-    """The length of the longest common subsequence."""
+def _lcs_length(one: list[str], other: list[str]) -> int:
+    """Return the length of the longest common subsequence."""
     row = [0] * (len(other) + 1)
     for word in one:
         above = row
@@ -143,7 +145,7 @@ def _common_length(one: list[str], other: list[str]) -> int:
 
 
 def _rouge_l(hypothesis: list[str], references: list[list[str]]) -> float:
-    common = [_common_length(reference, hypothesis) for reference in references]
+    common = [_lcs_length(reference, hypothesis) for reference in references]
     if not any(common):
         return 0.0
     precision = max(common) / len(hypothesis)
@@ -151,23 +153,23 @@ def _rouge_l(hypothesis: list[str], references: list[list[str]]) -> float:
     return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
 
 
-class _Vector(NamedTuple):
-    """A sentence's tf-idf weights for one order of n-grams, and their norm."""
+class _TfIdf(NamedTuple):
+    """A sentence's tf-idf weights for n-grams of one order, and their norm."""
 
     weights: dict[tuple[str, ...], float]
     norm: float
 
 
-def _vectors(sentence: list[str], documents: Counter[tuple[str, ...]], images: int) -> list[_Vector]:
-    found = []
+def _tf_idf(sentence: list[str], documents: Counter[tuple[str, ...]], images: int) -> list[_TfIdf]:
+    vectors = []
     for order in ORDERS:
         counts = _ngrams(sentence, order)
         weights = {gram: n * (math.log(images) - math.log(max(1, documents[gram]))) for gram, n in counts.items()}
-        found.append(_Vector(weights, math.sqrt(sum(weight**2 for weight in weights.values()))))
-    return found
+        vectors.append(_TfIdf(weights, math.sqrt(sum(weight**2 for weight in weights.values()))))
+    return vectors
 
 
-def _clipped_cosine(hypothesis: _Vector, reference: _Vector) -> float:
+def _clipped_cosine(hypothesis: _TfIdf, reference: _TfIdf) -> float:
     norms = hypothesis.norm * reference.norm
     if norms == 0:
         return 0.0
@@ -176,19 +178,19 @@ def _clipped_cosine(hypothesis: _Vector, reference: _Vector) -> float:
 
 
 def _cider_d(hypotheses: list[list[str]], truths: list[list[list[str]]]) -> list[float]:
-    """Every image's CIDEr-D. An n-gram's document frequency is the number of images whose references have it."""
+    """Return each image's CIDEr-D. The document frequency of an n-gram counts the images whose references have it."""
     documents: Counter[tuple[str, ...]] = Counter()
     for references in truths:
         documents.update({gram for reference in references for order in ORDERS for gram in _ngrams(reference, order)})
     scores = []
     for hypothesis, references in zip(hypotheses, truths, strict=True):
-        own = _vectors(hypothesis, documents, len(truths))
+        own = _tf_idf(hypothesis, documents, len(truths))
         total = 0.0
         for reference in references:
-            theirs = _vectors(reference, documents, len(truths))
-            # Lengths are counted in pairs of words there: 0 and 1 word are one length.
-            apart = max(1, len(hypothesis)) - max(1, len(reference))
-            near = math.exp(-(apart**2) / (2 * SIGMA**2))
-            total += near * sum(_clipped_cosine(*pair) for pair in zip(own, theirs, strict=True)) / len(ORDERS)
+            other = _tf_idf(reference, documents, len(truths))
+            # pycocoevalcap counts lengths in pairs of words, so that 0 and 1 word have the same length.
+            difference = max(1, len(hypothesis)) - max(1, len(reference))
+            similarity = math.exp(-(difference**2) / (2 * SIGMA**2))
+            total += similarity * sum(_clipped_cosine(*pair) for pair in zip(own, other, strict=True)) / len(ORDERS)
         scores.append(10 * total / len(references))
     return scores

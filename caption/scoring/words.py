@@ -1,27 +1,27 @@
 """Captions as the words that the metrics count: Penn Treebank tokens in lower case, without punctuation.
 
 The COCO server and pycocoevalcap run Stanford CoreNLP 3.4.1's PTBTokenizer (`-preserveLines -lowerCase`) in Java and
-drop the tokens of a fixed list of punctuation (Chen et al. 2015, https://arxiv.org/abs/1504.00325). This is the
-part of its rules that captions meet, written from what it answers and what is known of its rules. Its oddities are
-kept, since scores depend on them: `dog's` is `dog 's`, `can't` is `ca n't`, `plan a.` keeps `a.`, and brackets stay,
-as `-lrb-`, because the list names them in capitals after everything was put in lower case.
+drop a fixed list of punctuation tokens (Chen et al. 2015, https://arxiv.org/abs/1504.00325). This module has the rules
+that captions use, written from its documentation and its output. It keeps the oddities, since scores depend on them:
+`dog's` is `dog 's`, `can't` is `ca n't`, `plan a.` keeps `a.`, and brackets stay, as `-lrb-`, because the list has
+them in capitals and is applied after lower-casing.
 
-Knowingly different: `5 1/2` and telephone numbers with spaces are several words here, one with hard spaces inside
-there; tags with spaces and links without http are not looked for.
+Differs on purpose: `5 1/2` and telephone numbers with spaces are several words here, one word with hard spaces there;
+tags with spaces and links without http are not recognised.
 """
 
 import re
 
 LETTER = r"[^\W\d_\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u218b\u2460-\u249b]"
 SIGN = rf"(?:{LETTER}|\d)"
-END = rf"(?!{SIGN}|[-_]{SIGN}|[.!?]{LETTER})"  # where a whole word ends
+END = rf"(?!{SIGN}|[-_]{SIGN}|[.!?]{LETTER})"  # where a word ends
 CURLY = "\u2019"
 APOSTROPHE = f"['{CURLY}]"
 CLITIC = rf"{APOSTROPHE}(?:[sSmMdD]|re|RE|ve|VE|ll|LL)(?!{SIGN})"
 WORD = rf"{LETTER}{SIGN}*(?:[.!?]{LETTER}{SIGN}*)*"  # "child.The" is one word
 SLASHED = r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
 
-# Keep their full stop: in any case; in capitals only (small, they are words); before a number only.
+# They keep their full stop: in any case; only in capitals (in lower case they are words); only before a number.
 ABBREVIATIONS = (
     "al|cf|co|ct|dr|ft|ga|jr|ky|lt|md|mo|mr|ms|mt|ph|rd|rt|sq|sr|st|va|vs|vt|wm|adj|adm|adv|ala|apr|aug|ave|bhd|"
     "cie|col|cos|cpl|dak|dec|det|drs|ens|esq|est|etc|ext|feb|fla|fri|gen|gov|hon|inc|ind|jan|jos|jul|jun|kan|ltd|"
@@ -99,11 +99,11 @@ REWRITTEN = {
 def _rewrite(token: str) -> str:
     if token in REWRITTEN:
         return REWRITTEN[token]
-    if CONTRACTED.fullmatch(token):  # the only apostrophes that are straightened
+    if CONTRACTED.fullmatch(token):  # only these curly apostrophes become straight
         token = token.replace(CURLY, "'")
     return token.lower().replace("(", "-lrb-").replace(")", "-rrb-")
 
 
 def split_words(caption: str) -> list[str]:
-    """The words of a caption, in order; none where it holds nothing but punctuation."""
+    """Return the words of a caption in order; none if it has only punctuation."""
     return [_rewrite(token) for token in TOKEN.findall(caption) if not DROPPED.fullmatch(token)]

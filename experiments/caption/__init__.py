@@ -1,1 +1,1 @@
-"""python -m experiments.caption: caption images, with a heat map for every word."""
+"""python -m experiments.caption: caption pictures, with a heat map for every word."""

@@ -1,4 +1,4 @@
-"""Open the captioner that a program is given: a saved folder, a run's folder, a foreign checkpoint or a release."""
+"""Open a captioner from a saved folder, a run's folder, a foreign checkpoint or the name of a release."""
 
 from pathlib import Path
 
@@ -17,20 +17,22 @@ BERT_SIZE = caption.CONFIGS["catr"].vocab_size
 def open_captioner(
     weights: str, *, vocabulary: str | None = None, cache: str | None = None
 ) -> tuple[caption.CaptionTransformer, Tokenizer]:
-    """A caption model and its vocabulary: a saved folder or a run's, a foreign checkpoint, hf:owner/name or a release.
+    """Load a caption model and its vocabulary.
 
-    vocabulary: a file; else the folder's own vocab.txt, else BERT's, from the cache or fetched. Raises InputError in
-    one line for what is no captioner, and for a vocabulary that is not of the model's size.
+    weights:    a saved folder, a run's folder, a foreign checkpoint, hf:owner/name or the name of a release.
+    vocabulary: a file. By default the folder's vocab.txt, else BERT's, from the cache or downloaded.
+
+    Raises InputError for anything but a captioner, and for a vocabulary that is not of the model's size.
     """
     path = Path(weights)
     if not path.exists() and weights in RELEASES and RELEASES[weights].architecture not in caption.CONFIGS:
-        raise InputError(f"{weights}: an image model; captions need a captioner, as {_released_names()}")
+        raise InputError(f"{weights}: an image model; captions need a captioner, such as {_released_names()}")
     folder = model_folder(path) if path.is_dir() else None
     if folder is not None and saved_model_type(folder) not in (None, CAPTION_MODEL):
-        raise InputError(f"{folder}: an image model; captions need a captioner, as {_released_names()}")
+        raise InputError(f"{folder}: an image model; captions need a captioner, such as {_released_names()}")
     model = load_pretrained(weights if folder is None else folder, cache=cache)
     if not isinstance(model, caption.CaptionTransformer):
-        raise InputError(f"{weights}: an image model; captions need a captioner, as {_released_names()}")
+        raise InputError(f"{weights}: an image model; captions need a captioner, such as {_released_names()}")
     size = model.config.vocab_size
     if vocabulary is not None:
         return model, load_tokenizer(vocabulary, vocab_size=size)

@@ -1,4 +1,4 @@
-"""python -m experiments.evaluate --captions FILE --references FILE: how near captions come to what people wrote."""
+"""python -m experiments.evaluate --captions FILE --references FILE: score captions against human references."""
 
 import argparse
 import json
@@ -15,14 +15,14 @@ REFERENCES = 'COCO ("images" and "annotations") or Karpathy ("images" with "sent
 
 
 class References(NamedTuple):
-    """Captions that people wrote, by image, and the images' numbers by the names of their files."""
+    """Human captions by image number, and the image numbers by file name."""
 
     captions: dict[int, list[str]]
     numbers: dict[str, int]
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add what scoring captions needs to the parser of `evaluate`."""
+    """Add the flags for scoring captions to the parser of `evaluate`."""
     group = parser.add_argument_group("captions")
     group.add_argument("--captions", metavar="FILE", help=f"JSON to score: {PREDICTIONS}")
     group.add_argument("--references", metavar="FILE", help=f"JSON to score them against: {REFERENCES}")
@@ -35,23 +35,23 @@ def evaluate(args: argparse.Namespace) -> int:
         if getattr(args, name) is None:
             raise InputError(f"--{name} is missing; --captions and --references go together")
     if args.model is not None or args.data is not None:
-        raise InputError(f"{args.model or '--data'}: captions are scored without a model; leave it out")
+        raise InputError(f"{args.model or '--data'}: captions are scored without a model or data; leave it out")
     references = read_references(args.references)
     predictions = read_predictions(args.captions, references, args.references)
     truths = {number: references.captions.get(number, []) for number in predictions}
     for number in predictions:
         if not truths[number]:
-            raise InputError(f"{args.references}: image {number}, which {args.captions} has, has no captions there")
+            raise InputError(f"{args.references}: has no captions of image {number}, which is in {args.captions}")
     scores = score_images(predictions, truths, java=not args.no_java)
     for name, value in scores.overall.items():
         print(f"{name:8} {value:7.4f}")
     print(f"({len(predictions)} captions; {args.references} has {len(references.captions)} images)")
     if args.out:
-        _write(Path(args.out), scores)
+        _write_scores(Path(args.out), scores)
     return 0
 
 
-def _write(folder: Path, scores: CaptionScores) -> None:
+def _write_scores(folder: Path, scores: CaptionScores) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     result = {"scores": scores.overall, "images": len(scores.by_image), "by_image": scores.by_image}
     with atomic_write(folder / "evaluation.json") as path:
@@ -67,7 +67,7 @@ def _read_json(path: str) -> Any:
 
 
 def read_references(path: str) -> References:
-    """A file of captions by image, COCO's or Karpathy's. Raises InputError for another kind and for an empty one."""
+    """Read captions by image, in COCO's or Karpathy's format. Raises InputError for other and for empty files."""
     stored = _read_json(path)
     captions: dict[int, list[str]] = {}
     numbers: dict[str, int] = {}
@@ -87,8 +87,8 @@ def read_references(path: str) -> References:
     return References(captions, numbers)
 
 
-def _records(path: str) -> Iterator[tuple[int | str, str]]:
-    """Image, by number or by file, and caption. Raises InputError where the file is of another kind."""
+def _read_records(path: str) -> Iterator[tuple[int | str, str]]:
+    """Yield each image, by number or file name, and its caption. Raises InputError for another format."""
     stored = _read_json(path)
     if isinstance(stored, dict):
         pairs = [{"file": file} | (v if isinstance(v, dict) else {"caption": v}) for file, v in stored.items()]
@@ -105,21 +105,23 @@ def _records(path: str) -> Iterator[tuple[int | str, str]]:
 
 
 def read_predictions(path: str, references: References, where: str) -> dict[int, str]:
-    """The captions to score by image number. Files are found among the references' by name, in whatever folder.
+    """Read the captions to score, by image number. File names are matched with the references', ignoring folders.
 
-    Raises InputError for another kind of file, an unknown image and a second caption for one image.
+    where: path of the references, for messages.
+
+    Raises InputError for another format, an unknown image, and a second caption for an image.
     """
-    found: dict[int, str] = {}
-    for image, caption in _records(path):
+    captions: dict[int, str] = {}
+    for image, caption in _read_records(path):
         if isinstance(image, int) or image.isdigit():
             number = int(image)
         elif (name := PurePath(image).name) in references.numbers:
             number = references.numbers[name]
         else:
-            raise InputError(f"{path}: {image} is no image of {where}; check that the two belong together")
-        if number in found:
+            raise InputError(f"{path}: {image} is not an image of {where}; check that the two files match")
+        if number in captions:
             raise InputError(f"{path}: image {image} has two captions; keep one")
-        found[number] = caption
-    if not found:
+        captions[number] = caption
+    if not captions:
         raise InputError(f"{path}: holds no captions")
-    return found
+    return captions

@@ -23,7 +23,8 @@ from caption import (
     prepare_decoder,
     save,
 )
-from caption.backbone import ResNet, convolve, max_pool
+from caption._conv import convolve, max_pool
+from caption.backbone import ResNet
 from caption.checkpoint import abstract_model
 from vit_jax import InputError, ViTConfig, count_parameters
 
