@@ -52,7 +52,7 @@ def save(
     tokenizer: Tokenizer | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> None:
-    """Write a model to a folder as model.safetensors, config.json and its vocabulary, whole or not at all.
+    """Write a model to a folder atomically: model.safetensors, config.json and its vocabulary.
 
     tokenizer: its vocabulary is written as vocab.txt; without one, programs use BERT's.
 

@@ -40,7 +40,7 @@ def open_captioner(
         return model, load_tokenizer(folder, vocab_size=size)
     if size != BERT_SIZE:
         raise InputError(
-            f"{weights}: its {size} words are not BERT's and no {VOCABULARY_FILE} is beside it; give --vocabulary"
+            f"{weights}: its {size} words are not BERT's, and it has no {VOCABULARY_FILE}; give --vocabulary"
         )
     return model, find_tokenizer(vocab_size=size, cache=cache)
 

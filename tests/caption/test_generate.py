@@ -1,4 +1,4 @@
-"""Decoding against plain Python: greedy and beams, cached and in one compiled loop, on a small random model."""
+"""Cached greedy and beam search against plain Python over uncached passes, on a small random model."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ CONFIG = CaptionConfig(
 
 @pytest.fixture(scope="module")
 def case():
-    """A model whose answers are far from even, three images of different sizes, and the same images encoded."""
+    """A model with far from uniform outputs, three padded images, their masks, and uncached log-probabilities."""
     with jax.enable_x64(True):
         model = CaptionTransformer(CONFIG, rngs=nnx.Rngs(0))
         rng = np.random.default_rng(1)
@@ -39,14 +39,14 @@ def case():
         for i, (h, w) in enumerate([(40, 48), (33, 40), (40, 20)]):
             mask[i, :h, :w] = True
         memory = jax.jit(lambda m, x, k: m.encode(x, k))(model, images, mask)
-        whole = jax.jit(decode)
-        padded = jnp.ones((1, LENGTH), bool)
+        decode_all = jax.jit(decode)
+        mask_all = jnp.ones((1, LENGTH), bool)
 
         def log_probs(image, tokens):
-            """The next token's log-probabilities, by the whole decoder over all tokens: no cache."""
+            """Return the next token's log-probabilities, by one decoder pass over all tokens."""
             one = jax.tree.map(lambda x: x[image : image + 1], memory)
             text = jnp.zeros((1, LENGTH), jnp.int32).at[0, : len(tokens)].set(jnp.array(tokens, jnp.int32))
-            logits = whole(model, one, text, padded)
+            logits = decode_all(model, one, text, mask_all)
             return np.asarray(jax.nn.log_softmax(logits[0, len(tokens) - 1]))
 
         yield model, images, mask, log_probs
@@ -58,21 +58,21 @@ def repeats(tokens, n):
 
 
 def oracle(log_probs, image, beams, penalty, ngram):
-    """Beam search as generate.py's docstring has it, without early stopping."""
-    growing, ended = [([START], 0.0)], []
-    while len(growing[0][0]) < LENGTH:
+    """Beam search as beam_search.py describes it, without early stopping."""
+    active, finished = [([START], 0.0)], []
+    while len(active[0][0]) < LENGTH:
         candidates = []
-        for tokens, value in growing:
+        for tokens, value in active:
             for word, more in enumerate(log_probs(image, tokens)):
                 if not repeats([*tokens, word], ngram):
                     candidates.append(([*tokens, word], value + more))
         candidates = sorted(candidates, key=lambda c: -c[1])[: 2 * beams]
-        ended += [c for c in candidates[:beams] if c[0][-1] == END]
-        growing = [c for c in candidates if c[0][-1] != END][:beams]
-        if not growing:
+        finished += [c for c in candidates[:beams] if c[0][-1] == END]
+        active = [c for c in candidates if c[0][-1] != END][:beams]
+        if not active:
             break
-    ended += growing
-    ranked = sorted(ended, key=lambda c: -c[1] / (len(c[0]) - 1) ** penalty)
+    finished += active
+    ranked = sorted(finished, key=lambda c: -c[1] / (len(c[0]) - 1) ** penalty)
     return ranked[:beams]
 
 
@@ -82,31 +82,31 @@ def oracle(log_probs, image, beams, penalty, ngram):
 def test_beams_against_plain_python(beams, penalty, ngram, case, x64):
     model, images, mask, log_probs = case
     options = dict(num_beams=beams, n_best=beams, length_penalty=penalty, no_repeat_ngram=ngram, start=START, end=END)
-    found = generate(model, images, mask, max_length=LENGTH, **options)
-    assert found.tokens.shape == (3, beams, LENGTH)
+    captions = generate(model, images, mask, max_length=LENGTH, **options)
+    assert captions.tokens.shape == (3, beams, LENGTH)
     for image in range(3):
         for rank, (tokens, value) in enumerate(oracle(log_probs, image, beams, penalty, ngram)):
-            length = int(found.lengths[image, rank])
-            assert found.tokens[image, rank, :length].tolist() == tokens
-            assert not found.tokens[image, rank, length:].any()
-            assert abs(float(found.log_probs[image, rank]) - value) < 1e-9
+            length = int(captions.lengths[image, rank])
+            assert captions.tokens[image, rank, :length].tolist() == tokens
+            assert not captions.tokens[image, rank, length:].any()
+            assert abs(float(captions.log_probs[image, rank]) - value) < 1e-9
 
 
 def test_greedy_is_the_argmax_of_uncached_passes(case, x64):
     model, images, mask, log_probs = case
-    found = generate(model, images, mask, max_length=LENGTH, start=START, end=END)
-    assert found.tokens.shape == (3, LENGTH)
+    captions = generate(model, images, mask, max_length=LENGTH, start=START, end=END)
+    assert captions.tokens.shape == (3, LENGTH)
     for image in range(3):
         tokens, total = [START], 0.0
         while len(tokens) < LENGTH and tokens[-1] != END:
             step = log_probs(image, tokens)
             tokens.append(int(step.argmax()))
             total += step.max()
-        assert found.tokens[image, : len(tokens)].tolist() == tokens
-        assert abs(float(found.log_probs[image]) - total) < 1e-9
+        assert captions.tokens[image, : len(tokens)].tolist() == tokens
+        assert abs(float(captions.log_probs[image]) - total) < 1e-9
 
 
-def test_a_batch_answers_what_its_images_answer_alone(case, x64):
+def test_a_batch_gives_each_image_the_captions_it_has_alone(case, x64):
     model, images, mask, _ = case
     options = dict(max_length=LENGTH, num_beams=3, length_penalty=1.0, start=START, end=END)
     together = generate(model, images, mask, **options)
@@ -119,7 +119,7 @@ def test_a_batch_answers_what_its_images_answer_alone(case, x64):
 
 
 def test_within_another_jit(case, x64):
-    """Its own compiler options can't be heeded there."""
+    """There the outer jit's compiler options apply."""
     model, images, mask, _ = case
     options = dict(max_length=LENGTH, num_beams=2, start=START, end=END)
     alone = generate(model, images, mask, **options)
@@ -129,15 +129,15 @@ def test_within_another_jit(case, x64):
 
 
 def test_the_loop_stops_when_all_are_done(case, x64):
-    """A model that ends at once takes one step: the trip count shows in the tokens' positions that were written."""
+    """A model that ends at once takes one step: later positions stay unwritten."""
     model, images, mask, _ = case
     model = jax.tree.map(lambda x: x, model)
     bias = model.head.layers[-1].bias
     bias[...] = jnp.full((V,), -50.0).at[END].set(50.0)
-    found = generate(model, images, mask, max_length=LENGTH, num_beams=2, n_best=2, start=START, end=END)
-    assert found.tokens[:, 0, :3].tolist() == [[START, END, 0]] * 3
-    assert found.lengths[:, 0].tolist() == [2] * 3
-    assert np.all(np.asarray(found.log_probs[:, 0]) > -1e-9)
+    captions = generate(model, images, mask, max_length=LENGTH, num_beams=2, n_best=2, start=START, end=END)
+    assert captions.tokens[:, 0, :3].tolist() == [[START, END, 0]] * 3
+    assert captions.lengths[:, 0].tolist() == [2] * 3
+    assert np.all(np.asarray(captions.log_probs[:, 0]) > -1e-9)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_the_loop_stops_when_all_are_done(case, x64):
         (dict(end=13), "end token 13 is not among the model's 13"),
     ],
 )
-def test_numbers_that_do_not_fit(options, message, case):
+def test_options_that_do_not_fit_are_refused(options, message, case):
     model, images, mask, _ = case
     with pytest.raises(InputError, match=message):
         generate(model, images, mask, **dict(max_length=LENGTH, start=START, end=END) | options)

@@ -1,4 +1,4 @@
-"""The caption transformer's properties, over a small ResNet and a small ViT; parameter counts; what it refuses."""
+"""Properties of the caption transformer over a small ResNet and a small ViT; parameter counts; wrong input."""
 
 import functools
 from dataclasses import replace
@@ -36,13 +36,13 @@ SMALL = CaptionConfig(
 )  # fmt: skip
 VIT = ViTConfig(image_size=(32, 32), patch_size=(8, 8), width=24, depth=2, num_heads=3, mlp_dim=32, num_classes=0)
 OVER_VIT = replace(SMALL, encoder=VIT, encoder_layers=0)
-answer = jax.jit(forward_with_attention, static_argnames="padding")
-logits_of = jax.jit(lambda m, *inputs, **options: m(*inputs, **options), static_argnames="padding")
+forward = jax.jit(forward_with_attention, static_argnames="padding")
+compute_logits = jax.jit(lambda m, *inputs, **options: m(*inputs, **options), static_argnames="padding")
 
 
 @functools.cache
-def made(config, dtype):
-    """A model with every parameter away from its start."""
+def random_model(config, dtype):
+    """A model with every parameter away from its initial value."""
     model = CaptionTransformer(config, rngs=nnx.Rngs(0))
     random = np.random.RandomState(0)
     return jax.tree.map(lambda x: jnp.abs(jnp.asarray(x + 0.2 * random.standard_normal(x.shape), dtype)) if x.ndim == 1
@@ -51,7 +51,7 @@ def made(config, dtype):
 
 @pytest.fixture(params=["resnet", "vit"])
 def model(request, x64):
-    return made(SMALL if request.param == "resnet" else OVER_VIT, jnp.float64)
+    return random_model(SMALL if request.param == "resnet" else OVER_VIT, jnp.float64)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_parameter_count(name):
 
 
 def test_shapes_and_rows(model, inputs):
-    output = answer(model, *inputs)
+    output = forward(model, *inputs)
     rows, columns = output.grid
     cells = rows * columns
     assert (rows, columns) == ((2, 2) if isinstance(model.config.encoder, ResNetConfig) else (4, 4))
@@ -87,28 +87,28 @@ def test_shapes_and_rows(model, inputs):
 
 
 def test_asking_for_attention_changes_nothing(model, inputs):
-    np.testing.assert_allclose(answer(model, *inputs).logits, logits_of(model, *inputs), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(forward(model, *inputs).logits, compute_logits(model, *inputs), rtol=0, atol=1e-12)
 
 
 def test_attention_in_float32(inputs):
-    """There the fused path is taken when no weights are asked for: the same sums in another order."""
-    model, (images, mask, tokens, content) = made(SMALL, jnp.float32), inputs
+    """Without weights the fused path runs: the same sums in another order."""
+    model, (images, mask, tokens, content) = random_model(SMALL, jnp.float32), inputs
     inputs = (images.astype(np.float32), mask, tokens.astype(np.int32), content)
-    error = reference.relative_error(answer(model, *inputs).logits, logits_of(model, *inputs))
+    error = reference.relative_error(forward(model, *inputs).logits, compute_logits(model, *inputs))
     assert error < 2e-6
 
 
 def test_a_batch_equals_its_items(model, inputs):
-    together = answer(model, *inputs)
+    together = forward(model, *inputs)
     for i in range(2):
-        alone = answer(model, *(part[i : i + 1] for part in inputs))
+        alone = forward(model, *(part[i : i + 1] for part in inputs))
         np.testing.assert_allclose(alone.logits[0], together.logits[i], rtol=0, atol=1e-12)
 
 
-def test_the_future_cannot_be_seen(model, inputs):
+def test_words_do_not_see_later_words(model, inputs):
     images, mask, tokens, content = inputs
-    before = answer(model, *inputs)
-    after = logits_of(model, images, mask, np.where(np.arange(9) < 4, tokens, 5), content)
+    before = forward(model, *inputs)
+    after = compute_logits(model, images, mask, np.where(np.arange(9) < 4, tokens, 5), content)
     np.testing.assert_array_equal(before.logits[:, :4], after[:, :4])
     assert np.abs(before.logits[0, 4:] - after[0, 4:]).max() > 1e-6
     assert np.triu(before.decoder_attention, 1).max() == 0
@@ -116,8 +116,8 @@ def test_the_future_cannot_be_seen(model, inputs):
 
 def test_padded_text_changes_nothing(model, inputs):
     images, mask, tokens, content = inputs
-    short = logits_of(model, images, mask, tokens[:, :6], content[:, :6])
-    full = answer(model, *inputs)
+    short = compute_logits(model, images, mask, tokens[:, :6], content[:, :6])
+    full = forward(model, *inputs)
     np.testing.assert_allclose(full.logits[:, :6], short, rtol=0, atol=1e-12)
     assert full.decoder_attention[:, 1, :, :, 6:].max() == 0
 
@@ -125,20 +125,20 @@ def test_padded_text_changes_nothing(model, inputs):
 @pytest.mark.parametrize(
     ("dilated", "sizes"), [(True, [(80, 33), (49, 80), (17, 18), (65, 79)]), (False, [(80, 33), (31, 47)])]
 )
-def test_mixed_sizes_answer_as_each_alone(dilated, sizes, inputs, x64):
-    """Whatever lies in the padding, for every size of a content, odd and even at every stride."""
-    model = made(replace(SMALL, encoder=replace(SMALL.encoder, dilated_last_stage=dilated)), jnp.float64)
+def test_mixed_sizes_give_each_image_what_it_gives_alone(dilated, sizes, inputs, x64):
+    """Whatever the padding holds, for content sizes odd and even at every stride."""
+    model = random_model(replace(SMALL, encoder=replace(SMALL.encoder, dilated_last_stage=dilated)), jnp.float64)
     tokens, content = inputs[2][:1], inputs[3][:1]
     random = np.random.RandomState(7)
     images, mask = random.uniform(-1, 1, (len(sizes), 80, 80, 3)), np.zeros((len(sizes), 80, 80), bool)
     for i, (height, width) in enumerate(sizes):
         mask[i, :height, :width] = True
     repeated = [np.repeat(part, len(sizes), axis=0) for part in (tokens, content)]
-    together = answer(model, images, mask, *repeated)
+    together = forward(model, images, mask, *repeated)
     gh, gw = together.grid
     for i, (height, width) in enumerate(sizes):
         one = images[i : i + 1, :height, :width]
-        alone = answer(model, one, np.ones(one.shape[:3], bool), tokens, content)
+        alone = forward(model, one, np.ones(one.shape[:3], bool), tokens, content)
         rows, columns = alone.grid
         assert reference.relative_error(together.logits[i], alone.logits[0]) < 1e-9
         seen = together.cross_attention[:, i].reshape(2, 4, 9, gh, gw)
@@ -149,31 +149,32 @@ def test_mixed_sizes_answer_as_each_alone(dilated, sizes, inputs, x64):
             < 1e-9
         )
         np.testing.assert_allclose(seen[..., :rows, :columns].sum(axis=(-1, -2)), 1, rtol=1e-12)
-    # The reference's way differs: convolutions reach over the edge.
-    theirs = logits_of(model, np.where(mask[..., None], images, 0), mask, *repeated, padding="reference")
+    # The reference differs: its convolutions reach over the edge.
+    theirs = compute_logits(model, np.where(mask[..., None], images, 0), mask, *repeated, padding="reference")
     assert np.abs(theirs - together.logits)[0].max() > 1e-6
 
 
 def test_cached_steps_equal_one_pass(model, inputs):
     images, mask, tokens, _ = inputs
-    whole = logits_of(model, images, mask, tokens, np.ones(tokens.shape, bool))
+    one_pass = compute_logits(model, images, mask, tokens, np.ones(tokens.shape, bool))
     memory = jax.jit(lambda m, *x: m.encode(*x))(model, images, mask)
     shared, cache, step = prepare_decoder(model, memory), empty_cache(model, 2, 11), jax.jit(decode_step)
     for position in range(9):
         logits, cache = step(model, jnp.asarray(tokens[:, position]), jnp.asarray(position), cache, shared)
-        np.testing.assert_allclose(logits, whole[:, position], rtol=0, atol=1e-10)
+        np.testing.assert_allclose(logits, one_pass[:, position], rtol=0, atol=1e-10)
 
 
 def test_dropout_by_key(model, inputs):
     plain, one, same, other = (
-        logits_of(model, *inputs, key=key) for key in (None, jax.random.key(1), jax.random.key(1), jax.random.key(2))
+        compute_logits(model, *inputs, key=key)
+        for key in (None, jax.random.key(1), jax.random.key(1), jax.random.key(2))
     )
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 1e-3
     assert np.abs(one - plain).max() > 1e-3
 
 
-def test_the_padding_word_is_not_learned(model, inputs):
+def test_the_padding_word_gets_no_gradient(model, inputs):
     gradients = jax.jit(jax.grad(lambda m: jnp.square(m(*inputs)).sum()))(model)
     words = gradients.embedding.words[...]
     assert jnp.abs(words[0]).max() == 0
@@ -181,17 +182,17 @@ def test_the_padding_word_is_not_learned(model, inputs):
 
 
 def test_the_gradient_in_the_weights(model, inputs):
-    """A perturbation of cross-attention moves the logits as adding to the weights does: by finite differences."""
+    """The gradient in a perturbation of the weights agrees with finite differences."""
     from caption.model import decode_with_attention
 
     images, mask, tokens, content = inputs
     memory = model.encode(images, mask)
-    output = answer(model, *inputs)
+    output = forward(model, *inputs)
     zeros = (jnp.zeros_like(output.decoder_attention), jnp.zeros_like(output.cross_attention))
 
     @jax.jit
-    def logit(added):
-        return decode_with_attention(model, memory, tokens, content, perturbations=added).logits[0, 3, 7]
+    def logit(perturbations):
+        return decode_with_attention(model, memory, tokens, content, perturbations=perturbations).logits[0, 3, 7]
 
     slopes = jax.grad(logit)(zeros)
     for which, index in [(0, (0, 0, 1, 2, 1)), (1, (1, 0, 2, 3, 0))]:
@@ -223,7 +224,7 @@ def test_convolutions_are_torchs(size, stride, dilation, dtype, x64):
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 10, 3), (2, 9, 7, 3)])
-def test_pooling_gives_its_gradient_to_the_first_of_equals_as_torch_does(shape):
+def test_pooling_gives_its_gradient_to_the_first_of_equal_values_as_in_torch(shape):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     x = rng.integers(1, 4, shape).astype(np.float32)  # many equals, all above 0
@@ -231,19 +232,19 @@ def test_pooling_gives_its_gradient_to_the_first_of_equals_as_torch_does(shape):
     pooled = torch.nn.functional.max_pool2d(theirs, 3, 2, 1)
     sent = rng.standard_normal(pooled.shape).astype(np.float32)
     pooled.backward(torch.from_numpy(sent))
-    ours, pull = jax.vjp(max_pool, jnp.asarray(x))
+    ours, vjp = jax.vjp(max_pool, jnp.asarray(x))
     np.testing.assert_array_equal(ours, pooled.detach().numpy().transpose(0, 2, 3, 1))
-    (found,) = pull(jnp.asarray(sent.transpose(0, 2, 3, 1)))
-    np.testing.assert_allclose(found, theirs.grad.numpy().transpose(0, 2, 3, 1), atol=1e-6)
+    (gradient,) = vjp(jnp.asarray(sent.transpose(0, 2, 3, 1)))
+    np.testing.assert_allclose(gradient, theirs.grad.numpy().transpose(0, 2, 3, 1), atol=1e-6)
 
 
-@pytest.mark.parametrize(("place", "windows"), list(enumerate([1, 2, 1, 2, 4, 2, 1, 2, 1])))
-def test_pooling_keeps_what_is_no_number(place, windows):
-    x = jnp.ones((9,)).at[place].set(jnp.nan).reshape(1, 3, 3, 1)
+@pytest.mark.parametrize(("position", "windows"), list(enumerate([1, 2, 1, 2, 4, 2, 1, 2, 1])))
+def test_pooling_propagates_nan(position, windows):
+    x = jnp.ones((9,)).at[position].set(jnp.nan).reshape(1, 3, 3, 1)
     assert jnp.isnan(max_pool(x)).sum() == windows
 
 
-def test_dilation_as_torchvision_has_it():
+def test_dilation_is_torchvisions():
     stage = ResNet(SMALL.encoder, rngs=nnx.Rngs(0)).stages[3]
     assert [(block.conv2.stride, block.conv2.dilation) for block in stage] == [(1, 1), (1, 2)]
     stage = ResNet(replace(SMALL.encoder, dilated_last_stage=False), rngs=nnx.Rngs(0)).stages[3]
@@ -251,13 +252,13 @@ def test_dilation_as_torchvision_has_it():
 
 
 @pytest.mark.parametrize("config", [SMALL, OVER_VIT])
-def test_saved_and_loaded(config, tmp_path):
+def test_save_and_load_are_exact(config, tmp_path):
     model = CaptionTransformer(config, rngs=nnx.Rngs(0))
     save(model, tmp_path / "m", provenance={"source": "here"})
     assert load_card(tmp_path / "m").provenance == {"source": "here"}
-    back = load(tmp_path / "m")
-    assert back.config == config
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b, strict=True), model, back)
+    loaded = load(tmp_path / "m")
+    assert loaded.config == config
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b, strict=True), model, loaded)
     text = (tmp_path / "m" / "config.json").read_text()
     for change, message in [
         (text.replace('"width": 16', '"wdith": 16'), "unknown settings wdith"),
@@ -282,14 +283,14 @@ def test_saved_and_loaded(config, tmp_path):
         (dict(encoder=replace(VIT, num_classes=3)), "ends at its patches"),
     ],
 )
-def test_numbers_that_do_not_fit(change, message):
+def test_configs_that_do_not_fit_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         replace(SMALL, **change)
     with pytest.raises(InputError, match="3 stage_depths for 4 stage_widths"):
         ResNetConfig(stage_depths=(1, 1, 1))
 
 
-def test_inputs_that_do_not_fit(inputs):
+def test_inputs_that_do_not_fit_are_refused(inputs):
     model = CaptionTransformer(SMALL, rngs=nnx.Rngs(0))
     images, mask, tokens, content = inputs
     images = images.astype(np.float32)

@@ -1,4 +1,4 @@
-"""The figure of a caption: a panel for each word in order, the caption above, no text over other text."""
+"""The figure of a caption: the caption as title, a panel per word in order, no overlapping text."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ CAPTION = "a skateboarder in a red-and-white t-shirt , with $ 5 and $ 6 , grindi
 WORDS = [*CAPTION.split(), "[SEP]"]
 
 
-def words_of(count):
+def make_words(count):
     return [(word, RNG.uniform(size=(5, 7))) for word in [*WORDS[: count - 1], WORDS[-1]]]
 
 
@@ -24,9 +24,9 @@ WIDE, TALL, LARGE = (60, 80, 3), (120, 70, 3), (1500, 900, 3)
 @pytest.mark.parametrize(
     ("count", "shape"), [(count, shape) for count in (1, 5, 12, 20) for shape in (WIDE, TALL)] + [(5, LARGE)]
 )
-def test_texts_stay_apart_and_the_figure_on_a_page(count, shape, tmp_path):
+def test_texts_do_not_overlap_and_the_figure_fits_a_page(count, shape, tmp_path):
     image = RNG.integers(0, 256, shape, dtype=np.uint8)
-    words = words_of(count)
+    words = make_words(count)
     figure = plot_caption(image, words, " ".join(word for word, _ in words).capitalize())
     save_figure(figure, tmp_path / "f.png")
     with Image.open(tmp_path / "f.png") as opened:
@@ -35,7 +35,7 @@ def test_texts_stay_apart_and_the_figure_on_a_page(count, shape, tmp_path):
     assert width <= 8
     assert height <= 11
     assert_texts_apart(figure)
-    assert not any(axes.title.get_parse_math() for axes in figure.axes if axes.images)  # "$ 5 and $" is no formula
+    assert not any(axes.title.get_parse_math() for axes in figure.axes if axes.images)  # "$ 5 and $" is not a formula
 
 
 def test_panels_are_the_picture_and_the_words_in_order():
@@ -47,10 +47,10 @@ def test_panels_are_the_picture_and_the_words_in_order():
     assert figure.get_suptitle() == "A cat"
     picture = image / 255
     np.testing.assert_allclose(shown[0].images[0].get_array(), picture, atol=1e-6)
-    black = np.array([0.001462, 0.000466, 0.013866])  # inferno's least: a map that is the same everywhere
+    black = np.array([0.001462, 0.000466, 0.013866])  # inferno's lowest colour: a constant map
     np.testing.assert_allclose(shown[1].images[0].get_array(), 0.75 * picture + 0.25 * black, atol=1e-6)
 
 
-def test_a_caption_without_words():
+def test_a_caption_without_words_is_refused():
     with pytest.raises(InputError, match="no words to draw"):
         plot_caption(np.zeros((4, 4, 3), np.uint8), [], "")

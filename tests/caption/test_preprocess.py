@@ -1,4 +1,4 @@
-"""The reference's validation transform to the bit, and batches of pictures of any size."""
+"""The reference's validation transform, bit for bit, and batches of pictures of any size."""
 
 import numpy as np
 import pytest
@@ -21,8 +21,8 @@ def test_the_validation_transform_is_the_references(size):
     np.testing.assert_array_equal(ours.transpose(2, 0, 1)[:, ::9, ::9], golden[f"{name}_strided"])
 
 
-def test_some_sizes_end_a_pixel_short():
-    """float64 rounds 299 / max so that its product with max may fall below 299; the reference cuts it off."""
+def test_some_sizes_are_one_pixel_short():
+    """In float64 (299 / max) * max may fall below 299, and the reference truncates it."""
     sides = [side for side in range(1, 3000) if max(CaptionPreprocess().target_size(side, side)) != 299]
     assert sides
     assert {max(CaptionPreprocess().target_size(side, 1 + side // 2)) for side in sides} == {298}
@@ -30,7 +30,7 @@ def test_some_sizes_end_a_pixel_short():
         assert np.float64(side) * (299 / np.float64(side)) < 299
 
 
-def test_arrays_grey_pictures_and_other_settings():
+def test_arrays_grey_pictures_and_other_configs():
     array = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
     same = CaptionPreprocess(longest=30)
     np.testing.assert_array_equal(same(array), (array / np.float32(255) - np.float32(0.5)) / np.float32(0.5))
@@ -40,7 +40,7 @@ def test_arrays_grey_pictures_and_other_settings():
     np.testing.assert_array_equal(plain(Image.new("LA", (9, 9), (255, 3))), np.ones((64, 64, 3), np.float32))
 
 
-def test_batches():
+def test_batches_are_padded_to_one_size():
     wide, tall = (CaptionPreprocess(longest=40)(np.zeros(shape, np.uint8)) for shape in ((60, 80, 3), (80, 40, 3)))
     batch = pad_batch([wide, tall])
     assert batch.images.shape == (2, 40, 40, 3)
@@ -53,7 +53,7 @@ def test_batches():
     np.testing.assert_array_equal(fixed.images[0, :30, :40], wide)
 
 
-def test_wrong_requests():
+def test_wrong_input_is_refused():
     preprocess = CaptionPreprocess()
     with pytest.raises(InputError, match="an image of 1000x2 is too thin"):
         preprocess(Image.new("RGB", (1000, 2)))

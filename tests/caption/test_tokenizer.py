@@ -1,4 +1,4 @@
-"""The tokenizer against transformers' on a made vocabulary, its properties on random text, and wrong files."""
+"""The tokenizer against transformers' on a test vocabulary, its properties on random text, and wrong files."""
 
 import pickle
 
@@ -31,7 +31,7 @@ VOCABULARY = list(dict.fromkeys([*SPECIAL[:1], "[unused0]", *SPECIAL[1:], *WORDS
 
 @pytest.fixture
 def file(tmp_path):
-    path = tmp_path / "made.txt"
+    path = tmp_path / "test_vocabulary.txt"
     path.write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
     return path
 
@@ -43,7 +43,7 @@ def ours(file):
 
 @pytest.fixture
 def theirs(file):
-    return BertTokenizerLegacy(str(file))  # the pure Python one, which the reference ran
+    return BertTokenizerLegacy(str(file))  # the pure Python one, which the reference uses
 
 
 def random_texts(count):
@@ -51,8 +51,8 @@ def random_texts(count):
     parts = [*VOCABULARY[6:], "Ski", "ÉCLAIR", "'", "-", "##", "\u0301", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"), "漢", "\x00", "…"]  # fmt: skip
     glue = ["", " ", " ", "  ", "\n"]
     for _ in range(count):
-        chosen = rng.choice(len(parts), rng.integers(0, 25))
-        yield "".join(parts[part] + glue[rng.integers(len(glue))] for part in chosen)
+        indices = rng.choice(len(parts), rng.integers(0, 25))
+        yield "".join(parts[index] + glue[rng.integers(len(glue))] for index in indices)
 
 
 @pytest.mark.parametrize("caption", CAPTIONS)
@@ -60,7 +60,7 @@ def random_texts(count):
 def test_encodes_and_truncates_as_transformers(ours, theirs, caption, length):
     expected = theirs(caption, max_length=length, truncation=True, padding="max_length")
     ids = ours.encode(caption, length, truncate=True)
-    assert ids == [token for token, kept in zip(expected["input_ids"], expected["attention_mask"], strict=True) if kept]
+    assert ids == [token for token, mask in zip(expected["input_ids"], expected["attention_mask"], strict=True) if mask]
     batch = ours.encode_batch([caption, "a"], length, truncate=True)
     np.testing.assert_array_equal(batch.tokens[0], expected["input_ids"])
     np.testing.assert_array_equal(batch.mask[0], np.array(expected["attention_mask"], bool))
@@ -74,7 +74,7 @@ def test_decodes_as_the_reference(ours, theirs, caption):
     assert ours.decode(np.array(ids)) == ours.decode(ids)
 
 
-def test_random_text_as_both_of_transformers(ours, theirs):
+def test_random_text_is_tokenized_as_by_both_of_transformers(ours, theirs):
     fast = BertTokenizer(vocab=ours.ids)
     rng = np.random.default_rng(1)
     for text in random_texts(300):
@@ -110,7 +110,7 @@ def test_words_of_a_caption(ours):
         (".", [17]),
         ("[SEP]", [18]),
     ]
-    assert ours.words([ours.start, 1]) == [("[unused0]", [1])]  # no end token: as far as it goes
+    assert ours.words([ours.start, 1]) == [("[unused0]", [1])]  # without an end token, all tokens
 
 
 def test_special_tokens_written_out_are_text(ours):
@@ -119,36 +119,36 @@ def test_special_tokens_written_out_are_text(ours):
     assert ours.encode("a \ud800 man") == ours.encode("a ? man")
 
 
-def test_a_caption_that_is_too_long(ours):
+def test_a_caption_that_is_too_long_is_refused(ours):
     assert len(ours.encode("a man", 4)) == 4
-    with pytest.raises(InputError, match=r"caption 'a man on a' takes 6 tokens, more than 4; shorten or truncate"):
+    with pytest.raises(InputError, match=r"caption 'a man on a' has 6 tokens, more than 4; shorten or truncate"):
         ours.encode("a man on a", 4)
     with pytest.raises(InputError, match="at least 2 tokens, not 1"):
         ours.encode("a", 1, truncate=True)
     for token in (-1, len(VOCABULARY)):
-        with pytest.raises(InputError, match=rf"has {len(VOCABULARY)} WordPieces, and no id {token}"):
+        with pytest.raises(InputError, match=rf"has {len(VOCABULARY)} WordPieces, no id {token}"):
             ours.decode([token])
 
 
-def test_files_that_are_no_vocabulary(tmp_path):
+def test_files_that_are_not_a_vocabulary_are_refused(tmp_path):
     path = tmp_path / "v.txt"
     with pytest.raises(InputError, match=r"v.txt: no such vocabulary"):
         load_tokenizer(path)
     for gone in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
         path.write_text("\n".join(piece for piece in VOCABULARY if piece != gone))
-        with pytest.raises(InputError, match=rf"v.txt: has no \{gone}; take a BERT vocabulary"):
+        with pytest.raises(InputError, match=rf"v.txt: has no \{gone}; use a BERT vocabulary"):
             load_tokenizer(path)
     path.write_text("a\n" + "\n".join(VOCABULARY[:7]))
     with pytest.raises(InputError, match=r"\[PAD\] must be on the first line, not on line 2"):
         load_tokenizer(path)
     path.write_text("\n".join([*VOCABULARY, "man"]))
-    with pytest.raises(InputError, match=r"v.txt: 'man' is there twice"):
+    with pytest.raises(InputError, match=r"v.txt: 'man' occurs twice"):
         load_tokenizer(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"v.txt: not a vocabulary: no UTF-8"):
+    with pytest.raises(InputError, match=r"v.txt: not a vocabulary: not UTF-8"):
         load_tokenizer(path)
     path.write_text("\n".join(VOCABULARY))
-    with pytest.raises(InputError, match=rf"v.txt: has {len(VOCABULARY)} WordPieces, and the model 30522; give the"):
+    with pytest.raises(InputError, match=rf"v.txt: has {len(VOCABULARY)} WordPieces, but the model 30522; give the"):
         load_tokenizer(path, vocab_size=30522)
 
 
@@ -160,16 +160,19 @@ def test_saved_and_pickled(ours, tmp_path):
     assert (ours.start, ours.end) == (VOCABULARY.index("[CLS]"), VOCABULARY.index("[SEP]"))
 
 
-def test_a_vocabulary_of_ones_own(tmp_path):
+def test_a_vocabulary_built_from_captions(tmp_path):
     captions = ["A red circle above a blue Square.", "A café."]
-    made = build_vocabulary(captions, tmp_path / "own.txt")
-    assert made.vocabulary == (*SPECIAL, ".", "a", "above", "blue", "cafe", "circle", "red", "square")
-    assert build_vocabulary(captions[::-1], tmp_path / "again.txt").vocabulary == made.vocabulary
-    assert load_tokenizer(tmp_path / "own.txt").decode(made.encode(captions[0])) == "A red circle above a blue square."
-    assert made.piece(1) == "[UNK]"
-    assert 1 not in made.encode(captions[0])
-    assert made.encode("a green circle").count(1) == 1
+    tokenizer = build_vocabulary(captions, tmp_path / "own.txt")
+    assert tokenizer.vocabulary == (*SPECIAL, ".", "a", "above", "blue", "cafe", "circle", "red", "square")
+    assert build_vocabulary(captions[::-1], tmp_path / "again.txt").vocabulary == tokenizer.vocabulary
+    assert (
+        load_tokenizer(tmp_path / "own.txt").decode(tokenizer.encode(captions[0]))
+        == "A red circle above a blue square."
+    )
+    assert tokenizer.piece(1) == "[UNK]"
+    assert 1 not in tokenizer.encode(captions[0])
+    assert tokenizer.encode("a green circle").count(1) == 1
     assert build_vocabulary(captions, tmp_path / "own.txt", min_count=2).vocabulary == (*SPECIAL, ".", "a")
-    with pytest.raises(InputError, match=r"none.txt: no word comes 9 times"):
+    with pytest.raises(InputError, match=r"none.txt: no word occurs 9 times"):
         build_vocabulary(captions, tmp_path / "none.txt", min_count=9)
     assert not (tmp_path / "none.txt").exists()

@@ -13,13 +13,15 @@ from flax import nnx
 from PIL import Image
 
 import caption
-from caption import captioner
-from caption.captioner import Captioner, MapOptions, SearchOptions
+from caption.attention import group_word_maps
+from caption.captioner import Captioner, CaptionResult, ScoredCaption, SearchOptions
 from caption.data.scenes import make_scene, scene_captions
 from caption.preprocess import CaptionPreprocess, pad_batch
 from caption.tokenizer import build_vocabulary
+from caption.word_maps import MapOptions
 from experiments.caption import __main__ as program
 from experiments.caption import check as caption_check
+from experiments.caption.jobs import plot_result
 from experiments.common import captioners
 from experiments.evaluate import __main__ as evaluate
 from tests.server import Server
@@ -38,7 +40,7 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    """Random, its answers far from even."""
+    """A random model whose output distributions are far from uniform."""
     config = caption.CaptionConfig(
         encoder=caption.ResNetConfig(stage_depths=(1, 1), stage_widths=(4, 8), stem_width=4, expansion=2),
         width=16,
@@ -51,13 +53,13 @@ def model(tokenizer):
         max_positions=LENGTH,
         preprocess=CaptionPreprocess(longest=48),
     )
-    made = caption.CaptionTransformer(config, rngs=nnx.Rngs(0))
+    model = caption.CaptionTransformer(config, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(1)
     arrays = {
-        name: x + np.float32(0.6) * rng.standard_normal(x.shape, "float32") for name, x in to_arrays(made).items()
+        name: x + np.float32(0.6) * rng.standard_normal(x.shape, "float32") for name, x in to_arrays(model).items()
     }
     arrays = {name: abs(x) if name.endswith("norm.var") else x for name, x in arrays.items()}
-    return jax.tree.unflatten(jax.tree.structure(made), list(arrays.values()))
+    return jax.tree.unflatten(jax.tree.structure(model), list(arrays.values()))
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +80,14 @@ def pictures(tmp_path_factory):
     return root
 
 
-def alone(model, tokenizer, file, **options):
-    """What the program should say of one picture: unpadded, and not in a batch."""
+def caption_alone(model, tokenizer, file, **options):
+    """Return the batch, captions and texts of one picture, unpadded and not batched: what the program should write."""
     batch = pad_batch([model.config.preprocess(Image.open(file).convert("RGB"))])
-    found = caption.generate(
+    generated = caption.generate(
         model, *batch, max_length=LENGTH, start=tokenizer.start, end=tokenizer.end, **{"n_best": 1} | options
     )
-    texts = [tokenizer.decode(t[:n]) for t, n in zip(found.tokens[0], found.lengths[0], strict=True)]
-    return batch, found, list(zip(texts, found.log_probs[0].tolist(), strict=True))
+    texts = [tokenizer.decode(t[:n]) for t, n in zip(generated.tokens[0], generated.lengths[0], strict=True)]
+    return batch, generated, list(zip(texts, generated.log_probs[0].tolist(), strict=True))
 
 
 def records_in(out):
@@ -106,10 +108,10 @@ def test_a_folder(saved, model, tokenizer, pictures, tmp_path, capsys):
     records = records_in(out)
     assert {record["file"] for record in records} == {str(pictures / f"{stem}.png") for stem in stems}
     for record in records:
-        _, _, expected = alone(model, tokenizer, record["file"], num_beams=3, n_best=2, length_penalty=0.5)
+        _, _, expected = caption_alone(model, tokenizer, record["file"], num_beams=3, n_best=2, length_penalty=0.5)
         assert record["caption"] == expected[0][0]
         assert math.isclose(record["log_probability"], expected[0][1], rel_tol=1e-4)
-        assert [told["caption"] for told in record["n_best"]] == [text for text, _ in expected]
+        assert [scored["caption"] for scored in record["n_best"]] == [text for text, _ in expected]
         with Image.open(out / record["figure"]) as opened:
             assert opened.width >= 400
     with open(out / "captions.csv", newline="", encoding="utf-8") as file:
@@ -123,44 +125,44 @@ def test_a_folder(saved, model, tokenizer, pictures, tmp_path, capsys):
     assert evaluate.main(scored) == 0
 
 
-@pytest.mark.parametrize("look", [MapOptions(), MapOptions(layer=0, head=1), MapOptions(method="relevance")], ids=str)
-def test_maps_are_those_of_the_picture_alone(model, tokenizer, pictures, look):
-    """Padding, filling up the batch, and filling up the text change no map."""
+@pytest.mark.parametrize("maps", [MapOptions(), MapOptions(layer=0, head=1), MapOptions(method="relevance")], ids=str)
+def test_maps_equal_those_of_the_picture_alone(model, tokenizer, pictures, maps):
+    """Padding of the pictures, of the batch and of the text changes no map."""
     files = [pictures / "p1.png", pictures / "p2.png"]
-    program_ = Captioner(model, tokenizer, SearchOptions(LENGTH), look)
-    answers = program_([program_.prepare(Image.open(file)) for file in files], 3)
-    assert len(answers) == 2
-    for file, answer in zip(files, answers, strict=True):
-        batch, found, [(text, value)] = alone(model, tokenizer, file)
-        assert answer.captions[0].caption == text
-        assert math.isclose(answer.captions[0].log_probability, value, rel_tol=1e-4)
-        tokens = found.tokens[0, :, : int(found.lengths[0, 0])]
+    captioner = Captioner(model, tokenizer, SearchOptions(LENGTH), maps)
+    results = captioner([captioner.prepare(Image.open(file)) for file in files], 3)
+    assert len(results) == 2
+    for file, result in zip(files, results, strict=True):
+        batch, generated, [(text, value)] = caption_alone(model, tokenizer, file)
+        assert result.captions[0].caption == text
+        assert math.isclose(result.captions[0].log_probability, value, rel_tol=1e-4)
+        tokens = generated.tokens[0, :, : int(generated.lengths[0, 0])]
         output = caption.forward_with_attention(model, *batch, tokens, np.ones(tokens.shape, bool))
-        if look.method == "relevance":
+        if maps.method == "relevance":
             rows = caption.word_relevance(model, *batch, tokens)
-            expected = captioner.group_word_maps(np.asarray(rows), tokens[0].tolist(), tokenizer, output.grid)
+            expected = group_word_maps(np.asarray(rows), tokens[0].tolist(), tokenizer, output.grid)
         else:
-            expected = caption.word_attention(output, tokens[0], tokenizer, layer=look.layer, head=look.head)
-        assert [word for word, _ in answer.words] == [word for word, _ in expected]
-        assert answer.words
-        for (_, found_map), (_, map_alone) in zip(answer.words, expected, strict=True):
-            np.testing.assert_allclose(found_map, map_alone, atol=2e-5 * float(np.abs(map_alone).max() + 1))
+            expected = caption.word_attention(output, tokens[0], tokenizer, layer=maps.layer, head=maps.head)
+        assert [word for word, _ in result.words] == [word for word, _ in expected]
+        assert result.words
+        for (_, batched), (_, expected_map) in zip(result.words, expected, strict=True):
+            np.testing.assert_allclose(batched, expected_map, atol=2e-5 * float(np.abs(expected_map).max() + 1))
 
 
-def test_it_goes_on_where_it_ended(saved, pictures, tmp_path, capsys, monkeypatch):
-    """Interrupted in the second batch, it keeps the first; called again it does the rest, and only that."""
+def test_it_resumes_where_it_stopped(saved, pictures, tmp_path, capsys, monkeypatch):
+    """Interrupted in the second batch, it keeps the first; called again, it does only the rest."""
     out = tmp_path / "out"
     command = [str(pictures), "--out", str(out), "--weights", saved, "--batch-size", "2"]
     calls = []
-    say = Captioner.__call__
+    original = Captioner.__call__
 
-    def interrupted(self, ready, batch_size):
-        calls.append(len(ready))
+    def interrupt(self, images, batch_size):
+        calls.append(len(images))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return say(self, ready, batch_size)
+        return original(self, images, batch_size)
 
-    monkeypatch.setattr(Captioner, "__call__", interrupted)
+    monkeypatch.setattr(Captioner, "__call__", interrupt)
     assert program.main(command) == 130
     assert len(records_in(out)) == 2
     assert program.main(command) == 0
@@ -168,7 +170,7 @@ def test_it_goes_on_where_it_ended(saved, pictures, tmp_path, capsys, monkeypatc
     assert "2 of 5 are done already" in capsys.readouterr().err
     first = records_in(out)
     assert len(first) == 5
-    # A figure that is gone is drawn again; with all there, nothing is done.
+    # A missing figure is drawn again; with all present, nothing is done.
     (out / "p1.png").unlink()
     assert program.main(command) == 0
     assert program.main(command) == 0
@@ -176,19 +178,19 @@ def test_it_goes_on_where_it_ended(saved, pictures, tmp_path, capsys, monkeypatc
     assert (out / "p1.png").is_file()
     again = records_in(out)
     assert [(r["file"], r["caption"]) for r in again] == [(r["file"], r["caption"]) for r in first]
-    # Captions without figures are had by the same settings, others are refused and change nothing.
+    # --no-figures fits the same settings; other settings are refused and change nothing.
     assert program.main([*command, "--no-figures"]) == 0
     capsys.readouterr()
     assert program.main([*command, "--no-repeat", "2"]) == 2
-    assert "made with other settings (no_repeat_ngram 0, not 2)" in capsys.readouterr().err
+    assert "its captions have other settings (no_repeat_ngram 0, not 2)" in capsys.readouterr().err
     assert len(calls) == 5
     (out / "settings.json").unlink()
     assert program.main(command) == 2
-    assert "no settings.json beside it" in capsys.readouterr().err
+    assert "it has no settings.json" in capsys.readouterr().err
 
 
-def test_names_that_clash(saved, pictures, tmp_path, capsys):
-    """Files of one stem have figures of their own; another folder's picture of the same name replaces none."""
+def test_figures_never_replace_one_another(saved, pictures, tmp_path, capsys):
+    """Files with one stem get separate figures; a picture of the same name in another folder is refused."""
     with Image.open(pictures / "p0.png") as opened:
         opened.save(tmp_path / "p0.bmp")
     out = tmp_path / "out"
@@ -210,7 +212,7 @@ def test_names_that_clash(saved, pictures, tmp_path, capsys):
     assert "an image of the same name as a result" in capsys.readouterr().err
 
 
-def test_corrupt_pictures(saved, pictures, tmp_path, capsys):
+def test_corrupt_pictures_are_refused_or_skipped(saved, pictures, tmp_path, capsys):
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "bad.jpg").write_bytes(b"no picture")
@@ -234,7 +236,7 @@ def test_corrupt_pictures(saved, pictures, tmp_path, capsys):
 
 def test_a_caption_without_words_has_a_figure(pictures):
     shown = np.asarray(Image.open(pictures / "p0.png"))
-    figure = program.figure_of(shown, captioner.CaptionResult([captioner.ScoredCaption("", -1.0)], []))
+    figure = plot_result(shown, CaptionResult([ScoredCaption("", -1.0)], []))
     assert figure.get_suptitle() == "(no words)"
 
 
@@ -247,14 +249,14 @@ def test_a_vit_sees_the_whole_picture(tokenizer, pictures, tmp_path):
     )  # fmt: skip
     caption.save(caption.CaptionTransformer(config, rngs=nnx.Rngs(0)), tmp_path / "run" / "best", tokenizer=tokenizer)
     model, _ = captioners.open_captioner(str(tmp_path / "run"))
-    program_ = Captioner(model, tokenizer, SearchOptions(4), MapOptions())
-    [answer] = program_([program_.prepare(Image.open(pictures / "p2.png"))], 1)
-    assert all(heat.shape == (2, 3) for _, heat in answer.words)
+    captioner = Captioner(model, tokenizer, SearchOptions(4), MapOptions())
+    [result] = captioner([captioner.prepare(Image.open(pictures / "p2.png"))], 1)
+    assert all(heat.shape == (2, 3) for _, heat in result.words)
 
 
 @pytest.fixture
 def published(monkeypatch, tmp_path, tokenizer, model):
-    """CATR's release, BERT's vocabulary and the notebook's pictures, all made, on a server on loopback."""
+    """Stand-ins for CATR's release, BERT's vocabulary and the notebook's pictures, on a loopback server."""
     import torch
 
     from tests.weights_convert.test_catr import small_arrays
@@ -266,14 +268,14 @@ def published(monkeypatch, tmp_path, tokenizer, model):
     torch.save({"model": {name: torch.from_numpy(array) for name, array in arrays.items()}}, tmp_path / "catr.pth")
     words = ["[PAD]", *(f"word{n}" for n in range(1, 100)), "[UNK]", "[CLS]", "[SEP]", *map(str, range(103, 130))]
     files = {"/catr.pth": (tmp_path / "catr.pth").read_bytes(), "/vocab.txt": ("\n".join(words) + "\n").encode()}
-    for index, name in enumerate(caption_check.PRINTED):
+    for index, name in enumerate(caption_check.EXPECTED):
         stream = io.BytesIO()
         Image.fromarray(make_scene(0, index).image).save(stream, "PNG")
         files[f"/{name}.png"] = stream.getvalue()
     server = Server(files)
     monkeypatch.setitem(RELEASES, "catr_v1", replace(RELEASES["catr_v1"], url=f"{server.address}/catr.pth"))
-    made = replace(vocabulary.VOCABULARY, url=f"{server.address}/vocab.txt", sha256=None)
-    monkeypatch.setattr(vocabulary, "VOCABULARY", made)
+    release = replace(vocabulary.VOCABULARY, url=f"{server.address}/vocab.txt", sha256=None)
+    monkeypatch.setattr(vocabulary, "VOCABULARY", release)
     config = convert(arrays, num_heads=2).config
     monkeypatch.setitem(caption.CONFIGS, "catr", config)
     monkeypatch.setattr(captioners, "BERT_SIZE", config.vocab_size)
@@ -288,17 +290,17 @@ def test_the_released_captions_are_compared(published, tmp_path, monkeypatch, ca
     assert program.main(command) == 1
     table = capsys.readouterr().out.splitlines()
     assert table[-1] == "0 of 5 captions agree"
-    found = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in table[2:7]}
-    assert list(found) == list(caption_check.PRINTED)
-    fetched = len(published.ranges)
-    assert fetched == 7
-    monkeypatch.setattr(caption_check, "PRINTED", found | {"cake": found["cake"] + "!"})
+    actual = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in table[2:7]}
+    assert list(actual) == list(caption_check.EXPECTED)
+    downloads = len(published.ranges)
+    assert downloads == 7
+    monkeypatch.setattr(caption_check, "EXPECTED", actual | {"cake": actual["cake"] + "!"})
     assert program.main(command) == 1
     assert "| cake | NO |" in capsys.readouterr().out
-    monkeypatch.setattr(caption_check, "PRINTED", found)
+    monkeypatch.setattr(caption_check, "EXPECTED", actual)
     assert program.main(command) == 0
     assert "5 of 5 captions agree" in capsys.readouterr().out
-    assert len(published.ranges) == fetched
+    assert len(published.ranges) == downloads
     (tmp_path / "cache" / "catr_pictures" / "girl.png").unlink()
     del published.files["/girl.png"]
     assert program.main(command) == 2
@@ -313,7 +315,7 @@ def test_the_released_captions_are_compared(published, tmp_path, monkeypatch, ca
         (["nowhere.jpg", "--out", "OUT"], "nowhere.jpg: no such file"),
         (["IMAGE", "--out", "OUT", "--layer", "2"], "no layer 2: the decoder has 2"),
         (["IMAGE", "--out", "OUT", "--head", "-3"], "no head -3: the decoder has 2"),
-        (["IMAGE", "--out", "OUT", "--method", "relevance", "--head", "0"], "are of the method attention"),
+        (["IMAGE", "--out", "OUT", "--method", "relevance", "--head", "0"], "are options of --method attention"),
         (["IMAGE", "--out", "OUT", "--method", "lime"], "invalid choice: 'lime'"),
         (["IMAGE", "--out", "OUT", "--n-best", "2"], "--n-best 2: at most --beams, 1"),
         (["IMAGE", "--out", "OUT", "--max-length", "10"], "--max-length 10: between 2 and the model's 9"),
@@ -323,7 +325,7 @@ def test_the_released_captions_are_compared(published, tmp_path, monkeypatch, ca
         (["IMAGE", "--out", "OUT", "--weights", "VIT"], "vit: an image model; captions need a captioner"),
         (["IMAGE", "--out", "OUT", "--weights", "BARE"], "give --vocabulary"),
         (["IMAGE", "--out", "OUT", "--vocabulary", "WORDS"], "has 5 WordPieces, and the model"),
-        (["IMAGE", "--check-released"], "--check-released has pictures of its own"),
+        (["IMAGE", "--check-released"], "--check-released has its own pictures"),
     ],
 )
 def test_what_it_refuses(saved, model, pictures, tmp_path, capsys, flags, message):

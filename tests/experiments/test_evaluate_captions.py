@@ -1,4 +1,4 @@
-"""`python -m experiments.evaluate --captions` as a user runs it: the formats, the table, and what it refuses."""
+"""`python -m experiments.evaluate --captions` as a user runs it: formats, table, wrong input."""
 
 import json
 
@@ -56,7 +56,7 @@ WRONG = [
     (BY_NUMBER, [1], "r.json: not captions by image; it should be COCO"),
     (BY_NUMBER, {"images": [{"id": 1}], "annotations": []}, "r.json: not captions by image"),
     (BY_NUMBER + BY_FILE, COCO, "image pictures/007.jpg has two captions"),
-    ({"x.jpg": "a cat"}, COCO, "x.jpg is no image of"),
+    ({"x.jpg": "a cat"}, COCO, "x.jpg is not an image of"),
     ([{"image_id": 3, "caption": "a"}], COCO, "image 3, which"),
 ]
 

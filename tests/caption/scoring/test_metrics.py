@@ -1,4 +1,4 @@
-"""Caption scores: by hand, and equal to pycocoevalcap's; the words they count, as PTBTokenizer makes them."""
+"""Caption metrics: computed by hand, equal to pycocoevalcap's; the words they count, equal to PTBTokenizer's."""
 
 import math
 import random
@@ -16,7 +16,7 @@ REFERENCES = {
     2: ["two dogs run through wet grass", "dogs running"],
 }
 
-# What CoreNLP 3.4.1's PTBTokenizer -lowerCase answers, without the punctuation that the COCO server drops.
+# Output of CoreNLP 3.4.1's PTBTokenizer -lowerCase, without the punctuation that the COCO server drops.
 WORDS = {
     "A man's dog can't stop, won't stop; don't!": "a man 's dog ca n't stop wo n't stop do n't",
     "They've cannot gonna 'tis 'twas it\u2019s": "they 've can not gon na 't is 't was it 's",
@@ -41,52 +41,52 @@ def test_words_are_the_treebanks(caption):
 
 
 def test_bleu_by_hand():
-    """Clipped counts, the nearest length, brevity: 'the the cat' against a reference of 4 and one of 6 words."""
-    found = score_captions({1: "the the cat"}, {1: ["the cat sat down", "on the mat there lay one"]}, java=False)
+    """Clipped counts, the closest length, brevity: 'the the cat' against a reference of 4 and one of 6 words."""
+    scores = score_captions({1: "the the cat"}, {1: ["the cat sat down", "on the mat there lay one"]}, java=False)
     brevity = math.exp(1 - 4 / 3)
-    assert found["BLEU-1"] == pytest.approx(brevity * 2 / 3, abs=1e-8)
-    assert found["BLEU-2"] == pytest.approx(brevity * math.sqrt(2 / 3 * 1 / 2), abs=1e-8)
-    assert found["BLEU-3"] < 1e-4  # no match: almost 0
+    assert scores["BLEU-1"] == pytest.approx(brevity * 2 / 3, abs=1e-8)
+    assert scores["BLEU-2"] == pytest.approx(brevity * math.sqrt(2 / 3 * 1 / 2), abs=1e-8)
+    assert scores["BLEU-3"] < 1e-4  # no match: almost 0
 
 
 def test_bleu_adds_counts_over_the_set():
-    found = score_images({1: "a cat", 2: "a dog ran off"}, {1: ["a cat"], 2: ["one dog ran away"]}, java=False)
-    assert found.overall["BLEU-1"] == pytest.approx(4 / 6, abs=1e-8)
-    assert found.by_image[1]["BLEU-1"] == pytest.approx(1, abs=1e-8)
-    assert found.by_image[2]["BLEU-1"] == pytest.approx(2 / 4, abs=1e-8)
+    scores = score_images({1: "a cat", 2: "a dog ran off"}, {1: ["a cat"], 2: ["one dog ran away"]}, java=False)
+    assert scores.overall["BLEU-1"] == pytest.approx(4 / 6, abs=1e-8)
+    assert scores.by_image[1]["BLEU-1"] == pytest.approx(1, abs=1e-8)
+    assert scores.by_image[2]["BLEU-1"] == pytest.approx(2 / 4, abs=1e-8)
 
 
 def test_rouge_by_hand():
-    """'the cat sat' is common of 5 and 4 words: precision 3/5, recall 3/4."""
-    found = score_captions({1: "the big cat sat there"}, {1: ["yet the cat sat"]}, java=False)
-    assert found["ROUGE-L"] == pytest.approx((1 + 1.44) * 0.6 * 0.75 / (0.75 + 1.44 * 0.6))
+    """'the cat sat' is common to 5 and 4 words: precision 3/5, recall 3/4."""
+    scores = score_captions({1: "the big cat sat there"}, {1: ["yet the cat sat"]}, java=False)
+    assert scores["ROUGE-L"] == pytest.approx((1 + 1.44) * 0.6 * 0.75 / (0.75 + 1.44 * 0.6))
 
 
 def test_cider_by_hand():
-    """Every word in one image only weighs log 2; one of two equal words in common has cosine 1/2."""
-    found = score_images({1: "cat bird", 2: "dog"}, {1: ["cat mouse"], 2: ["dog"]}, java=False)
-    assert found.by_image[1]["CIDEr-D"] == pytest.approx(10 * (1 / 2) / 4)
-    assert found.by_image[2]["CIDEr-D"] == pytest.approx(10 / 4)  # no pairs of words, so only one order of four
+    """A word in one image only weighs log 2; one common word of two has cosine 1/2."""
+    scores = score_images({1: "cat bird", 2: "dog"}, {1: ["cat mouse"], 2: ["dog"]}, java=False)
+    assert scores.by_image[1]["CIDEr-D"] == pytest.approx(10 * (1 / 2) / 4)
+    assert scores.by_image[2]["CIDEr-D"] == pytest.approx(10 / 4)  # no word pairs, so only one order of four
 
 
 def test_identical_captions_score_the_most():
     same = {image: [captions[0]] * 2 for image, captions in REFERENCES.items()}
     longer = {1: [same[1][0]], 2: [same[2][0]]}
-    found = score_captions({image: captions[0] for image, captions in longer.items()}, longer, java=False)
-    assert found["CIDEr-D"] == pytest.approx(10)
-    assert found["ROUGE-L"] == pytest.approx(1)
-    assert found["BLEU-4"] == pytest.approx(1, abs=1e-8)
+    scores = score_captions({image: captions[0] for image, captions in longer.items()}, longer, java=False)
+    assert scores["CIDEr-D"] == pytest.approx(10)
+    assert scores["ROUGE-L"] == pytest.approx(1)
+    assert scores["BLEU-4"] == pytest.approx(1, abs=1e-8)
     assert score_captions({1: "a cat"}, {1: ["a cat"]}, java=False)["CIDEr-D"] == 0  # one image has no rare words
 
 
 def test_a_caption_without_words_scores_nothing():
-    found = score_captions({1: "...", 2: ""}, REFERENCES | {2: [".", "a dog"]}, java=False)
-    assert all(value < 1e-6 for value in found.values())
-    assert list(found) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D"]
+    scores = score_captions({1: "...", 2: ""}, REFERENCES | {2: [".", "a dog"]}, java=False)
+    assert all(value < 1e-6 for value in scores.values())
+    assert list(scores) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D"]
 
 
-def generated(images: int, seed: int) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Captions of few, unequally frequent words, so that many n-grams come back; some are very short or long."""
+def generate_captions(images: int, seed: int) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Captions of few words of different frequency, so that n-grams recur; some are very short or long."""
     rng = random.Random(seed)
     vocabulary = ["a"] * 4 + ["the"] * 2 + ["man", "dog", "cat", "on", "in", "red", "bus", "people's", "isn't", "U.S."]
 
@@ -103,7 +103,7 @@ def test_equal_to_the_library(images):
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    predictions, references = generated(images, seed=images)
+    predictions, references = generate_captions(images, seed=images)
     ours = score_images(predictions, references, java=False)
     theirs = {image: [" ".join(split_words(caption)) for caption in captions] for image, captions in references.items()}
     captions = {image: [" ".join(split_words(caption))] for image, caption in predictions.items()}
@@ -138,7 +138,7 @@ def test_without_java_there_is_no_meteor(monkeypatch):
     assert "METEOR" not in score_captions({1: "a", 2: "b"}, REFERENCES)
 
 
-def test_a_java_that_fails_is_told_in_one_line(monkeypatch):
+def test_a_failing_java_is_reported_in_one_line(monkeypatch):
     def fail(*arguments):
         raise ValueError("could not convert string to float: b''")
 
@@ -149,9 +149,9 @@ def test_a_java_that_fails_is_told_in_one_line(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("java") is None, reason="METEOR is a Java program, and there is no java here")
+@pytest.mark.skipif(shutil.which("java") is None, reason="METEOR is a Java program, and java is not installed")
 def test_meteor_by_the_library():
     best = {image: captions[0] for image, captions in REFERENCES.items()}
-    found = score_images(best, REFERENCES)
-    assert found.overall["METEOR"] == pytest.approx(1)
+    scores = score_images(best, REFERENCES)
+    assert scores.overall["METEOR"] == pytest.approx(1)
     assert 0 < score_captions(best | {1: "a kitten"}, REFERENCES)["METEOR"] < 1
