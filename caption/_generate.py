@@ -15,9 +15,8 @@ from caption.beam_search import PAD, beam_search
 from caption.config import CaptionConfig
 from caption.decoding import prepare_decoder
 from caption.model import CaptionTransformer, ImageMask
-from vit_jax import InputError
+from vit_jax import InputError, compiler_options
 from vit_jax.block import Images
-from vit_jax.execution import compiler_options
 
 START, END = 101, 102  # [CLS] and [SEP] of bert-base-uncased
 

@@ -116,7 +116,7 @@ class CaptionTransformer(nnx.Module):
             return maps, resize_nearest(mask, maps.shape[1:3]) if mask_out is None else mask_out
         rows, columns = self.encoder.config.grid_for(images.shape[1:3])
         ph, pw = self.encoder.config.patch_size
-        tokens = self.encoder.features(images, key=key, layers=execution)
+        tokens = self.encoder.features(images, key=key, execution=execution)
         patches = tokens[:, self.encoder.config.num_prefix :]
         return patches.reshape(-1, rows, columns, patches.shape[-1]), mask[:, ::ph, ::pw]
 
