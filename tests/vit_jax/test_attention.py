@@ -29,7 +29,7 @@ def case(n=N, m=M, dtype=float):
 
 @pytest.mark.parametrize("rows", [False, True], ids=["of keys", "of queries and keys"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_by_heads_is_the_formula_with_its_gradient(masked, rows, x64):
+def test_attention_per_head_is_the_formula_with_its_gradient(masked, rows, x64):
     parts, mask = case()
     if rows:
         mask = mask & (np.arange(N)[:, None] >= np.arange(M) - 3)
@@ -53,7 +53,7 @@ def kept_for_the_backward_pass(function, *arguments):
     return sorted(leaf.size for leaf in jax.tree.leaves(jax.vjp(function, *arguments)[1]))
 
 
-def test_by_heads_keeps_no_scores_for_its_gradient():
+def test_attention_per_head_keeps_no_scores_for_its_gradient():
     n, m = 40, 50  # every other array is smaller than a head's scores
     parts, mask = case(n, m)
     arguments = [*map(jnp.asarray, parts), jnp.asarray(mask)]
@@ -63,7 +63,7 @@ def test_by_heads_keeps_no_scores_for_its_gradient():
     assert weights.size in asked
 
 
-def test_by_heads_has_derivatives_of_every_kind(x64):
+def test_attention_per_head_has_derivatives_of_every_kind(x64):
     parts, _ = case()
     arguments, direction = [*map(jnp.asarray, parts)], [jnp.asarray(np.cos(part)) for part in parts]
 

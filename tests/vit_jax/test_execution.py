@@ -25,7 +25,7 @@ def test_long_sums_are_in_windows_only_where_there_is_a_gradient(forward_only):
 
 @known
 @pytest.mark.parametrize("forward_only", [False, True])
-def test_what_is_settled_is_not_fused_into_its_readers(forward_only):
+def test_what_is_materialized_is_not_fused_into_its_readers(forward_only):
     def two_readers(x):
         sum_ = materialize(jnp.sin(x) + x)
         return jnp.cos(sum_) * sum_.T
