@@ -194,7 +194,8 @@ class MultiHeadAttention(nnx.Module):
         if num_queries is None:
             q, k, v = self.project(x, PARTS, workarounds)
         else:
-            [q], [k, v] = self.project(x[:, :num_queries], "q"), self.project(x, "kv", workarounds)
+            [q] = self.project(x[:, :num_queries], "q", workarounds)
+            k, v = self.project(x, "kv", workarounds)
         output, weights = attend(
             q,
             k,

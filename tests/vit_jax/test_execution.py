@@ -1,4 +1,6 @@
-"""What the compiler is told to leave out: that it does, and that the answer stays."""
+"""compiler_options() skip the passes they name, and values stay; the plain mode has no workaround."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from flax import nnx
 
 from vit_jax import VisionTransformer, ViTConfig, compiler_options
 from vit_jax._xla import materialize
+from vit_jax.execution import PLAIN_EXECUTION
 
 known = pytest.mark.skipif(
     jaxlib.__version__ != "0.10.2" or jax.default_backend() != "cpu", reason="nothing is changed here"
@@ -49,3 +52,29 @@ def test_the_answer_stays(forward_only):
     plain = jax.jit(tokens)(images)
     ours = jax.jit(tokens, compiler_options=compiler_options(forward_only=forward_only))(images)
     np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-5)
+
+
+def primitives_of(jaxpr):
+    """Return the names of all primitives in a jaxpr and in the programs inside it."""
+    names = set()
+    for equation in jaxpr.eqns:
+        names.add(equation.primitive.name)
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                names |= primitives_of(inner)
+    return names
+
+
+@pytest.mark.parametrize("size", [32, 512])  # 4 and 1,024 patches: every head at once, and one head at a time
+def test_the_plain_forward_pass_has_no_workaround(size):
+    """What other compilers convert: no barrier, no rematerialization, no split or stack; the same logits."""
+    config = ViTConfig(image_size=(size, size), width=16, depth=2, num_heads=2, mlp_dim=32, num_classes=3)
+    model = VisionTransformer(config, rngs=nnx.Rngs(0))
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, size, size, 3)), jnp.float32)
+    plain = primitives_of(jax.make_jaxpr(partial(model, execution=PLAIN_EXECUTION))(images).jaxpr)
+    usual = primitives_of(jax.make_jaxpr(model)(images).jaxpr)
+    assert not plain & {"optimization_barrier", "remat2", "checkpoint", "remat", "split", "stack", "name"}
+    assert "optimization_barrier" in usual
+    features = model.features(images, execution=PLAIN_EXECUTION)  # a new head is all zeros
+    np.testing.assert_allclose(features, model.features(images), rtol=0, atol=1e-5)  # float32, sums in another order
