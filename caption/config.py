@@ -97,13 +97,16 @@ class CaptionConfig:
         return ViTPreprocess(self.encoder.preprocess)
 
 
-CONFIGS: dict[str, CaptionConfig] = {
+PUBLISHED_CONFIGS: dict[str, CaptionConfig] = {
     # https://github.com/saahiluppal/catr; its releases v1, v2 and v3 all have this architecture.
     "catr": CaptionConfig(),
     # The same decoder over ViT-B/16 at 224.
     "vit_b16": CaptionConfig(
         encoder=replace(VIT_CONFIGS["B_16"], num_classes=0, dropout=0.0, attention_dropout=0.0), encoder_layers=0
     ),
+}
+
+TOY_CONFIGS: dict[str, CaptionConfig] = {
     # Small enough to learn the generated 64-pixel scenes in minutes on a CPU.
     "scenes": CaptionConfig(
         encoder=ResNetConfig(
@@ -131,3 +134,5 @@ CONFIGS: dict[str, CaptionConfig] = {
         head_width=128,
     ),
 }
+
+CONFIGS: dict[str, CaptionConfig] = PUBLISHED_CONFIGS | TOY_CONFIGS

@@ -199,7 +199,7 @@ def _small(image_size: int, patch: int, width: int, depth: int, num_heads: int, 
     )
 
 
-CONFIGS: dict[str, ViTConfig] = {
+PUBLISHED_CONFIGS: dict[str, ViTConfig] = {
     # Pretrained on ImageNet-21k (21,843 classes) at 224; the pre_logits layer of the files is unused.
     "B_16": _google(16, large=False, image_size=224, num_classes=21843),
     "B_32": _google(32, large=False, image_size=224, num_classes=21843),
@@ -210,10 +210,14 @@ CONFIGS: dict[str, ViTConfig] = {
     "B_32_imagenet1k": _google(32, large=False, image_size=384, num_classes=1000),
     "L_16_imagenet1k": _google(16, large=True, image_size=384, num_classes=1000),
     "L_32_imagenet1k": _google(32, large=True, image_size=384, num_classes=1000),
-    # For own data, from scratch.
+    # DeiT's shapes (https://arxiv.org/abs/2012.12877), to train on your own data.
     "S_16": _small(224, 16, width=384, depth=12, num_heads=6, num_classes=1000),
     "S_32": _small(224, 32, width=384, depth=12, num_heads=6, num_classes=1000),
     "Ti_16": _small(224, 16, width=192, depth=12, num_heads=3, num_classes=1000),
+}
+
+# Small enough to train from scratch on a CPU.
+TOY_CONFIGS: dict[str, ViTConfig] = {
     "Mini_16": _small(128, 16, width=128, depth=6, num_heads=4, num_classes=10),
     "Mini_32": _small(128, 32, width=128, depth=6, num_heads=4, num_classes=10),
     "Nano_4": _small(24, 4, width=64, depth=4, num_heads=4, num_classes=10),
@@ -223,3 +227,5 @@ CONFIGS: dict[str, ViTConfig] = {
     "Pico_6": _small(24, 6, width=32, depth=2, num_heads=2, num_classes=10),
     "Pico_8": _small(24, 8, width=32, depth=2, num_heads=2, num_classes=10),
 }
+
+CONFIGS: dict[str, ViTConfig] = PUBLISHED_CONFIGS | TOY_CONFIGS

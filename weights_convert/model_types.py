@@ -111,7 +111,7 @@ class _ImageModelType(ModelType):
     config_class = ViTConfig
     format = VIT_FORMAT
     named_configs = vit_jax.CONFIGS
-    toy_names = frozenset(name for name in vit_jax.CONFIGS if name.startswith(("Mini_", "Nano_", "Pico_")))
+    toy_names = frozenset(vit_jax.config.TOY_CONFIGS)
     compared_fields = ("patch_size", "width", "depth", "mlp_dim", "in_channels")
 
     def build_config(
@@ -180,7 +180,7 @@ class _CaptionModelType(ModelType):
     config_class = CaptionConfig
     format = CAPTION_FORMAT
     named_configs = caption.CONFIGS
-    toy_names = frozenset({"scenes", "mini"})
+    toy_names = frozenset(caption.config.TOY_CONFIGS)
     compared_fields = tuple(f.name for f in fields(CaptionConfig) if f.name not in NOT_IN_CAPTION_ARRAYS)
 
     def build_config(
