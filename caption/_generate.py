@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from caption.beam_search import PAD, beam_search
+from caption._beam_search import PAD, beam_search
 from caption.config import CaptionConfig
 from caption.decoding import prepare_decoder
 from caption.model import CaptionTransformer, ImageMask

@@ -17,8 +17,8 @@ from caption.transformer import DecoderLayer, EncoderLayer, Positions, Tokens
 from vit_jax.attention import Key
 from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution, apply_blocks
 
-EncoderPerturbations = Float[Array, "l b h s s"]
-DecoderPerturbations = tuple[Float[Array, "l b h t t"], Float[Array, "l b h t s"]]
+EncoderPerturbations = Float[Array, "l b heads s s"]
+DecoderPerturbations = tuple[Float[Array, "l b heads t t"], Float[Array, "l b heads t s"]]
 
 
 def run_encoder_layers(
@@ -59,7 +59,7 @@ def run_decoder_layers(
     return_weights: bool = False,
     perturbations: DecoderPerturbations | None = None,
     execution: BlockExecution = DEFAULT_EXECUTION,
-) -> tuple[Tokens, Float[Array, "l b h t t"] | None, Float[Array, "l b h t s"] | None]:
+) -> tuple[Tokens, Float[Array, "l b heads t t"] | None, Float[Array, "l b heads t s"] | None]:
     """Return the last layer's output; when asked for, all weights of self-attention and of cross-attention.
 
     self_mask:     True where a token (second axis) sees another (third axis).

@@ -70,7 +70,7 @@ def test_more_gpus_than_are_visible_are_refused(tmp_path, monkeypatch, capsys):
 def test_a_killed_or_failed_run_is_not_done_and_is_tried_again(kind, error, tmp_path, capsys):
     assert sweep.main(arguments(tmp_path / "s", kind=kind)) == 1
     output = capsys.readouterr().out
-    assert re.search(rf"Pico_8 +failed +- +- +0:00  {error}", output)
+    assert re.search(rf"Pico_8 +failed +- +- +\d+:\d\d  {error}", output)
     assert "0 of 1 runs done" in output
     assert f"try again with: python -m experiments.sweep --resume {tmp_path / 's'}" in output
     assert sweep.main(["--resume", str(tmp_path / "s")]) == 0
