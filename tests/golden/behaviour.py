@@ -367,7 +367,7 @@ def record_captioner(model: Any, *, vit: bool = False) -> Results:
         results |= {f"{name}/{field}": np.asarray(getattr(found, field)) for field in found._fields}
     results["greedy/text"] = " | ".join(TOKENIZER.decode(row) for row in np.asarray(results["greedy/tokens"]))
     row = tokens[0][tokens[0] != 0]
-    content = caption.content_of(mask[0], output.grid)
+    content = caption.content_size(mask[0], output.grid)
     for name, options in {"mean": {}, "head": dict(layer=0, head=1, content=content)}.items():
         words = caption.word_attention(output, row, TOKENIZER, **options)
         results[f"word_attention/{name}"] = np.stack([heat for _, heat in words])
