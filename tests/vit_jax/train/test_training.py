@@ -98,9 +98,9 @@ from flax import nnx
 from vit_jax.data.augment.transforms import Augment
 from vit_jax.data.loader import Batch
 from vit_jax.train.recipe import Recipe
-from vit_jax.train.classify import loss_of, make_prepare
+from vit_jax.train.classify import classification_loss, make_prepare
 from vit_jax.train.optim import *
-from vit_jax.train.sharding import divided, make_mesh, spread
+from vit_jax.train.sharding import make_mesh, place, shard_batch
 from vit_jax.train.state import *
 from vit_jax.train.step import StepSettings, make_train_step
 from vit_jax import *
@@ -108,16 +108,16 @@ config = ViTConfig(image_size=(16, 16), patch_size=(8, 8), width=16, depth=2, nu
                    dropout=0.1, attention_dropout=0.1)
 recipe = Recipe(model="x", epochs=1, learning_rate=1e-2)
 model = jax.tree.map(lambda x: x.astype(jnp.float64), VisionTransformer(config, rngs=nnx.Rngs(0)))
-tx = optimizer(recipe, learning_rates(recipe, 4), model)
+tx = make_optimizer(recipe, make_schedule(recipe, 4), model)
 mesh = make_mesh(16)
-state = spread(mesh, first_state(model, tx), fsdp=False)
+state = place(mesh, init_state(model, tx), fsdp=False)
 prepare = make_prepare(Augment(crop_scale=(0.3, 1.0), flip=0.5), config.preprocess)
-step = make_train_step(prepare, loss_of, tx, StepSettings(), mesh=mesh, like=state)
+step = make_train_step(prepare, classification_loss, tx, StepSettings(), mesh=mesh, like=state)
 rng = np.random.RandomState(0)
 for _ in range(4):
     batch = Batch(rng.randint(0, 256, (16, 16, 16, 3)).astype(np.uint8), rng.randint(0, 3, 16).astype(np.int32),
                   np.ones(16, np.float32))
-    state, _ = step(state, divided(mesh, batch))
+    state, _ = step(state, shard_batch(mesh, batch))
 assert len(jax.devices()) == int(sys.argv[2]) and len(state.step.sharding.device_set) == int(sys.argv[2])
 np.savez(sys.argv[1], *[np.asarray(x) for x in jax.tree.leaves(state)])
 """

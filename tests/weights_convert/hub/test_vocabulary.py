@@ -29,7 +29,7 @@ def test_fetched_once_then_from_the_cache(served):
     assert find_tokenizer().vocab_size == 8
     assert len(server.ranges) == 1
     assert {p.name for p in folder.iterdir()} == {"vocab.txt", "vocab.txt.sha256", "vocab.txt.lock"}
-    with pytest.raises(InputError, match="has 8 WordPieces, and the model 30522"):
+    with pytest.raises(InputError, match="has 8 WordPieces, but the model 30522"):
         find_tokenizer(vocab_size=30522)
     (folder / "vocab.txt").write_text(CONTENT.replace("man", "dog"))
     with pytest.raises(InputError, match=r"vocab.txt: its SHA-256 is not .*; delete the file"):
