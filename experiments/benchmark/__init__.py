@@ -1,1 +1,1 @@
-"""python -m experiments.benchmark: speed and memory, next to other libraries where asked."""
+"""python -m experiments.benchmark: speed and memory, next to PyTorch's on request."""

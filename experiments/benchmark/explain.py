@@ -1,4 +1,4 @@
-"""python -m experiments.benchmark explain: what looking inside costs, as multiples of the plain forward pass."""
+"""python -m experiments.benchmark explain: the cost of explanation methods, as multiples of the plain forward pass."""
 
 import argparse
 from collections.abc import Callable
@@ -7,14 +7,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.benchmark.timing import alternating, machine, ratio_table, write_report
-from experiments.benchmark.vit import made_model, named
+from experiments.benchmark.machine import describe_machine
+from experiments.benchmark.results import format_ratios, write_timings
+from experiments.benchmark.timing import time_alternately
+from experiments.benchmark.workload import create_model, find_config
 from vit_jax import VisionTransformer, forward_with_attention, relevance
 from vit_jax.cli import image_size, positive_int
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add what `benchmark explain` takes."""
+    """Add the flags of `benchmark explain`."""
     parser.add_argument("--model", default="B_16", help="a named architecture, with random weights (B_16)")
     parser.add_argument("--image-size", type=image_size, metavar="N|HxW")
     parser.add_argument("--batch-size", type=positive_int, default=1)
@@ -23,8 +25,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="folder for benchmark_explain.json, .md and .png")
 
 
-def programs(model: VisionTransformer, images: Any, classes: int) -> dict[str, Callable[[], Any]]:
-    """The plain forward pass first, then what looks inside."""
+def build_programs(model: VisionTransformer, images: Any, classes: int) -> dict[str, Callable[[], Any]]:
+    """Build the plain forward pass, then the explanation methods."""
     config = model.config
     fused = jax.jit(lambda m, x: forward_with_attention(m, x, head_fusion="mean"))
     plain = jax.jit(lambda m, x: m(x))
@@ -38,18 +40,16 @@ def programs(model: VisionTransformer, images: Any, classes: int) -> dict[str, C
     }
 
 
-def run(args: argparse.Namespace) -> int:
+def run_benchmark(args: argparse.Namespace) -> None:
     """Measure, and print the table."""
-    config = named(args.model, args.image_size)
+    config = find_config(args.model, args.image_size)
     images = jax.random.uniform(jax.random.key(0), (args.batch_size, *config.image_size, 3), minval=-1, maxval=1)
-    timed = alternating(programs(made_model(config), images, args.classes), args.rounds)
-    about = machine()
+    timings = time_alternately(build_programs(create_model(config), images, args.classes), args.rounds)
+    machine = describe_machine()
     size = f"{config.image_size[0]}x{config.image_size[1]}"
-    title = f"{args.model} at {size}, batch {args.batch_size}, {args.rounds} rounds; {about['device']}"
+    title = f"{args.model} at {size}, batch {args.batch_size}, {args.rounds} rounds; {machine['device']}"
     times = "the forward pass"
-    text = f"{title}; {about['versions']}\n\n" + ratio_table(timed, times, images=args.batch_size)
+    text = f"{title}; {machine['versions']}\n\n" + format_ratios(timings, times, images=args.batch_size)
     print(text)
     if args.out:
-        stored = about | {"arguments": vars(args)}
-        write_report(args.out, "benchmark_explain", text, stored, timed, times=times, title=title)
-    return 0
+        write_timings(args, text, machine, timings, times=times, title=title)

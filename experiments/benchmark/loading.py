@@ -1,7 +1,7 @@
-"""python -m experiments.benchmark input: pictures from disk to normalised batches, beside PyTorch's DataLoader.
+"""python -m experiments.benchmark input: images from disk to normalised batches, next to PyTorch's DataLoader.
 
-Each program is a process of its own that is held to so many cores. Nothing is kept from one pass to the next but what
-the system keeps of files. Both must give the same pixels.
+Each program is a process of its own, restricted to a number of cores. Only the system's file cache lasts from one pass
+to the next. Both must give the same pixels.
 """
 
 import argparse
@@ -17,36 +17,43 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from experiments.benchmark import vit
-from experiments.benchmark.children import Child
-from experiments.benchmark.timing import alternating, machine, ratio_table, torch_version, write_report
+from experiments.benchmark.machine import describe_machine
+from experiments.benchmark.results import format_ratios, write_timings
+from experiments.benchmark.timing import time_alternately
+from experiments.benchmark.torch_peers import import_peers
+from experiments.benchmark.worker import Worker
 from vit_jax import InputError, Preprocess
 from vit_jax.cli import image_size, positive_int
 from vit_jax.data.dataset import Split
 from vit_jax.data.folder import image_files
 from vit_jax.data.loader import CachedImages, ordered_batches
 
-MADE = 128  # pictures where no folder is given
-MADE_SIZE = (375, 500)  # height, width: the usual photograph of the usual data sets
-SAME = 1e-5  # of the mean over all numbers
+NUM_GENERATED = 128  # images where no folder is given
+GENERATED_SIZE = (375, 500)  # height, width: a usual photograph of the common data sets
+TOLERANCE = 1e-5  # of the mean over all values
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add what `benchmark input` takes."""
-    parser.add_argument("--data", metavar="FOLDER", help=f"of pictures (default: {MADE} JPEGs made for it)")
+    """Add the flags of `benchmark input`."""
+    parser.add_argument("--data", metavar="FOLDER", help=f"of images (default: {NUM_GENERATED} generated JPEGs)")
     parser.add_argument("--image-size", type=image_size, default=(384, 384), metavar="N|HxW")
     parser.add_argument("--batch-size", type=positive_int, default=16)
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    cores = available_cores()
     parser.add_argument("--cores", type=positive_int, nargs="+", default=sorted({1, max(1, len(cores))}))
-    parser.add_argument("--against", choices=("torch",), help="measure DataLoader beside it (needs torch)")
+    parser.add_argument("--against", choices=("torch",), help="measure DataLoader too (needs torch)")
     parser.add_argument("--rounds", type=positive_int, default=5)
     parser.add_argument("--out", help="folder for benchmark_input.json, .md and .png")
 
 
-def made_pictures(folder: Path, count: int) -> None:
-    """JPEGs with the detail of a photograph: noise of every scale, amplitudes falling with the frequency."""
+def available_cores() -> list[int]:
+    """Return the cores that this process may use; none where the system does not tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def generate_images(folder: Path, count: int) -> None:
+    """Write JPEGs with the detail of a photograph: noise whose amplitude falls with the frequency."""
     rng = np.random.default_rng(0)
-    height, width = MADE_SIZE
+    height, width = GENERATED_SIZE
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     for number in range(count):
         noise = np.fft.rfft2(rng.normal(size=(3, height, width))) / np.maximum(frequency, 1 / width)
@@ -55,8 +62,8 @@ def made_pictures(folder: Path, count: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"made_{number:04}.jpg", quality=90)
 
 
-def own_epoch(files: Sequence[str], preprocess: Preprocess, batch_size: int) -> Callable[[], float]:
-    """One pass over all files, to batches on the device; answers the mean of all numbers, to compare."""
+def build_epoch(files: Sequence[str], preprocess: Preprocess, batch_size: int) -> Callable[[], float]:
+    """Build a program that loads all files as batches on the device and returns the mean of all values, to compare."""
     split = Split.from_files(files)
     pictures = CachedImages(split, preprocess, budget=0)
 
@@ -65,57 +72,67 @@ def own_epoch(files: Sequence[str], preprocess: Preprocess, batch_size: int) -> 
         normalised = preprocess.normalize(images.astype(jnp.float32) / 255)
         return (normalised.mean(axis=(1, 2, 3)) * weights).sum()
 
-    def run() -> float:
-        found = [total(batch.images, batch.weights) for batch in ordered_batches(pictures, batch_size)]
-        return float(sum(float(part) for part in found)) / len(files)
+    def run_epoch() -> float:
+        parts = [total(batch.images, batch.weights) for batch in ordered_batches(pictures, batch_size)]
+        return float(sum(float(part) for part in parts)) / len(files)
 
-    return run
+    return run_epoch
 
 
-def torch_epoch(files: Sequence[str], preprocess: Preprocess, batch_size: int, workers: int) -> Callable[[], float]:
-    """The same by a DataLoader with this number of worker processes."""
+def build_torch_epoch(
+    files: Sequence[str], preprocess: Preprocess, batch_size: int, workers: int
+) -> Callable[[], float]:
+    """Build the same program on a DataLoader with this number of worker processes."""
     from experiments.benchmark.peers import loader
 
-    return loader.epoch(files, preprocess, batch_size, workers)
+    return loader.build_epoch(files, preprocess, batch_size, workers)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Measure, and print a table for each number of cores."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+def run_benchmark(args: argparse.Namespace) -> None:
+    """Measure, and print a row for each number of cores."""
+    cores = available_cores()
     if max(args.cores) > len(cores):
         raise InputError(f"--cores {max(args.cores)}: this machine lets a program have {len(cores)}")
-    about = machine()
     if args.against:
-        vit.peers_module()
-        about["torch"] = torch_version()
-    preprocess = Preprocess(args.image_size)
+        import_peers()
+    machine = describe_machine(with_torch=bool(args.against))
     with ExitStack() as stack:
         folder = Path(args.data or stack.enter_context(tempfile.TemporaryDirectory()))
         if not args.data:
-            made_pictures(folder, MADE)
+            generate_images(folder, NUM_GENERATED)
         files = [str(path) for path in image_files(folder)]
-        programs: dict[str, Callable[[], Any]] = {}
-        for count in args.cores:
-            held = dict(cores=cores[:count])
-            name, given = f"{count} core{'s' * (count > 1)}", (files, preprocess, args.batch_size)
-            programs[f"here, {name}"] = stack.enter_context(Child(own_epoch, *given, **held))
-            if args.against:
-                for workers in (0, count):
-                    peer = stack.enter_context(Child(torch_epoch, *given, workers, **held))
-                    programs[f"DataLoader, {name}, {workers} workers"] = peer
-        means = {name: program() for name, program in programs.items()}
-        first = next(iter(means.values()))
-        for name, mean in means.items():
-            if not abs(mean - first) < SAME:
-                raise InputError(f"{name} gives other pixels: their mean is {mean:.6f}, not {first:.6f}")
-        timed = alternating(programs, args.rounds)
+        programs = _start_workers(args, files, cores, stack)
+        _check_pixels(programs)
+        timings = time_alternately(programs, args.rounds)
     height, width = args.image_size
-    where = (args.data and Path(args.data).name) or f"made JPEGs of {MADE_SIZE[1]}x{MADE_SIZE[0]}"
-    title = f"{len(files)} pictures ({where}) to {height}x{width}, batches of {args.batch_size}, {args.rounds} rounds"
+    source = (args.data and Path(args.data).name) or f"made JPEGs of {GENERATED_SIZE[1]}x{GENERATED_SIZE[0]}"
+    title = f"{len(files)} pictures ({source}) to {height}x{width}, batches of {args.batch_size}, {args.rounds} rounds"
     times = next(iter(programs))
-    text = "; ".join([title, *about.values()]) + "\n\n" + ratio_table(timed, times, images=len(files))
+    text = "; ".join([title, *machine.values()]) + "\n\n" + format_ratios(timings, times, images=len(files))
     print(text)
     if args.out:
-        stored, name = about | {"arguments": vars(args)}, f"{title}\n{about['device']}"
-        write_report(args.out, "benchmark_input", text, stored, timed, times=times, title=name)
-    return 0
+        write_timings(args, text, machine, timings, times=times, title=f"{title}\n{machine['device']}")
+
+
+def _start_workers(
+    args: argparse.Namespace, files: list[str], cores: list[int], stack: ExitStack
+) -> dict[str, Callable[[], Any]]:
+    """Start a worker per number of cores, and per number of DataLoader workers with --against."""
+    programs: dict[str, Callable[[], Any]] = {}
+    shared = (files, Preprocess(args.image_size), args.batch_size)
+    for count in args.cores:
+        name = f"{count} core{'s' * (count > 1)}"
+        programs[f"here, {name}"] = stack.enter_context(Worker(build_epoch, *shared, cores=cores[:count]))
+        for workers in (0, count) if args.against else ():
+            peer = stack.enter_context(Worker(build_torch_epoch, *shared, workers, cores=cores[:count]))
+            programs[f"DataLoader, {name}, {workers} workers"] = peer
+    return programs
+
+
+def _check_pixels(programs: dict[str, Callable[[], Any]]) -> None:
+    """Raise InputError when the programs do not give the same pixels."""
+    means = {name: program() for name, program in programs.items()}
+    first = next(iter(means.values()))
+    for name, mean in means.items():
+        if not abs(mean - first) < TOLERANCE:
+            raise InputError(f"{name} gives other pixels: their mean is {mean:.6f}, not {first:.6f}")

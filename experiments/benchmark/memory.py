@@ -1,7 +1,7 @@
-"""python -m experiments.benchmark memory: the most memory a process holds for a model and its work, beside PyTorch's.
+"""python -m experiments.benchmark memory: peak memory of a process for a model and its work, next to PyTorch's.
 
-Every program has a process of its own in every round. Counted is what it holds beyond its imports: parameters,
-optimiser, activations; on a CPU of the process, by the system's own count, on a GPU of the device, by the framework's.
+Every program gets a new process in every round. Imports are not counted, only parameters, optimizer state and
+activations: on a CPU by the system's count for the process, on a GPU by the framework's count for the device.
 """
 
 import argparse
@@ -11,86 +11,87 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.benchmark import vit
-from experiments.benchmark.children import Child, forget_peak, peak, resident
-from experiments.benchmark.timing import machine, torch_version, write_measured
+from experiments.benchmark.machine import describe_machine
+from experiments.benchmark.process_memory import peak_bytes, reset_peak, resident_bytes
+from experiments.benchmark.programs import OURS, build_program
+from experiments.benchmark.results import format_table, write_results
+from experiments.benchmark.timing import alternate_order
+from experiments.benchmark.torch_peers import import_peers, parse_peers
+from experiments.benchmark.worker import Worker
+from experiments.benchmark.workload import Workload, add_workload_flags, parse_workload
 from vit_jax.cli import positive_int
 
-CALLS = 3
+LATER_CALLS = 3
 
 
-class Held(NamedTuple):
-    """Bytes at most: in the first call, compiling and all, and in later ones."""
+class PeakBytes(NamedTuple):
+    """Peak bytes of the first call, with compilation, and of later calls."""
 
     first: int
     later: int
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add what `benchmark memory` takes."""
-    vit.add_setting_flags(parser)
+    """Add the flags of `benchmark memory`."""
+    add_workload_flags(parser)
     parser.add_argument("--rounds", type=positive_int, default=3)
     parser.add_argument("--out", help="folder for benchmark_memory.json and .md")
 
 
-def watched(setting: vit.Setting, name: str) -> Callable[[], Held]:
-    """In a new process: a program by name, and what it holds while it is called."""
-    if name != vit.OURS:
-        vit.peers_module()  # counted among the imports
-    before = resident()
-    program = vit.made(setting, name)
+def build_measurement(workload: Workload, name: str) -> Callable[[], PeakBytes]:
+    """In a worker process: build a program by its name, and a function that measures its peak memory."""
+    if name != OURS:
+        import_peers()  # counted among the imports
+    before = resident_bytes()
+    program = build_program(workload, name)
 
-    def run() -> Held:
-        first = _most(program, 1)
-        return Held(first - before, _most(program, CALLS) - before)
+    def measure() -> PeakBytes:
+        first = _measure_peak(program, 1)
+        return PeakBytes(first - before, _measure_peak(program, LATER_CALLS) - before)
 
-    return run
+    return measure
 
 
-def _most(program: Callable[[], object], calls: int) -> int:
+def _measure_peak(program: Callable[[], object], calls: int) -> int:
     if jax.default_backend() == "gpu":
-        return _most_on_device(program, calls)
-    resident()
-    forget_peak()
+        return _measure_device_peak(program, calls)
+    resident_bytes()
+    reset_peak()
     for _ in range(calls):
         jax.block_until_ready(program())
-    return peak()
+    return peak_bytes()
 
 
-def _most_on_device(program: Callable[[], object], calls: int) -> int:
-    """Both frameworks' own counts: a process uses one of them."""
+def _measure_device_peak(program: Callable[[], object], calls: int) -> int:
+    """Measure by both frameworks' counts: a process uses only one of them."""
     import torch
 
     torch.cuda.reset_peak_memory_stats()
     for _ in range(calls):
         jax.block_until_ready(program())
-    ours = jax.devices()[0].memory_stats() or {}
-    return max(int(ours.get("peak_bytes_in_use", 0)), torch.cuda.max_memory_allocated()) + resident()
+    stats = jax.devices()[0].memory_stats() or {}
+    return max(int(stats.get("peak_bytes_in_use", 0)), torch.cuda.max_memory_allocated()) + resident_bytes()
 
 
-def run(args: argparse.Namespace) -> int:
+def run_benchmark(args: argparse.Namespace) -> None:
     """Measure, and print the table."""
-    setting = vit.setting_of(args)
-    names = [vit.OURS]
-    about = machine()
-    if args.against:
-        vit.peers_module()
-        names += vit.peer_names(setting.config, compiled=args.torch_compile)
-        about["torch"] = torch_version()
-    found: dict[str, list[Held]] = {name: [] for name in names}
+    workload = parse_workload(args)
+    names = [OURS, *parse_peers(args, workload.config)]
+    machine = describe_machine(with_torch=len(names) > 1)
+    peaks: dict[str, list[PeakBytes]] = {name: [] for name in names}
     for number in range(args.rounds):
-        for name in names if number % 2 == 0 else names[::-1]:
-            with Child(watched, setting, name) as child:
-                found[name].append(child())
-    lines = ["| program | GB | least | greatest | GB in its first call |", "|---|---|---|---|---|"]
-    for name, held in found.items():
-        later, first = np.array(held).T[::-1] / 1e9
-        lines.append(
-            f"| {name} | {np.median(later):.2f} | {later.min():.2f} | {later.max():.2f} | {np.median(first):.2f} |"
+        for name in alternate_order(names, number):
+            with Worker(build_measurement, workload, name) as worker:
+                peaks[name].append(worker())
+    rows = []
+    for name, values in peaks.items():
+        first, later = np.array(values).T / 1e9
+        rows.append(
+            [name, *(f"{value:.2f}" for value in (np.median(later), later.min(), later.max(), np.median(first)))]
         )
-    title = f"{args.model} at {vit.told(setting)}, {args.rounds} processes each"
-    text = "; ".join([title, *about.values()]) + "\n\n" + "\n".join(lines)
+    title = f"{args.model} at {workload}, {args.rounds} processes each"
+    table = format_table(["program", "GB", "least", "greatest", "GB in its first call"], rows)
+    text = "; ".join([title, *machine.values()]) + "\n\n" + table
     print(text)
     if args.out:
-        write_measured(args.out, "benchmark_memory", text, about | {"arguments": vars(args), "bytes": found})
-    return 0
+        write_results(args, text, machine, {"bytes": peaks})

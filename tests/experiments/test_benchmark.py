@@ -1,4 +1,4 @@
-"""The benchmarks as a user runs them, on the smallest models: tables, files, the same captions, and what they refuse."""
+"""The benchmarks as commands, on the smallest models: tables, files, equal captions, and what they refuse."""
 
 import json
 from dataclasses import replace
@@ -12,17 +12,24 @@ from PIL import Image
 from caption import CONFIGS
 from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import caption as benchmark_caption
-from experiments.benchmark import children, loading
+from experiments.benchmark import loading, torch_peers
 from experiments.benchmark import vit as benchmark_vit
-from experiments.benchmark.timing import Timed, alternating, ratio_table
+from experiments.benchmark.flops import count_flops
+from experiments.benchmark.process_memory import peak_bytes
+from experiments.benchmark.programs import build_ours
+from experiments.benchmark.results import format_ratios
+from experiments.benchmark.timing import Timings, time_alternately
+from experiments.benchmark.worker import Worker
+from experiments.benchmark.workload import Workload, create_model
 from vit_jax import CONFIGS as VIT_CONFIGS
+from vit_jax import InputError
 
 SMALL = ["caption", "--model", "mini", "--rounds", "2", "--batch", "2"]
 
 
 @pytest.mark.slow
-def test_captions_beside_the_original(tmp_path, capsys):
-    """Both write the same captions of the length asked for, whatever the model would like."""
+def test_captions_are_compared_with_the_original(tmp_path, capsys):
+    """Both write the same captions of the requested length, whatever the model would prefer."""
     command = [*SMALL, "--lengths", "3", "5", "--against", "torch", "--out", str(tmp_path)]
     assert benchmark.main(command) == 0
     printed = capsys.readouterr().out
@@ -35,22 +42,22 @@ def test_captions_beside_the_original(tmp_path, capsys):
     assert "torch" in stored["torch"]
 
 
-def test_different_captions_are_no_comparison():
-    model = benchmark_caption.endless(CONFIGS["mini"])
+def test_different_captions_are_an_error():
+    model = benchmark_caption.create_endless_model(CONFIGS["mini"])
     images = np.random.default_rng(0).uniform(-1, 1, (1, 64, 80, 3)).astype(np.float32)
-    peer = benchmark_caption.peer_of(model, images)
-    ours = np.asarray(benchmark_caption.written(model, images, 6))[0]
+    peer = benchmark_caption.build_peer(model, images)
+    ours = np.asarray(benchmark_caption.write_captions(model, images, 6))[0]
     np.testing.assert_array_equal(peer(6), ours)
     assert (ours[1:] != benchmark_caption.END).all()
-    benchmark_caption.check_same(model, images, peer, 6)
-    other = benchmark_caption.peer_of(model, images)
-    with pytest.raises(benchmark_caption.InputError, match="captions differ from token 2 on"):
-        benchmark_caption.check_same(model, images, lambda length: other(length) + np.arange(length) // 2, 6)
+    benchmark_caption.check_tokens(model, images, peer, 6)
+    other = benchmark_caption.build_peer(model, images)
+    with pytest.raises(InputError, match="captions differ from token 2 on"):
+        benchmark_caption.check_tokens(model, images, lambda length: other(length) + np.arange(length) // 2, 6)
 
 
 @pytest.mark.parametrize("train", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_vit_beside_the_originals(train, tmp_path, capsys):
-    """Each in a process of its own; all give the same numbers, of training the loss; shares of the matrix rate are told."""
+def test_a_vit_is_compared_with_the_originals(train, tmp_path, capsys):
+    """Each runs in a process of its own; all give the same logits or losses; the fraction of the matrix rate is printed."""
     small = [
         "vit",
         "--model",
@@ -80,37 +87,40 @@ def test_torch_compile_is_a_peer(capsys):
     assert "| the same, SDPA and torch.compile |" in capsys.readouterr().out
 
 
-def setting(train: bool, **changes) -> benchmark_vit.Setting:
+def make_workload(train: bool, **changes) -> Workload:
     config = replace(VIT_CONFIGS["Nano_6"], **changes)
-    return benchmark_vit.Setting(config, 4, train, False, "float32")
+    return Workload(config, 4, train, False, "float32")
 
 
-def test_the_steps_that_are_timed_learn_alike():
-    many = setting(True, num_classes=4)
-    model = benchmark_vit.made_model(many.config)
-    peers = [benchmark_vit.peer(many, name, model) for name in benchmark_vit.peer_names(many.config, compiled=False)]
-    ours = benchmark_vit.own(many, model)
+def test_the_timed_steps_train_alike():
+    workload = make_workload(True, num_classes=4)
+    model = create_model(workload.config)
+    names = torch_peers.peer_names(workload.config, with_compiled=False)
+    peers = [torch_peers.build_peer(workload, name, model) for name in names]
+    ours = build_ours(workload, model)
     sums = np.diff([0.0, *(float(ours()) for _ in range(4))]) / 4
     for peer in peers:
         np.testing.assert_allclose(sums, [peer() for _ in range(4)], rtol=2e-3)
     assert sums[-1] < sums[0]
 
 
-def test_other_logits_are_no_comparison():
-    name = benchmark_vit.PEERS[0]
-    with pytest.raises(benchmark_vit.InputError, match=f"{name} gives other logits than ours, by"):
-        benchmark_vit.check_same(setting(False), {"here": np.array([[1.0, 2.0]]), name: np.array([[1.0, 3.0]])})
-    with pytest.raises(benchmark_vit.InputError, match="another loss than ours"):
-        benchmark_vit.check_same(setting(True), {"here": np.array(8.0), name: 8.0})
+def test_different_logits_are_an_error():
+    name = torch_peers.ORIGINAL
+    with pytest.raises(InputError, match=f"{name} gives other logits than ours, by"):
+        benchmark_vit.check_outputs(
+            make_workload(False), {"here": np.array([[1.0, 2.0]]), name: np.array([[1.0, 3.0]])}
+        )
+    with pytest.raises(InputError, match="another loss than ours"):
+        benchmark_vit.check_outputs(make_workload(True), {"here": np.array(8.0), name: 8.0})
 
 
 @pytest.mark.parametrize("changes", [{}, {"pooling": "gap"}])
 def test_operations_are_counted_as_the_compiler_counts_them(changes):
-    """The products alone: the compiler's count, which has all else too, is a little more."""
-    one = benchmark_vit.Setting(replace(VIT_CONFIGS["Ti_16"], **changes), 1, False, False, "float32")
-    model = benchmark_vit.made_model(one.config)
-    found = jax.jit(lambda m, x: m(x)).lower(model, jnp.asarray(one.images())).compile().cost_analysis()
-    assert 0.9 * found["flops"] < benchmark_vit.flops_of(one) < found["flops"]
+    """Only the products: the compiler's count, which includes everything else, is a little higher."""
+    workload = Workload(replace(VIT_CONFIGS["Ti_16"], **changes), 1, False, False, "float32")
+    model = create_model(workload.config)
+    analysis = jax.jit(lambda m, x: m(x)).lower(model, jnp.asarray(workload.images())).compile().cost_analysis()
+    assert 0.9 * analysis["flops"] < count_flops(workload) < analysis["flops"]
 
 
 @pytest.mark.slow
@@ -118,27 +128,27 @@ def test_memory(tmp_path, capsys):
     small = ["memory", "--model", "Nano_6", "--batch-size", "2", "--rounds", "1", "--against", "torch", "--train"]
     assert benchmark.main([*small, "--no-torch-compile", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out == (tmp_path / "benchmark_memory.md").read_text()
-    held = json.loads((tmp_path / "benchmark_memory.json").read_text())["bytes"]
-    assert list(held) == ["here", "pytorch_pretrained_vit", "Hugging Face, SDPA"]
-    assert all(4 * 4 * 200_000 < later <= 2e9 for [[_, later]] in held.values())  # weights, gradient and two moments
+    peaks = json.loads((tmp_path / "benchmark_memory.json").read_text())["bytes"]
+    assert list(peaks) == ["here", "pytorch_pretrained_vit", "Hugging Face, SDPA"]
+    assert all(4 * 4 * 200_000 < later <= 2e9 for [[_, later]] in peaks.values())  # weights, gradient and two moments
 
 
-def hold(size: int):
-    return lambda: (np.ones(size, np.uint8).sum(), children.peak())[1]
+def build_allocation(size: int):
+    return lambda: (np.ones(size, np.uint8).sum(), peak_bytes())[1]
 
 
-def test_what_a_process_held_at_most_is_seen():
-    with children.Child(hold, 1000) as little, children.Child(hold, 300_000_000) as much:
-        assert 280e6 < much() - little() < 320e6
+def test_the_peak_memory_of_a_process_is_measured():
+    with Worker(build_allocation, 1000) as small, Worker(build_allocation, 300_000_000) as large:
+        assert 280e6 < large() - small() < 320e6
 
 
 def fail():
     raise ValueError("of no use")
 
 
-def test_a_process_that_fails_says_why():
-    with pytest.raises(children.InputError, match="a measuring process failed: ValueError: of no use"):
-        children.Child(fail)
+def test_a_failing_worker_reports_its_error():
+    with pytest.raises(InputError, match="a measuring process failed: ValueError: of no use"):
+        Worker(fail)
 
 
 def test_scale(tmp_path, capsys):
@@ -150,11 +160,11 @@ def test_scale(tmp_path, capsys):
     assert Image.open(tmp_path / "benchmark_scale.png").width > 500
 
 
-def test_pictures_beside_a_dataloader(tmp_path, capsys):
+def test_loading_is_compared_with_a_dataloader(tmp_path, capsys):
     """Both give the same pixels, on one core and on all."""
     folder = tmp_path / "pictures"
     folder.mkdir()
-    loading.made_pictures(folder, 5)
+    loading.generate_images(folder, 5)
     small = ["input", "--data", str(folder), "--image-size", "32", "--batch-size", "2", "--rounds", "1"]
     assert benchmark.main([*small, "--cores", "1", "--against", "torch", "--out", str(tmp_path)]) == 0
     rows = [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines()[4:]]
@@ -164,7 +174,7 @@ def test_pictures_beside_a_dataloader(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_second_starts_compile_nothing(tmp_path, capsys):
+def test_a_second_start_is_measured_too(tmp_path, capsys):
     small = ["compile", "--model", "Nano_6", "--batch-size", "2", "--rounds", "1", "--train"]
     assert benchmark.main([*small, "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
@@ -172,21 +182,21 @@ def test_second_starts_compile_nothing(tmp_path, capsys):
     assert "import jax and flax.nnx:" in printed
 
 
-def test_ratios_are_taken_within_a_round():
+def test_ratios_are_computed_within_a_round():
     seconds = {"a": np.array([1.0, 2.0, 4.0]), "b": np.array([2.0, 2.0, 12.0])}
-    table = ratio_table(Timed({"a": 9.0, "b": 8.0}, seconds), "a", images=4)
+    table = format_ratios(Timings({"a": 9.0, "b": 8.0}, seconds), "a", images=4)
     head = "| program | median s | images/s | times a | least | greatest | first call s |"
     assert table.splitlines()[0] == head
     assert table.splitlines()[-1] == "| b | 2.0000 | 2.00 | 2.00 | 1.00 | 3.00 | 8.00 |"
 
 
-def test_programs_take_turns_and_first_answers_are_checked():
+def test_programs_alternate_and_first_outputs_are_checked():
     calls, seen = [], {}
     programs = {name: lambda name=name: calls.append(name) or name.upper() for name in "ab"}
-    timed = alternating(programs, 3, seen.update)
+    timings = time_alternately(programs, 3, seen.update)
     assert "".join(calls) == "ab" + "ab" + "ba" + "ab"
     assert seen == {"a": "A", "b": "B"}
-    assert [len(values) for values in timed.seconds.values()] == [3, 3]
+    assert [len(values) for values in timings.seconds.values()] == [3, 3]
 
 
 @pytest.mark.parametrize(

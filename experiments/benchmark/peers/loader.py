@@ -1,4 +1,4 @@
-"""PyTorch's way from pictures on disk to batches: its DataLoader, with torchvision's transforms of PIL images."""
+"""PyTorch's way from images on disk to batches: its DataLoader, with torchvision's transforms of PIL images."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,8 +10,8 @@ from vit_jax import Preprocess
 from vit_jax.preprocess import KERNELS
 
 
-class Pictures(torch.utils.data.Dataset):
-    """Resized, to a tensor in [0, 1], normalised; as torchvision's Resize, ToTensor and Normalize do it, by Pillow."""
+class ImageFiles(torch.utils.data.Dataset):
+    """Images resized by Pillow and normalised, as torchvision's Resize, ToTensor and Normalize do."""
 
     def __init__(self, files: Sequence[str], preprocess: Preprocess):
         self.files, self.size, self.kernel = files, preprocess.size, KERNELS[preprocess.kernel]
@@ -28,13 +28,13 @@ class Pictures(torch.utils.data.Dataset):
         return (pixels.to(torch.float32).div(255) - self.mean) / self.std
 
 
-def epoch(files: Sequence[str], preprocess: Preprocess, batch_size: int, workers: int) -> Callable[[], float]:
-    """One pass over all files, workers kept between passes; answers the mean of all numbers, to compare."""
+def build_epoch(files: Sequence[str], preprocess: Preprocess, batch_size: int, workers: int) -> Callable[[], float]:
+    """Build a program that loads all files, with persistent workers, and returns the mean of all values, to compare."""
     loader = torch.utils.data.DataLoader(
-        Pictures(files, preprocess), batch_size=batch_size, num_workers=workers, persistent_workers=workers > 0
+        ImageFiles(files, preprocess), batch_size=batch_size, num_workers=workers, persistent_workers=workers > 0
     )
 
-    def run() -> float:
+    def run_epoch() -> float:
         return sum(float(batch.double().mean()) * len(batch) for batch in loader) / len(files)
 
-    return run
+    return run_epoch

@@ -1,4 +1,4 @@
-"""The PyTorch vision transformers that ours is measured beside, with the same weights: for the benchmark alone."""
+"""The PyTorch vision transformers that ours is compared with, with the same weights; used by the benchmark only."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,22 +12,22 @@ from vit_jax import ViTConfig
 
 
 class FusedAttention(torch.nn.Module):
-    """pytorch_pretrained_vit's attention by torch's scaled_dot_product_attention, keeping no weights to look at."""
+    """pytorch_pretrained_vit's attention by torch's scaled_dot_product_attention, which returns no weights."""
 
-    def __init__(self, written_out: Any):
+    def __init__(self, attention: Any):
         super().__init__()
-        self.proj_q, self.proj_k, self.proj_v = written_out.proj_q, written_out.proj_k, written_out.proj_v
-        self.heads = written_out.n_heads
+        self.proj_q, self.proj_k, self.proj_v = attention.proj_q, attention.proj_k, attention.proj_v
+        self.heads = attention.n_heads
 
     def forward(self, x: torch.Tensor, mask: None) -> torch.Tensor:
-        """Tokens [B, N, D] to the heads' answers side by side."""
+        """Map tokens [B, N, D] to the concatenated outputs of the heads."""
         parts = self.proj_q(x), self.proj_k(x), self.proj_v(x)
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def original(config: ViTConfig, arrays: dict[str, np.ndarray], *, fused: bool = False) -> torch.nn.Module:
-    """pytorch_pretrained_vit's model, holding arrays in its own names; images [B, 3, h, w] to logits [B, C]."""
+def build_original(config: ViTConfig, arrays: dict[str, np.ndarray], *, fused: bool = False) -> torch.nn.Module:
+    """Build pytorch_pretrained_vit's model from arrays in its own names: images [B, 3, h, w] to logits [B, C]."""
     sizes = dict(
         patches=config.patch_size,
         dim=config.width,
@@ -41,17 +41,17 @@ def original(config: ViTConfig, arrays: dict[str, np.ndarray], *, fused: bool = 
     )
     known = pytorch_pretrained_vit.model.PRETRAINED_MODELS  # 0.0.7 builds named models only
     known["measured"] = dict(config=sizes, num_classes=config.num_classes, image_size=config.image_size)
-    made = pytorch_pretrained_vit.ViT("measured", in_channels=config.in_channels)
+    original = pytorch_pretrained_vit.ViT("measured", in_channels=config.in_channels)
     del known["measured"]
-    made.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+    original.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
     if fused:
-        for block in made.transformer.blocks:
+        for block in original.transformer.blocks:
             block.attn = FusedAttention(block.attn)
-    return made
+    return original
 
 
 class HuggingFace(torch.nn.Module):
-    """transformers' ViTForImageClassification with torch's scaled_dot_product_attention, answering logits alone."""
+    """transformers' ViTForImageClassification with torch's scaled_dot_product_attention; it returns the logits."""
 
     def __init__(self, config: ViTConfig, arrays: dict[str, np.ndarray]):
         super().__init__()
@@ -73,32 +73,32 @@ class HuggingFace(torch.nn.Module):
         options: dict[str, Any] = dict(config=settings, state_dict=state, output_loading_info=True)
         transformers.utils.logging.set_verbosity_error()
         kind: Any = transformers.ViTForImageClassification
-        self.model, told = kind.from_pretrained(None, dtype=torch.float32, attn_implementation="sdpa", **options)
-        assert not told["missing_keys"], told
-        assert not told["mismatched_keys"], told
+        self.model, report = kind.from_pretrained(None, dtype=torch.float32, attn_implementation="sdpa", **options)
+        assert not report["missing_keys"], report
+        assert not report["mismatched_keys"], report
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images [B, 3, h, w] to logits [B, C]."""
+        """Map images [B, 3, h, w] to logits [B, C]."""
         return self.model(images).logits
 
 
-def inference(model: torch.nn.Module, images: np.ndarray, dtype: str, compiled: bool) -> Callable[[], np.ndarray]:
-    """Logits [B, C] of images [B, h, w, 3], weights and images in `dtype`."""
+def build_forward(model: torch.nn.Module, images: np.ndarray, dtype: str, compiled: bool) -> Callable[[], np.ndarray]:
+    """Build a program that returns logits [B, C] of images [B, h, w, 3], with weights and images in `dtype`."""
     device = next(model.parameters()).device
-    number = getattr(torch, dtype)
-    given = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device, number)
-    called: Any = model.eval().to(number)
+    torch_dtype = getattr(torch, dtype)
+    inputs = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device, torch_dtype)
+    function: Any = model.eval().to(torch_dtype)
     if compiled:
-        called = torch.compile(called)
+        function = torch.compile(function)
 
-    def run() -> np.ndarray:
+    def forward() -> np.ndarray:
         with torch.inference_mode():
-            return called(given).float().cpu().numpy()  # to the host: on a GPU that is when it is done
+            return function(inputs).float().cpu().numpy()  # copying to the host waits for the GPU
 
-    return run
+    return forward
 
 
-def training(
+def build_step(
     model: torch.nn.Module,
     images: np.ndarray,
     labels: np.ndarray,
@@ -108,21 +108,21 @@ def training(
     learning_rate: float,
     weight_decay: float,
 ) -> Callable[[], float]:
-    """One step of AdamW after another on the same batch, by autocast unless in float32; the loss before each."""
+    """Build a program that takes an AdamW step on the batch and returns the loss before it; autocast unless float32."""
     device = next(model.parameters()).device
-    given = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
-    wanted = torch.from_numpy(labels).long().to(device)
+    inputs = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
+    targets = torch.from_numpy(labels).long().to(device)
     model = model.train()
-    called: Any = torch.compile(model) if compiled else model
-    rule = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
+    function: Any = torch.compile(model) if compiled else model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
 
-    def run() -> float:
-        rule.zero_grad()
+    def take_step() -> float:
+        optimizer.zero_grad()
         with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
-            logits = called(given)
-        loss = torch.nn.functional.cross_entropy(logits.float(), wanted)
+            logits = function(inputs)
+        loss = torch.nn.functional.cross_entropy(logits.float(), targets)
         loss.backward()
-        rule.step()
+        optimizer.step()
         return loss.item()
 
-    return run
+    return take_step

@@ -1,0 +1,87 @@
+"""The workload of a benchmark: a model with random weights on one random batch, and the flags that choose it."""
+
+import argparse
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from vit_jax import CONFIGS, InputError, VisionTransformer, ViTConfig
+from vit_jax.checkpoint import from_arrays, to_arrays
+from vit_jax.cli import image_size, positive_int
+from vit_jax.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model on one batch. train: a training step with AdamW, not the forward pass; scan: loop over the blocks."""
+
+    config: ViTConfig
+    batch_size: int
+    train: bool
+    scan: bool
+    dtype: str
+
+    def images(self) -> np.ndarray:
+        """Return the batch, float32 [B, h, w, 3] in [-1, 1]."""
+        shape = (self.batch_size, *self.config.image_size, self.config.in_channels)
+        return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+
+    def labels(self) -> np.ndarray:
+        """Return a class per image, int32 [B]."""
+        return np.random.default_rng(1).integers(0, self.config.num_classes, self.batch_size).astype(np.int32)
+
+    @property
+    def adamw_settings(self) -> dict[str, Any]:
+        """The settings of AdamW, for this library and its peers."""
+        recipe = Recipe(model=None, epochs=1)
+        return dict(learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+    def __str__(self) -> str:
+        height, width = self.config.image_size
+        work = "training step (AdamW)" if self.train else "forward pass"
+        return f"{height}x{width}, batch {self.batch_size}, {work}, {self.dtype}"
+
+
+def add_workload_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose a workload and its peers."""
+    parser.add_argument("--model", default="B_16_imagenet1k", help="a named architecture (B_16_imagenet1k)")
+    parser.add_argument("--image-size", type=image_size, metavar="N|HxW", help="default: the model's own")
+    parser.add_argument("--batch-size", type=positive_int, default=1)
+    add_mode_flags(parser)
+    parser.add_argument("--scan-layers", action="store_true", help="ours compiles one block and loops over it")
+    parser.add_argument("--against", choices=("torch",), help="measure the originals too (needs the test extra)")
+    parser.add_argument("--torch-compile", action=argparse.BooleanOptionalAction, default=True,
+                        help="with torch.compile among them, which needs a C++ compiler on a CPU")  # fmt: skip
+
+
+def add_mode_flags(parser: argparse.ArgumentParser) -> None:
+    """Add --train and --dtype."""
+    parser.add_argument("--train", action="store_true", help="a step of AdamW in place of the forward pass")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="to compute in")
+
+
+def find_config(model: str, size: tuple[int, int] | None) -> ViTConfig:
+    """Return a named architecture at an image size, its own for None. Raises InputError for an unknown name."""
+    if model not in CONFIGS:
+        raise InputError(f"unknown model {model!r}: one of {', '.join(CONFIGS)}")
+    config = CONFIGS[model]
+    return config.resized(size or config.image_size)
+
+
+def parse_workload(args: argparse.Namespace) -> Workload:
+    """Return the workload that the flags choose. Raises InputError for an unknown model."""
+    config = replace(find_config(args.model, args.image_size), dropout=0.0, attention_dropout=0.0)
+    return Workload(config, args.batch_size, args.train, args.scan_layers, args.dtype)
+
+
+def create_model(config: ViTConfig) -> VisionTransformer:
+    """Create a model with random weights. The head's are random too: a new head is all zeros."""
+    model = jax.jit(lambda: VisionTransformer(config, rngs=nnx.Rngs(0)))()
+    if not config.num_classes:
+        return model
+    arrays = to_arrays(model)
+    kernel = 0.05 * jax.random.normal(jax.random.key(1), arrays["head.kernel"].shape)
+    return from_arrays(config, arrays | {"head.kernel": kernel})
