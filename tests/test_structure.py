@@ -17,8 +17,8 @@ NOT_IMPORTED_BY = {
     "explain": ["vit_jax.data", "vit_jax.train", "vit_jax.plot", "vit_jax.pipeline"],
     "data": ["vit_jax.train", "vit_jax.explain", "vit_jax.plot", "vit_jax.pipeline"],
 }
-# Programs parse flags, libraries do not; these modules define the parser and flags that several programs share.
-PARSES_FLAGS = {"vit_jax/cli.py", "vit_jax/train/distributed.py", "vit_jax/train/options.py"}
+# Programs parse flags, libraries do not; this module defines the parser that all programs share.
+PARSES_FLAGS = {"vit_jax/cli.py"}
 POSIX_ONLY = {"fcntl", "grp", "posix", "pwd", "resource", "syslog", "termios"}
 
 

@@ -15,7 +15,9 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from caption.preprocess import CaptionPreprocess, ViTPreprocess
 from vit_jax import InputError
+from vit_jax.settings import check_settings, setting
 
+RANGE = ("MIN", "MAX")
 TURNS = {  # degrees counter-clockwise
     90: Image.Transpose.ROTATE_90,
     180: Image.Transpose.ROTATE_180,
@@ -30,30 +32,29 @@ ENHANCERS: dict[str, Any] = {  # each blends with a degenerate image: black, mea
 
 @dataclass(frozen=True)
 class CaptionAugment:
-    """Random augmentations of every training image. The defaults are the reference's.
+    """Random augmentations of every training image. The defaults are the reference's."""
 
-    angles:  rotations in degrees, counter-clockwise, with equal probability; a quarter turn swaps height and width.
-    brightness, contrast, saturation: the (least, most) factor, uniform; 1 leaves the image unchanged.
-    flip:    the probability of a horizontal flip.
-    """
-
-    angles: tuple[int, ...] = (0, 90, 180, 270)
-    brightness: tuple[float, float] = (0.5, 1.3)
-    contrast: tuple[float, float] = (0.8, 1.5)
-    saturation: tuple[float, float] = (0.2, 1.5)
-    flip: float = 0.5
+    angles: tuple[int, ...] = setting(
+        (0, 90, 180, 270), "rotations to choose from, in degrees counter-clockwise; a quarter turn swaps the sides",
+        metavar="DEGREES",
+    )  # fmt: skip
+    brightness: tuple[float, float] = setting(
+        (0.5, 1.3), "factor of brightness, uniform; 1 changes nothing", interval="[0, inf)", metavar=RANGE
+    )
+    contrast: tuple[float, float] = setting((0.8, 1.5), "factor of contrast", interval="[0, inf)", metavar=RANGE)
+    saturation: tuple[float, float] = setting((0.2, 1.5), "factor of saturation", interval="[0, inf)", metavar=RANGE)
+    flip: float = setting(0.5, "probability of a horizontal flip", interval="[0, 1]")
 
     def __post_init__(self) -> None:
         for name in ("angles", *ENHANCERS):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_settings(self)
         if not self.angles or not set(self.angles) <= {0, *TURNS}:
             raise InputError(f"angles are some of 0, 90, 180 and 270 degrees, not {self.angles}")
         for name in ENHANCERS:
-            value = getattr(self, name)
-            if not (len(value) == 2 and 0 <= value[0] <= value[1]):
-                raise InputError(f"{name} is (least, most), from 0 up, not {value}")
-        if not 0 <= self.flip <= 1:
-            raise InputError(f"flip is a probability in [0, 1], not {self.flip}")
+            low, high = getattr(self, name)
+            if low > high:
+                raise InputError(f"{name} is (minimum, maximum), not {(low, high)}")
 
 
 def turn(image: Image.Image, degrees: int) -> Image.Image:

@@ -1,11 +1,9 @@
-"""What CATR trains by: its loss, and which of its parameters learn how fast. Pure functions, for use with optax.
+"""The loss of CATR and the learning rates of its parameters: pure functions, for use with optax.
 
 Reference: main.py, engine.py and models/backbone.py of https://github.com/saahiluppal/catr.
 
 Letters: B batch, T text tokens, V vocabulary.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +13,12 @@ from jaxtyping import Array, Float, Int
 
 from caption.config import ResNetConfig
 from caption.model import CaptionTransformer
+from caption.train.recipe import CaptionRecipe
 from vit_jax import InputError
 from vit_jax.checkpoint import parameter_name
-from vit_jax.train.optim import clip_by_norm
+from vit_jax.train.optim import FROZEN, adamw_by_group, adamw_numbers, make_schedule
 
-BACKBONE, REST, FROZEN = "backbone", "rest", "frozen"
+BACKBONE, REST = "backbone", "rest"
 
 
 def caption_loss(
@@ -30,11 +29,13 @@ def caption_loss(
     label_smoothing: float = 0.0,
     weights: Float[Array | np.ndarray, " b"] | None = None,
 ) -> Float[Array, ""]:
-    """Mean cross-entropy of the next tokens, in nats.
+    """Return the mean cross-entropy of the next tokens, in nats.
 
-    By default over every position, padding included, as the reference does: its positions after the end all ask for
-    the padding token. ignore_token: positions that ask for this one do not count. label_smoothing: this share of the
-    target is spread evenly over the vocabulary (torch's definition). weights: 0 for texts that only fill the batch.
+    By default over every position, padding included, as in the reference: the target of the positions after the end
+    is the padding token.
+    ignore_token: positions with this target do not count.
+    label_smoothing: fraction of the target that is spread evenly over the vocabulary (torch's definition).
+    weights: 0 for texts that only fill the batch.
     """
     total, count = caption_losses(
         logits, targets, ignore_token=ignore_token, label_smoothing=label_smoothing, weights=weights
@@ -50,7 +51,7 @@ def caption_losses(
     label_smoothing: float = 0.0,
     weights: Float[Array | np.ndarray, " b"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """caption_loss as the sum over positions that count, and their number."""
+    """Return caption_loss as the sum over the positions that count, and their number."""
     log_probs = jax.nn.log_softmax(logits, axis=-1)
     losses = -jnp.take_along_axis(log_probs, jnp.asarray(targets)[..., None], axis=-1)[..., 0]
     if label_smoothing:
@@ -64,12 +65,12 @@ def caption_losses(
 
 
 def parameter_groups(model: CaptionTransformer, *, frozen_stages: int = 1, frozen_norms: bool = True) -> dict[str, str]:
-    """Each parameter's group by its dotted name (see vit_jax.checkpoint): "backbone", "rest" or "frozen".
+    """Return the group of each parameter by its dotted name: "backbone", "rest" or "frozen".
 
-    Frozen are the four vectors of every frozen batch norm, the ResNet's stem and its first `frozen_stages` stages, 1 in
-    the reference; with 0 the stem learns too, as it must from scratch. Without frozen_norms the norms' scales and
-    biases learn, and only their stored means and variances stay. A ViT encoder is "backbone" as a whole.
-    Raises InputError for more stages than there are.
+    Frozen are the four vectors of every frozen batch norm, the stem of the ResNet and its first `frozen_stages` stages
+    (1 in the reference). With 0 the stem is trained too, as it must be from scratch. Without frozen_norms the scales
+    and biases of the norms are trained, and only their stored means and variances are frozen. A ViT encoder is
+    "backbone" as a whole. Raises InputError for more stages than the encoder has.
     """
     encoder = model.config.encoder
     stages = len(encoder.stage_depths) if isinstance(encoder, ResNetConfig) else 0
@@ -85,21 +86,16 @@ def parameter_groups(model: CaptionTransformer, *, frozen_stages: int = 1, froze
             return FROZEN
         return BACKBONE
 
-    return {name: group(name) for name in _names(model)}
+    return {name: group(name) for name in _parameter_names(model)}
 
 
 def trainable(model: CaptionTransformer, *, frozen_stages: int = 1) -> dict[str, bool]:
-    """Whether each parameter learns, by its dotted name: see parameter_groups."""
+    """Return whether each parameter is trained, by its dotted name: see parameter_groups."""
     return {name: group != FROZEN for name, group in parameter_groups(model, frozen_stages=frozen_stages).items()}
 
 
-def _names(model: CaptionTransformer) -> list[str]:
+def _parameter_names(model: CaptionTransformer) -> list[str]:
     return [parameter_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(model)[0]]
-
-
-def _by_leaf(model: CaptionTransformer, of_name: dict[str, Any]) -> Any:
-    """What is told by name, in the model's own tree."""
-    return jax.tree.unflatten(jax.tree.structure(model), [of_name[name] for name in _names(model)])
 
 
 def make_optimizer(
@@ -111,19 +107,31 @@ def make_optimizer(
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
-    max_norm: float = 0.1,
+    clip_norm: float = 0.1,
     frozen_stages: int = 1,
     frozen_norms: bool = True,
 ) -> optax.GradientTransformation:
-    """The reference's AdamW: what is frozen takes no part, the rest is clipped together, the backbone learns slower."""
-    groups = _by_leaf(model, parameter_groups(model, frozen_stages=frozen_stages, frozen_norms=frozen_norms))
-    frozen = jax.tree.map(lambda group: group == FROZEN, groups)
-    rules = {
-        group: optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
-        for group, rate in ((BACKBONE, backbone_learning_rate), (REST, learning_rate))
-    }
-    return optax.chain(  # the trees are models, which optax would take for functions and call
-        optax.masked(optax.set_to_zero(), lambda params: frozen),
-        clip_by_norm(max_norm),
-        optax.multi_transform(rules | {FROZEN: optax.set_to_zero()}, lambda params: groups),
+    """Return the reference's AdamW: a lower learning rate for the backbone, and one norm for clipping (0 for none)."""
+    by_name = parameter_groups(model, frozen_stages=frozen_stages, frozen_norms=frozen_norms)
+    groups = jax.tree.unflatten(jax.tree.structure(model), list(by_name.values()))
+    rates = {BACKBONE: _as_schedule(backbone_learning_rate), REST: _as_schedule(learning_rate)}
+    return adamw_by_group(groups, rates, clip_norm=clip_norm, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+
+
+def _as_schedule(rate: float | optax.Schedule) -> optax.Schedule:
+    return rate if callable(rate) else optax.constant_schedule(rate)
+
+
+def make_recipe_optimizer(
+    recipe: CaptionRecipe, model: CaptionTransformer, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """Return make_optimizer's with the numbers and schedules of a recipe."""
+    return make_optimizer(
+        model,
+        learning_rate=make_schedule(recipe, steps_per_epoch),
+        backbone_learning_rate=make_schedule(recipe, steps_per_epoch, peak=recipe.backbone_learning_rate),
+        clip_norm=recipe.clip_norm,
+        frozen_stages=recipe.frozen_stages,
+        frozen_norms=not recipe.train_norms,
+        **adamw_numbers(recipe),
     )

@@ -1,4 +1,4 @@
-"""Opening the models that programs are given: a saved folder, a run's folder, or a foreign checkpoint."""
+"""Open the model that a program is given: a saved folder, a run's folder, or a foreign checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +8,16 @@ from flax import nnx
 
 from vit_jax import CONFIGS, InputError, ModelCard, VisionTransformer, ViTConfig, load, load_card
 from vit_jax.checkpoint import CONFIG, from_arrays, to_arrays
+from vit_jax.train.run_folder import BEST
 from weights_convert import convert
 from weights_convert.hub.pretrained import locate
 from weights_convert.hub.releases import RELEASES
 
-BEST = "best"
+ARCHITECTURE = ("patch_size", "width", "depth", "num_heads", "mlp_dim", "in_channels")
 
 
 def model_folder(path: str | Path) -> Path:
-    """A saved model's folder: `path` itself, or best/ in it when it is a run. Raises InputError when it is none."""
+    """Return the folder of a saved model: `path` itself, or best/ of a run. Raises InputError if it is neither."""
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such model; give a folder written by vit_jax.save, or a run's folder")
@@ -25,12 +26,12 @@ def model_folder(path: str | Path) -> Path:
     if not path.is_dir():
         raise InputError(f"{path}: a file; convert it first: python -m weights_convert convert {path} --out FOLDER")
     if (path / "metrics.jsonl").is_file():
-        raise InputError(f"{path}: a run that has no best/ yet; let it finish an epoch")
+        raise InputError(f"{path}: a run that has no {BEST}/ yet; let it finish an epoch")
     return path
 
 
 def open_model(path: str | Path, *, image_size: Any = None) -> tuple[VisionTransformer, ModelCard]:
-    """A saved model, or a run's best, and its card. Raises InputError naming the folder."""
+    """Return a saved model, or the best one of a run, and its card. Raises InputError naming the folder."""
     folder = model_folder(path)
     return load(folder, image_size=image_size), load_card(folder)
 
@@ -45,14 +46,14 @@ def starting_model(
     drop_path: float | None = None,
     seed: int,
 ) -> VisionTransformer:
-    """The model that training starts from: weights (a folder or a foreign file), or the named one from scratch.
+    """Return the model that training starts from: weights (a folder or a foreign file), or the named one from scratch.
 
-    Raises InputError when weights and name are of different architectures, and as load and convert do.
+    Raises InputError if weights and name are of different architectures, and as load and convert do.
     """
     if name is not None and name not in CONFIGS:
         raise InputError(f"unknown model {name!r}: one of {', '.join(CONFIGS)}")
     if weights is not None:
-        model = _weighted(name, weights, num_classes, image_size)
+        model = _load_weights(name, weights, num_classes, image_size)
     else:
         assert name is not None
         config = replace(CONFIGS[name], num_classes=num_classes)
@@ -62,7 +63,7 @@ def starting_model(
     return from_arrays(replace(model.config, **changed), to_arrays(model)) if changed else model
 
 
-def _weighted(name: str | None, weights: str, num_classes: int, image_size: Any) -> VisionTransformer:
+def _load_weights(name: str | None, weights: str, num_classes: int, image_size: Any) -> VisionTransformer:
     if not Path(weights).exists() and weights in RELEASES:
         if RELEASES[weights].architecture not in CONFIGS:
             raise InputError(f"{weights}: no image model, so it can't be trained on classes; give another --weights")
@@ -76,7 +77,7 @@ def _weighted(name: str | None, weights: str, num_classes: int, image_size: Any)
     return load(folder, image_size=image_size, num_classes=num_classes)
 
 
-def _check_architecture(known: ViTConfig, found: ViTConfig, message: str) -> None:
-    for field in ("patch_size", "width", "depth", "num_heads", "mlp_dim", "in_channels"):
-        if getattr(known, field) != getattr(found, field):
-            raise InputError(f"{message}: its {field} is {getattr(found, field)}, not {getattr(known, field)}")
+def _check_architecture(expected: ViTConfig, actual: ViTConfig, message: str) -> None:
+    for field in ARCHITECTURE:
+        if getattr(expected, field) != getattr(actual, field):
+            raise InputError(f"{message}: its {field} is {getattr(actual, field)}, not {getattr(expected, field)}")

@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
-from experiments.common.flags import MORE_OVERRIDES
 from experiments.common.models import BEST
 from experiments.report.figures import wrap_png
 from experiments.report.page import Block, Code, Heading, Table, Text
@@ -13,6 +12,7 @@ from experiments.report.runs import FinishedRun, ReportedRuns, compare_settings,
 from experiments.sweep.study import STUDY_VAL
 from vit_jax import InputError, load_card
 from vit_jax.data.augment.transforms import Augment
+from vit_jax.settings import fields_of
 from vit_jax.train.recipe import Recipe
 
 MAX_CAPTIONS = 12
@@ -53,7 +53,9 @@ def _format_result(run: FinishedRun) -> list[str]:
 
 def build_settings(run: FinishedRun) -> list[Block]:
     """Build the table of the best run's settings, without the optional ones that are off."""
-    off = flatten_settings({f.name: f.default for f in fields(Recipe) if f.name in MORE_OVERRIDES})
+    off = flatten_settings(
+        {name: field.default for name, field in fields_of(Recipe).items() if field.description.extra}
+    )
     off |= flatten_settings({"augment": asdict(Augment())})
     del off["augment.crop_ratio"]  # a property of crops, which crop_scale turns off
     settings = flatten_settings(asdict(run.config.recipe))

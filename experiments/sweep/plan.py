@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments import finetune
+from experiments.common.training import parse_config
 from experiments.sweep.study import PUBLISHED, QUICK_DIGITS, QUICK_FLAGS, QUICK_PICTURES, STUDY_DATA
 from vit_jax import CONFIGS, InputError
 from vit_jax.train.run_folder import RunConfig, absolute_if_path
@@ -31,7 +32,7 @@ class PlannedRun:
 
     def config(self) -> RunConfig:
         """Return the config that experiments.finetune derives from the flags. Raises or exits as it does."""
-        return finetune._new_run(finetune._parser().parse_args(list(self.flags)))[1]
+        return parse_config(finetune.PROGRAM, self.flags)
 
 
 @dataclass(frozen=True)

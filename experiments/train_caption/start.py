@@ -1,4 +1,4 @@
-"""What a captioner's run begins with: a saved or released captioner, a new one, or a new one over a pretrained ViT."""
+"""The model that a captioner's run starts from: a saved or released one, a new one, or one over a pretrained ViT."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,56 +20,61 @@ Model = TypeVar("Model", CaptionTransformer, VisionTransformer)
 
 
 def starting_captioner(config: CaptionRun, vocab_size: int) -> CaptionTransformer:
-    """The model that training starts from. Raises InputError where flags, weights and vocabulary do not fit."""
+    """Return the model that training starts from. Raises InputError if flags, weights and vocabulary do not agree."""
     recipe = config.recipe
     if config.weights is not None:
-        model = _opened(config.weights, CaptionTransformer, "no captioner; give one's folder, a run or a checkpoint")
-        settings = model.config
-        if settings.vocab_size != vocab_size:
-            raise InputError(
-                f"{vocab_size} WordPieces, and the model has {settings.vocab_size}: another vocabulary; "
-                "give the --vocabulary that the weights were trained with"
-            )
-        changed = _settled(settings, recipe)
-        if changed.encoder != settings.encoder:
-            size = settings.image_preprocess.size
-            raise InputError(
-                f"{config.weights}: its encoder takes images of {'x'.join(map(str, size))} pixels; "
-                f"give --longest {size[0]}"
-            )
-        shapes = jax.eval_shape(lambda: CaptionTransformer(changed, rngs=nnx.Rngs(0)))
-        return jax.tree.unflatten(jax.tree.structure(shapes), list(to_arrays(model).values()))
+        return _load_captioner(config.weights, recipe, vocab_size)
     if recipe.model not in CONFIGS:
         raise InputError(f"unknown captioner {recipe.model!r}: one of {', '.join(CONFIGS)}")
-    settings = replace(CONFIGS[recipe.model], vocab_size=vocab_size)
+    architecture = replace(CONFIGS[recipe.model], vocab_size=vocab_size)
     if config.encoder is None:
-        return CaptionTransformer(_settled(settings, recipe), rngs=nnx.Rngs(recipe.seed))
-    image_size = recipe.longest
-    vit = _opened(config.encoder, VisionTransformer, "no vision transformer; give one as the encoder", image_size)
-    settings = _settled(replace(settings, encoder=ResNetConfig()), replace(recipe, longest=None))
-    return captioner_over_vit(vit, settings, rngs=nnx.Rngs(recipe.seed))
+        return CaptionTransformer(_apply_recipe(architecture, recipe), rngs=nnx.Rngs(recipe.seed))
+    hint = "no vision transformer; give one as the encoder"
+    vit = _load(config.encoder, VisionTransformer, hint, image_size=recipe.longest)
+    architecture = _apply_recipe(replace(architecture, encoder=ResNetConfig()), replace(recipe, longest=None))
+    return captioner_over_vit(vit, architecture, rngs=nnx.Rngs(recipe.seed))
 
 
-def _opened(weights: str, kind: type[Model], otherwise: str, image_size: int | None = None) -> Model:
+def _load_captioner(weights: str, recipe: CaptionRecipe, vocab_size: int) -> CaptionTransformer:
+    model = _load(weights, CaptionTransformer, "no captioner; give one's folder, a run or a checkpoint")
+    if model.config.vocab_size != vocab_size:
+        raise InputError(
+            f"the vocabulary has {vocab_size} WordPieces, and the model has {model.config.vocab_size}; "
+            "give the --vocabulary that the weights were trained with"
+        )
+    architecture = _apply_recipe(model.config, recipe)
+    if architecture.encoder != model.config.encoder:
+        size = model.config.image_preprocess.size
+        raise InputError(
+            f"{weights}: its encoder takes images of {'x'.join(map(str, size))} pixels; give --longest {size[0]}"
+        )
+    shapes = jax.eval_shape(lambda: CaptionTransformer(architecture, rngs=nnx.Rngs(0)))
+    return jax.tree.unflatten(jax.tree.structure(shapes), list(to_arrays(model).values()))
+
+
+def _load(weights: str, kind: type[Model], hint: str, *, image_size: int | None = None) -> Model:
     path = Path(weights)
-    found = model_folder(path) if path.is_dir() and (path / "metrics.jsonl").is_file() else weights
-    model = load_pretrained(found, image_size=image_size)
+    source = model_folder(path) if path.is_dir() and (path / "metrics.jsonl").is_file() else weights
+    model = load_pretrained(source, image_size=image_size)
     if not isinstance(model, kind):
-        raise InputError(f"{weights}: {otherwise}")
+        raise InputError(f"{weights}: {hint}")
     return model
 
 
-def _settled(settings: CaptionConfig, recipe: CaptionRecipe) -> CaptionConfig:
-    """The architecture with what the recipe asks for. Raises InputError for more tokens than it has positions."""
-    if recipe.max_length - 1 > settings.max_positions:
+def _apply_recipe(architecture: CaptionConfig, recipe: CaptionRecipe) -> CaptionConfig:
+    """Return the architecture with the image size and the dropout of a recipe.
+
+    Raises InputError for captions of more tokens than the model has positions.
+    """
+    if recipe.max_length - 1 > architecture.max_positions:
         raise InputError(
             f"captions of {recipe.max_length} tokens need {recipe.max_length - 1} positions, and the model has "
-            f"{settings.max_positions}; lower --max-length"
+            f"{architecture.max_positions}; lower --max-length"
         )
     if recipe.longest is not None:
-        if isinstance(settings.encoder, ResNetConfig):
-            preprocess = replace(settings.preprocess, longest=recipe.longest)
-            settings = replace(settings, preprocess=preprocess)
+        if isinstance(architecture.encoder, ResNetConfig):
+            preprocess = replace(architecture.preprocess, longest=recipe.longest)
+            architecture = replace(architecture, preprocess=preprocess)
         else:
-            settings = replace(settings, encoder=settings.encoder.resized(recipe.longest))
-    return settings if recipe.dropout is None else replace(settings, dropout=recipe.dropout)
+            architecture = replace(architecture, encoder=architecture.encoder.resized(recipe.longest))
+    return architecture if recipe.dropout is None else replace(architecture, dropout=recipe.dropout)

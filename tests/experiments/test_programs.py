@@ -198,7 +198,7 @@ WRONG = {
     "only one class (cat)": ["--data", "{tmp}/one"],
     "class dog is in the validation images but not": ["--data", "{tmp}/unseen"],
     "size 50x50 is not divisible by the 6x6 patch; try 48x48": ["--data", "digits", "--image-size", "50"],
-    "argument --flip: '-1' is not a number of at least 0": ["--flip=-1"],
+    "argument --flip: '-1' is not a number in [0, 1]": ["--flip=-1"],
     "unknown model 'Huge_14'": ["--data", "digits", "--model", "Huge_14"],
     "nothing.pth: no such model": ["--data", "digits", "--weights", "{tmp}/nothing.pth"],
     "cut.pth: truncated or damaged": ["--data", "digits", "--weights", "{tmp}/cut.pth"],
@@ -213,9 +213,9 @@ WRONG = {
     "taken: exists already; give --resume": ["--data", "digits", "--out", "{tmp}/taken"],
     "no run to resume": ["--resume", "{tmp}/empty"],
     "--resume needs the run's folder": ["--resume"],
-    "crop_scale is (least, most)": ["--data", "digits", "--crop-scale", "0.9", "0.1"],
+    "crop_scale is (minimum, maximum)": ["--data", "digits", "--crop-scale", "0.9", "0.1"],
     "unrecognized arguments: --epoch 3": ["--epoch", "3"],
-    "argument --epochs: '0' is not a whole number above 0": ["--epochs", "0"],
+    "argument --epochs: '0' is not a whole number of at least 1": ["--epochs", "0"],
     "argument --image-size: 'big' is not a size": ["--image-size", "big"],
     "argument --dropout: '1.5' is not a number in [0, 1)": ["--dropout", "1.5"],
 }
@@ -298,7 +298,7 @@ def test_a_finished_run_resumed_changes_nothing(run, capsys):
 def test_a_loss_that_is_no_number_stops_the_run(shapes, tmp_path, capsys):
     command = ["--data", str(shapes), "--out", str(tmp_path / "r"), *SMALL, "--learning-rate", "1e30"]
     assert finetune.main(command) == 2
-    assert "is no finite number" in capsys.readouterr().err
+    assert "non-finite loss at step" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("limit", "best"), [(100, False), (860, True)])

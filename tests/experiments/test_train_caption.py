@@ -16,18 +16,20 @@ import caption
 from caption.data.loader import SceneExamples, caption_batches
 from caption.data.scenes import make_scene
 from caption.tokenizer import load_tokenizer
-from caption.train.recipe import RECIPES, rates, recipe_from_dict
-from experiments.train_caption import __main__ as train_caption
+from caption.train import measures
+from caption.train.recipe import RECIPES, recipe_from_dict
+from experiments.train_caption import prepare
 from experiments.train_caption.__main__ import main
 from experiments.train_caption.scene_report import pointing
 from vit_jax import VisionTransformer, ViTConfig, save
 from vit_jax.train.logging import read_metrics
+from vit_jax.train.optim import make_schedule
 
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(train_caption, "SCENES_PER_EPOCH", 12)
-    monkeypatch.setattr(train_caption, "SCENES_HELD_OUT", 6)
+    monkeypatch.setattr(prepare, "SCENES_PER_EPOCH", 12)
+    monkeypatch.setattr(prepare, "SCENES_HELD_OUT", 6)
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +63,11 @@ def test_scenes_by_command_and_resumed_to_the_same_end(few, tmp_path, capsys, mo
     class Stopped(Exception):
         pass
 
-    def stop(*arguments):
+    def stop(*arguments, **options):
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_caption, "_measures", stop)
+        patch.setattr(measures, "measure_captions", stop)
         with pytest.raises(Stopped):
             main(flags("--out", str(broken)))
     assert main(["--resume", str(broken)]) == 0
@@ -156,7 +158,7 @@ def test_another_vocabulary_than_the_weights(table, few, tmp_path, capsys):
 def test_recipes_there_and_back():
     for recipe in RECIPES.values():
         assert recipe_from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
-    step = rates(RECIPES["catr"], 1e-4, 10)
+    step = make_schedule(RECIPES["catr"], 10)
     np.testing.assert_allclose([step(0), step(199), step(200)], [1e-4, 1e-4, 1e-5], rtol=1e-6)
 
 

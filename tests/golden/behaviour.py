@@ -56,7 +56,7 @@ from caption.preprocess import CaptionPreprocess, pad_batch
 from caption.scoring.metrics import score_images
 from caption.tokenizer import Tokenizer
 from caption.train.recipe import RECIPES as CAPTION_RECIPES
-from caption.train.recipe import CaptionRecipe, rates
+from caption.train.recipe import CaptionRecipe
 from caption.train.task import captioning_loss as caption_loss_of
 from caption.train.task import make_eval_step as make_caption_eval_step
 from caption.train.task import prepare as prepare_captions
@@ -389,11 +389,11 @@ def record_caption_training(
     model, steps = captioner(CAPTION, dtype), 3
     tx = caption.make_optimizer(
         model,
-        learning_rate=rates(recipe, recipe.learning_rate, steps),
-        backbone_learning_rate=rates(recipe, recipe.backbone_learning_rate, steps),
+        learning_rate=learning_rates(recipe, steps),
+        backbone_learning_rate=learning_rates(recipe, steps, peak=recipe.backbone_learning_rate),
         weight_decay=recipe.weight_decay,
         b2=recipe.beta2,
-        max_norm=recipe.max_norm,
+        clip_norm=recipe.clip_norm,
         frozen_stages=recipe.frozen_stages,
         frozen_norms=not recipe.train_norms,
     )

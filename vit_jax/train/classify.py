@@ -1,4 +1,4 @@
-"""What an image classifier learns from a batch, and how it is judged."""
+"""Image classification: the inputs, the loss and the validation step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,8 +20,9 @@ from vit_jax.train.step import TaskLoss
 
 
 class ClassifierInputs(NamedTuple):
-    """Normalised images [B, h, w, 3], labels [B], weights [B], 0 for rows that only fill the batch; and where images
-    were mixed, each class's share [B, C].
+    """Normalised images [B, h, w, 3], labels [B], and weights [B], which are 0 for rows that only fill the batch.
+
+    shares: the weights of the classes [B, C] of mixed images, or None.
     """
 
     images: jax.Array
@@ -38,10 +39,10 @@ def cross_entropy(
     shares: Float[Array, "b c"] | None = None,
     label_smoothing: float = 0.0,
 ) -> TaskLoss:
-    """The cross-entropy over rows of weight 1, in nats; answers count as correct by the labels.
+    """Return the cross-entropy over rows of weight 1, in nats; predictions are correct if they equal the labels.
 
-    shares: of each class in a row, in place of the label. label_smoothing: this part of a row's target is spread evenly
-    over the classes (torch's definition).
+    shares: the target distribution, in place of the labels.
+    label_smoothing: fraction of the target that is spread evenly over the classes (torch's definition).
     """
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     if shares is None and not label_smoothing:
@@ -59,7 +60,7 @@ def cross_entropy(
 def make_prepare(
     settings: Augment, preprocess: Preprocess, mixing: MixConfig = NO_MIX
 ) -> Callable[[Batch, Key], ClassifierInputs]:
-    """(batch of 8-bit images, key) -> inputs, augmented and mixed."""
+    """Return (batch of 8-bit images, key) -> inputs, augmented and mixed."""
 
     def prepare(batch: Batch, key: Key) -> ClassifierInputs:
         images = preprocess.normalize(augment_batch(key, jnp.asarray(batch.images), settings))
@@ -81,7 +82,7 @@ def classification_loss(
     execution: BlockExecution = DEFAULT_EXECUTION,
     label_smoothing: float = 0.0,
 ) -> TaskLoss:
-    """The loss of a classifier; a key turns dropout on."""
+    """Return the loss of a classifier; a key turns dropout on."""
     images = inputs.images.astype(jax.tree.leaves(model)[0].dtype)
     logits = model(images, key=key, execution=execution)
     options: dict[str, Any] = dict(shares=inputs.shares, label_smoothing=label_smoothing)
@@ -89,7 +90,7 @@ def classification_loss(
 
 
 def make_eval_step(preprocess: Preprocess) -> Callable[[Any, Batch], tuple[Totals, jax.Array]]:
-    """(model, batch of 8-bit images) -> (sums over the rows of weight 1, logits [B, C])."""
+    """Return (model, batch of 8-bit images) -> (sums over the rows of weight 1, logits [B, C])."""
 
     def eval_step(model: Any, batch: Batch) -> tuple[Totals, jax.Array]:
         logits = model(preprocess.normalize(jnp.asarray(batch.images).astype(jnp.float32) / 255))

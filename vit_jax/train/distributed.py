@@ -1,48 +1,54 @@
-"""Several processes, one for each host or card: started by a cluster or by flags, and which of them speaks and writes.
+"""Training in several processes, one per host or device. The first one prints and writes files.
 
-Under SLURM, Open MPI and Kubernetes jax finds the others by itself; elsewhere each process is told where the first one
-is, how many there are and which one it is.
+Under SLURM, Open MPI and Kubernetes jax detects the other processes. Elsewhere each process needs ProcessOptions.
 """
 
-import argparse
 import os
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
-from vit_jax.cli import positive_int
 from vit_jax.errors import InputError
+from vit_jax.settings import check_settings, setting
 
-# What a cluster sets in a task of several: the variable, and the least number that means more than one process.
+# Variables that clusters set, and the least value that means more than one process.
 CLUSTERS = {"SLURM_NTASKS": 2, "OMPI_COMM_WORLD_SIZE": 2, "JOB_COMPLETION_INDEX": 0}
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags for processes that no cluster starts."""
-    group = parser.add_argument_group("several processes (found by itself under SLURM, Open MPI and Kubernetes)")
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="where the first process listens")
-    group.add_argument("--processes", type=positive_int, help="how many there are")
-    group.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
+@dataclass(frozen=True)
+class ProcessOptions:
+    """Which process this is, for processes that no cluster starts. Either all fields are None or none is."""
 
+    coordinator: str | None = setting(None, "address at which the first process listens", metavar="HOST:PORT")
+    processes: int | None = setting(None, "number of processes", interval="[1, inf)")
+    process: int | None = setting(None, "index of this process, from 0", interval="[0, inf)", metavar="I")
 
-def initialize(args: argparse.Namespace) -> None:
-    """Join the other processes, if there are any; only the first one prints from then on.
-
-    Raises InputError for flags that do not fit one another, and when the others do not come.
-    """
-    flags = (args.coordinator, args.processes, args.process)
-    if any(flag is not None for flag in flags):
-        if any(flag is None for flag in flags):
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.coordinator is None and self.processes is None and self.process is None:
+            return
+        if self.coordinator is None or self.processes is None or self.process is None:
             raise InputError("--coordinator, --processes and --process go together; give all three")
-        if not 0 <= args.process < args.processes:
-            raise InputError(f"--process {args.process}: from 0 to {args.processes - 1}, as --processes has it")
-        _initialize(coordinator_address=args.coordinator, num_processes=args.processes, process_id=args.process)
+        if self.process >= self.processes:
+            raise InputError(f"--process {self.process}: from 0 to {self.processes - 1}, as --processes has it")
+
+
+def initialize(options: ProcessOptions) -> None:
+    """Connect to the other processes, if there are any. From then on only the first process prints.
+
+    Raises InputError if the other processes can't be reached.
+    """
+    if options.coordinator is not None:
+        _initialize(
+            coordinator_address=options.coordinator, num_processes=options.processes, process_id=options.process
+        )
     elif any(int(os.environ.get(name, least - 1)) >= least for name, least in CLUSTERS.items()):
         _initialize()
     if not is_first_process():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
 
 
 def _initialize(**settings: Any) -> None:
@@ -53,12 +59,12 @@ def _initialize(**settings: Any) -> None:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes files and prints."""
+    """Return whether this process is the one that writes files and prints."""
     return jax.process_index() == 0
 
 
 def sync_processes(name: str) -> None:
-    """Return when every process has come here."""
+    """Wait until every process has called this."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -66,7 +72,7 @@ def sync_processes(name: str) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is set in any process: all of them must ask at the same place."""
+    """Return whether the flag is set in any process. All processes must call this at the same point."""
     if jax.process_count() == 1:
         return flag
     from jax.experimental import multihost_utils

@@ -1,4 +1,4 @@
-"""The metrics log: metrics.jsonl, and whatever else is asked to listen."""
+"""The metrics log: metrics.jsonl, and optionally TensorBoard and Weights & Biases."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from vit_jax.train.options import RunOptions
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, less a last one that broke off. Empty when there is no file."""
+    """Return the records of a metrics.jsonl, without an incomplete last line. Empty if there is no file."""
     lines: list[dict[str, Any]] = []
     if path.is_file():
         for line in path.read_text().splitlines():
@@ -25,19 +25,19 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 @runtime_checkable
 class Sink(Protocol):
-    """Where records go."""
+    """A destination of records."""
 
     def write(self, record: dict[str, Any]) -> None:
-        """Take a record, which has a step."""
+        """Log a record, which has a step."""
         ...
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write everything that is pending."""
         ...
 
 
 class TensorBoard:
-    """Event files of every number. Raises InputError when tensorboardX is not installed."""
+    """Writes TensorBoard event files. Raises InputError if tensorboardX is not installed."""
 
     def __init__(self, folder: Path, *, step: int):
         try:
@@ -47,7 +47,7 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, record: dict[str, Any]) -> None:
-        """A scalar for each number that is no integer."""
+        """Log a scalar for each floating-point number."""
         for name, value in record.items():
             if isinstance(value, float):
                 self._writer.add_scalar(name, value, record["step"])
@@ -58,7 +58,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of a Weights & Biases project, gone on with where the run is. Raises InputError without wandb."""
+    """Logs to a run of a Weights & Biases project, the same one after resuming. Raises InputError without wandb."""
 
     def __init__(self, folder: Path, project: str):
         try:
@@ -67,14 +67,14 @@ class WeightsAndBiases:
             raise InputError("--wandb needs wandb; pip install wandb") from error
         config = json.loads((folder / "config.json").read_text())
         name = folder.absolute().name
-        kept = folder / "wandb_id"
-        identity = kept.read_text() if kept.is_file() else wandb.util.generate_id()
-        kept.write_text(identity)
+        id_file = folder / "wandb_id"
+        identity = id_file.read_text() if id_file.is_file() else wandb.util.generate_id()
+        id_file.write_text(identity)
         options: dict[str, Any] = dict(project=project, name=name, id=identity, resume="allow", dir=str(folder))
         self._run = wandb.init(config=config, **options)
 
     def write(self, record: dict[str, Any]) -> None:
-        """The record at its step."""
+        """Log the record at its step."""
         self._run.log({name: value for name, value in record.items() if name != "step"}, step=record["step"])
 
     def close(self) -> None:
@@ -83,19 +83,19 @@ class WeightsAndBiases:
 
 
 def open_sinks(folder: Path, options: RunOptions, *, step: int) -> list[Sink]:
-    """What is asked for beside metrics.jsonl. Raises InputError for what is not installed."""
-    found: list[Sink] = []
+    """Return the sinks that the options name. Raises InputError for a package that is not installed."""
+    sinks: list[Sink] = []
     if is_first_process() and options.tensorboard:
-        found.append(TensorBoard(folder, step=step))
+        sinks.append(TensorBoard(folder, step=step))
     if is_first_process() and options.wandb:
-        found.append(WeightsAndBiases(folder, options.wandb))
-    return found
+        sinks.append(WeightsAndBiases(folder, options.wandb))
+    return sinks
 
 
 class MetricsLog:
-    """Appends records to metrics.jsonl, and to the sinks. What came after `step` is dropped at the start.
+    """Appends records to metrics.jsonl and to the sinks. Records of steps after `step` are dropped at the start.
 
-    Of several processes the first one writes.
+    Only the first process writes.
     """
 
     def __init__(self, folder: Path, *, step: int, sinks: Sequence[Sink] = ()):
@@ -103,9 +103,9 @@ class MetricsLog:
         if not is_first_process():
             return
         path = folder / "metrics.jsonl"
-        kept = [record for record in read_metrics(path) if record["step"] <= step]
-        with atomic_write(path) as beside:
-            beside.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        records = [record for record in read_metrics(path) if record["step"] <= step]
+        with atomic_write(path) as partial:
+            partial.write_text("".join(json.dumps(record) + "\n" for record in records))
         self._file = open(path, "a")  # noqa: SIM115  closed in close()
 
     def write(self, record: dict[str, Any]) -> None:

@@ -1,10 +1,9 @@
-"""The training loop: epochs of steps, a validation after each, progress, checkpoints, and a clean stop.
+"""The training loop: epochs of steps, a validation after each, checkpoints, and a clean stop at a signal.
 
-The task (which images, which loss) comes as functions, so that every task shares it.
+What is trained, on which data and with which loss comes as a TrainTask, so that all tasks share the loop.
 """
 
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,30 +15,29 @@ import optax
 
 from vit_jax.errors import InputError
 from vit_jax.train.checkpoints import Checkpoints
+from vit_jax.train.display import TrainDisplay
 from vit_jax.train.distributed import any_process
 from vit_jax.train.logging import MetricsLog
 from vit_jax.train.profiler import StepProfiler
 from vit_jax.train.signals import Interrupt
-from vit_jax.train.state import Totals, TrainState
+from vit_jax.train.state import TrainState
 from vit_jax.train.step import LossOf, Prepare, StepSettings
 
-LOG_SECONDS = 10.0  # how often a line of progress is printed
-TERMINAL_SECONDS = 0.5
-AGREE_STEPS = 10  # how often several processes ask one another whether to stop or to save
-AHEAD = 2  # steps that may be dispatched and not done: the device never waits, and progress and signals stay true
+AGREE_STEPS = 10  # interval at which several processes agree on stopping and saving
+MAX_IN_FLIGHT = 2  # steps dispatched but not done: the device never waits, and the display stays up to date
 
 
 class TrainTask(NamedTuple):
     """What is trained.
 
-    model, tx:   where training starts, and its optimiser.
+    model, tx:   the initial parameters and the optimizer.
     prepare, loss_of, settings: see step.make_train_step.
-    batches(epoch, start): the epoch's batches from that one on, on the devices.
+    batches:     (epoch, start) -> the batches of the epoch from batch `start` on, on the devices.
     batch_size:  rows of a batch, over all devices.
-    validate(model): {"val_loss": ..., "val_accuracy": ..., ...} over every validation image.
-    score(record): of what validate answered; the epoch of the highest is the best.
-    keep_best(model, record): called whenever an epoch is the best so far.
-    patience:    training ends after so many epochs in a row without a better one; 0 goes to the last.
+    validate:    parameters -> {"val_loss": ..., "val_accuracy": ..., ...} over the whole validation split.
+    score:       record of an epoch -> number; the epoch of the highest is the best.
+    keep_best:   (parameters, record) -> None, called after every epoch that is the best so far.
+    patience:    epochs without improvement after which training stops; 0 for never.
     """
 
     model: Any
@@ -60,8 +58,8 @@ class TrainTask(NamedTuple):
 class LoopTools(NamedTuple):
     """What the loop works with.
 
-    step(state, batch): the next state, and an array that is ready when the step is done.
-    save_seconds: between checkpoints within an epoch; 0 for none.
+    step:         (state, batch) -> (next state, an array that is ready when the step is done).
+    save_seconds: interval of checkpoints within an epoch; 0 for none.
     """
 
     step: Callable[[TrainState, Any], tuple[TrainState, jax.Array]]
@@ -72,163 +70,127 @@ class LoopTools(NamedTuple):
 
 
 class TrainOutcome(NamedTuple):
-    """How a run ended: its state, the best record of an epoch, and the signal that stopped it, if one did."""
+    """How a run ended. best: the record of the best epoch; signal: the signal that stopped the run, or None."""
 
     state: TrainState
     best: dict[str, Any] | None
     signal: int | None
 
 
-class _Progress:
-    """Lines of progress with rate and time left, over the steps of this process."""
-
-    def __init__(self, task: TrainTask, first_step: int):
-        self.task, self.first = task, first_step
-        self.began = self.shown = time.monotonic()
-        self.images_before = 0.0
-        self.terminal = sys.stdout.isatty()
-
-    def compiled(self) -> None:
-        """The first step is over, and with it compilation, which says nothing of the rate to come."""
-        self.began = self.shown = time.monotonic()
-
-    def resume(self, images: float) -> None:
-        """An epoch goes on with that many of its images done."""
-        self.images_before, self.shown = images, time.monotonic()
-
-    def due(self) -> bool:
-        return time.monotonic() - self.shown >= (TERMINAL_SECONDS if self.terminal else LOG_SECONDS)
-
-    def show(self, step: int, totals: Totals) -> dict[str, float]:
-        loss, correct, count = (float(value) for value in jax.device_get(totals))
-        now = time.monotonic()
-        rate = (count - self.images_before) / max(now - self.shown, 1e-9)
-        self.images_before, self.shown = count, now
-        left = (
-            (self.task.epochs * self.task.steps_per_epoch - step) * (now - self.began) / max(1, step - self.first - 1)
-        )
-        epoch, within = divmod(step - 1, self.task.steps_per_epoch)
-        line = (
-            f"epoch {epoch + 1}/{self.task.epochs} step {within + 1}/{self.task.steps_per_epoch} "
-            f"loss {loss / count:.4f} accuracy {correct / count:.4f} {rate:.1f} images/s, {_duration(left)} left"
-        )
-        print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal else "\n", flush=True)
-        return {"loss": loss / count, "accuracy": correct / count, "images_per_second": rate}
-
-    def line(self, text: str) -> None:
-        print(f"\r\033[K{text}" if self.terminal else text, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
 def run_epochs(task: TrainTask, state: TrainState, tools: LoopTools, *, best: dict[str, Any] | None) -> TrainOutcome:
-    """Train to the last epoch, or until a signal: then save and answer so.
+    """Train from the step of `state` to the last epoch, or until a signal; then save.
 
-    Raises InputError when the loss stops being a finite number: the last checkpoint is kept.
+    best: the record of the best epoch before a run was resumed. Raises InputError for a non-finite loss.
     """
-    first = int(state.step)
-    progress = _Progress(task, first)
-    with Interrupt() as interrupt:
-        for epoch in range(first // task.steps_per_epoch, task.epochs):
-            if _patience_over(task, best, epoch):
-                progress.line(f"no better epoch for {task.patience}: stopped early")
-                break
-            began = time.monotonic()
-            state, step, stopped = _train_epoch(task, state, epoch, progress, interrupt, tools, best)
-            _check_failed(state, tools)
-            if step % task.steps_per_epoch:  # stopped on the way
-                tools.checkpoints.save(state, {"best": best}, step=step, score=None)
-                return TrainOutcome(state, best, stopped)
-            record = {"step": step, "epoch": epoch + 1} | _epoch_record(task, state)
-            record["seconds"] = time.monotonic() - began
-            tools.log.write(record)
-            progress.line(_epoch_line(task, record))
-            state = state._replace(totals=jax.tree.map(_zeroed, state.totals))
-            if best is None or task.score(record) > task.score(best):
-                best = record
-                task.keep_best(state.eval_params, record)
-            tools.checkpoints.save(state, {"best": best}, step=step, score=task.score(record))
-            stopped = _signal_of_any(interrupt)
-            if stopped is not None and epoch + 1 < task.epochs:
-                return TrainOutcome(state, best, stopped)
-    return TrainOutcome(state, best, None)
+    return _Loop(task, tools, first_step=int(state.step), best=best).run(state)
 
 
-def _patience_over(task: TrainTask, best: dict[str, Any] | None, epoch: int) -> bool:
-    return bool(task.patience) and best is not None and epoch - best["epoch"] >= task.patience
+class _Loop:
+    """The loop of one run."""
+
+    def __init__(self, task: TrainTask, tools: LoopTools, *, first_step: int, best: dict[str, Any] | None):
+        self.task, self.tools, self.best = task, tools, best
+        self.step = self.first_step = first_step
+        self.is_single_process = jax.process_count() == 1
+        self.interrupt = Interrupt()
+        self.display = TrainDisplay(first_step, task.epochs * task.steps_per_epoch, task.epochs)
+
+    def run(self, state: TrainState) -> TrainOutcome:
+        """Run all epochs that are left."""
+        task = self.task
+        with self.interrupt, self.display:
+            for epoch in range(self.first_step // task.steps_per_epoch, task.epochs):
+                if self._is_patience_over(epoch):
+                    self.display.write_line(f"no improvement in {task.patience} epochs: stopped early")
+                    break
+                start = time.monotonic()
+                state, stop = self._train_epoch(state, epoch)
+                self._check_finite(state)
+                if self.step % task.steps_per_epoch:  # stopped within the epoch
+                    self._save(state, score=None)
+                    return TrainOutcome(state, self.best, stop)
+                state = self._end_epoch(state, epoch, start)
+                stop = self._agreed_signal()
+                if stop is not None and epoch + 1 < task.epochs:
+                    return TrainOutcome(state, self.best, stop)
+        return TrainOutcome(state, self.best, None)
+
+    def _train_epoch(self, state: TrainState, epoch: int) -> tuple[TrainState, int | None]:
+        """Run the steps that are left of an epoch. Return the state and the signal that stopped it, if any."""
+        self.display.start_epoch(epoch, float(state.totals.images))
+        saved = time.monotonic()
+        in_flight: deque[jax.Array] = deque()
+        for batch in self.task.batches(epoch, self.step % self.task.steps_per_epoch):
+            self.tools.profile.before(self.step)
+            state, done = self.tools.step(state, batch)
+            self.step += 1
+            in_flight.append(done)
+            if len(in_flight) > MAX_IN_FLIGHT:
+                jax.block_until_ready(in_flight.popleft())
+            if self.step == self.first_step + 1:
+                jax.block_until_ready(done)
+                self.display.exclude_compilation(self.step)
+            elif self.display.is_due():
+                self.tools.log.write(
+                    {"step": self.step, "epoch": epoch + 1} | self.display.show(self.step, state.totals)
+                )
+                self._check_finite(state)
+            if self.is_single_process or self.step % AGREE_STEPS == 0:
+                if (stop := self._agreed_signal()) is not None:
+                    return state, stop
+                is_due = 0 < self.tools.save_seconds <= time.monotonic() - saved
+                if any_process(is_due) and self.step % self.task.steps_per_epoch:
+                    self._check_finite(state)
+                    self._save(state, score=None)
+                    saved = time.monotonic()
+        return state, None
+
+    def _end_epoch(self, state: TrainState, epoch: int, start: float) -> TrainState:
+        """Validate, log and save. Return the state with its totals set to zero."""
+        task = self.task
+        loss, correct, count = (float(value) for value in jax.device_get(state.totals))
+        record: dict[str, Any] = {"step": self.step, "epoch": epoch + 1}
+        record |= {"train_loss": loss / count, "train_accuracy": correct / count} | task.validate(state.eval_params)
+        record["seconds"] = time.monotonic() - start
+        self.tools.log.write(record)
+        self.display.write_line(_format_epoch(record, task.epochs))
+        state = state._replace(totals=jax.tree.map(_zeros_like, state.totals))
+        if self.best is None or task.score(record) > task.score(self.best):
+            self.best = record
+            task.keep_best(state.eval_params, record)
+        self._save(state, score=task.score(record))
+        return state
+
+    def _save(self, state: TrainState, *, score: float | None) -> None:
+        self.tools.checkpoints.save(state, {"best": self.best}, step=self.step, score=score)
+
+    def _is_patience_over(self, epoch: int) -> bool:
+        patience = self.task.patience
+        return patience > 0 and self.best is not None and epoch - self.best["epoch"] >= patience
+
+    def _agreed_signal(self) -> int | None:
+        """Return the signal of this process, SIGTERM if only another process has one, or None."""
+        is_stopped = any_process(self.interrupt.signal is not None)
+        return (self.interrupt.signal or signal.SIGTERM) if is_stopped else None
+
+    def _check_finite(self, state: TrainState) -> None:
+        failed = int(state.failed)
+        if failed:
+            latest = self.tools.checkpoints.latest()
+            last = "no checkpoint before it" if latest is None else f"the checkpoint of step {latest} is kept"
+            raise InputError(
+                f"non-finite loss at step {failed}; {last}: lower --learning-rate (or give --clip-norm 1) and start "
+                "anew"
+            )
 
 
-def _zeroed(x: jax.Array) -> jax.Array:
+def _zeros_like(x: jax.Array) -> jax.Array:
     return jax.device_put(np.zeros(x.shape, x.dtype), x.sharding)
 
 
-def _signal_of_any(interrupt: Interrupt) -> int | None:
-    """The signal that any process has got; SIGTERM's number stands for another one's."""
-    return (interrupt.signal or signal.SIGTERM) if any_process(interrupt.signal is not None) else None
-
-
-def _train_epoch(
-    task: TrainTask,
-    state: TrainState,
-    epoch: int,
-    progress: _Progress,
-    interrupt: Interrupt,
-    tools: LoopTools,
-    best: dict[str, Any] | None,
-) -> tuple[TrainState, int, int | None]:
-    """The rest of one epoch, or its steps up to a signal; answers the state, its step and the signal."""
-    step = int(state.step)
-    progress.resume(float(state.totals.images))
-    saved = time.monotonic()
-    ahead: deque[jax.Array] = deque()
-    alone = jax.process_count() == 1
-    for batch in task.batches(epoch, step % task.steps_per_epoch):
-        tools.profile.before(step)
-        state, done = tools.step(state, batch)
-        step += 1
-        ahead.append(done)
-        if len(ahead) > AHEAD:
-            jax.block_until_ready(ahead.popleft())
-        if step == progress.first + 1:
-            jax.block_until_ready(done)
-            progress.compiled()
-        elif progress.due():
-            tools.log.write({"step": step, "epoch": epoch + 1} | progress.show(step, state.totals))
-            _check_failed(state, tools)
-        if alone or step % AGREE_STEPS == 0:
-            if (stopped := _signal_of_any(interrupt)) is not None:
-                return state, step, stopped
-            old = tools.save_seconds > 0 and time.monotonic() - saved >= tools.save_seconds
-            if any_process(old) and step % task.steps_per_epoch:
-                _check_failed(state, tools)
-                tools.checkpoints.save(state, {"best": best}, step=step, score=None)
-                saved = time.monotonic()
-    return state, step, None
-
-
-def _check_failed(state: TrainState, tools: LoopTools) -> None:
-    failed = int(state.failed)
-    if failed:
-        kept = tools.checkpoints.latest()
-        last = "no step was saved before" if kept is None else f"the last good state, of step {kept}, is kept"
-        raise InputError(
-            f"the loss of step {failed} is no finite number; {last}: lower --learning-rate (or --clip-norm 1) and "
-            "start anew"
-        )
-
-
-def _epoch_record(task: TrainTask, state: TrainState) -> dict[str, Any]:
-    loss, correct, count = (float(value) for value in jax.device_get(state.totals))
-    return {"train_loss": loss / count, "train_accuracy": correct / count} | task.validate(state.eval_params)
-
-
-def _epoch_line(task: TrainTask, record: dict[str, Any]) -> str:
-    measured = (f"{name.removeprefix('val_')} {record[name]:.4f}" for name in record if name.startswith("val_"))
+def _format_epoch(record: dict[str, Any], epochs: int) -> str:
+    measures = (f"{name.removeprefix('val_')} {record[name]:.4f}" for name in record if name.startswith("val_"))
     return (
-        f"epoch {record['epoch']}/{task.epochs}: train loss {record['train_loss']:.4f} accuracy "
-        f"{record['train_accuracy']:.4f}, validation {' '.join(measured)}, {record['seconds']:.1f} s"
+        f"epoch {record['epoch']}/{epochs}: train loss {record['train_loss']:.4f} accuracy "
+        f"{record['train_accuracy']:.4f}, validation {' '.join(measures)}, {record['seconds']:.1f} s"
     )

@@ -1,6 +1,6 @@
-"""LoRA (https://arxiv.org/abs/2106.09685): a trained model stays as it is, and small additions to its kernels learn.
+"""LoRA (https://arxiv.org/abs/2106.09685): a model is frozen, and low-rank deltas of its kernels are trained.
 
-kernel + alpha / rank * down @ up, with `up` zero at first: training starts at the model's own answer.
+kernel + alpha / rank * down @ up, where `up` is initially zero: training starts at the output of the model itself.
 """
 
 from collections.abc import Sequence
@@ -20,25 +20,25 @@ MLP = ("mlp.up.kernel", "mlp.down.kernel")
 
 
 class LoRADelta(NamedTuple):
-    """down: [in, rank], drawn; up: [rank, out], zero at first."""
+    """The low-rank delta of a kernel. down: random at first; up: zero at first."""
 
     down: Float[Array, "i r"]
     up: Float[Array, "r o"]
 
 
 class LoRAModel(NamedTuple):
-    """A pytree: a model, of which the head alone learns, and the additions to its kernels by their dotted names."""
+    """A model, of which only the head is trained, and the deltas of its kernels by their dotted names. A pytree."""
 
     base: Any
     adapters: dict[str, LoRADelta]
 
 
 def add_lora(model: VisionTransformer, rank: int, key: Key, targets: Sequence[str] = ATTENTION) -> LoRAModel:
-    """The model with additions of that rank, at least 1, to the target kernels of every block.
+    """Return the model with deltas of rank `rank` for the target kernels of every block.
 
-    targets: some of ATTENTION and MLP. An attention pool's kernels are not a block's.
-    down: uniform in +-1 / sqrt(in), as the authors' code draws it (Kaiming-uniform with a = sqrt(5)).
-    Raises InputError for no target, for another one, and for a rank below 1.
+    targets: some of ATTENTION and MLP; the kernels of an attention pool are not adapted.
+    `down` is uniform in +-1 / sqrt(in), as in the authors' code (Kaiming-uniform with a = sqrt(5)).
+    Raises InputError for no targets, for unknown ones, and for a rank below 1.
     """
     unknown = sorted(set(targets) - {*ATTENTION, *MLP})
     if rank < 1 or not targets or unknown:
@@ -46,24 +46,24 @@ def add_lora(model: VisionTransformer, rank: int, key: Key, targets: Sequence[st
     arrays = to_arrays(model)
     kernels = {name: arrays[name] for name in arrays if name.startswith("blocks.") and name.endswith(tuple(targets))}
     adapters = {}
-    for (name, kernel), drawn in zip(kernels.items(), jax.random.split(key, len(kernels)), strict=True):
-        reach = kernel.shape[0] ** -0.5
-        down = jax.random.uniform(drawn, (kernel.shape[0], rank), kernel.dtype, -reach, reach)
+    for (name, kernel), kernel_key in zip(kernels.items(), jax.random.split(key, len(kernels)), strict=True):
+        bound = kernel.shape[0] ** -0.5
+        down = jax.random.uniform(kernel_key, (kernel.shape[0], rank), kernel.dtype, -bound, bound)
         adapters[name] = LoRADelta(down, jnp.zeros((rank, kernel.shape[1]), kernel.dtype))
     return LoRAModel(model, adapters)
 
 
-def merge_lora(learnt: LoRAModel, alpha: float) -> VisionTransformer:
-    """An ordinary model: each kernel with its addition. No gradient reaches what is frozen."""
+def merge_lora(lora: LoRAModel, alpha: float) -> VisionTransformer:
+    """Return an ordinary model, each kernel plus its delta. No gradient reaches frozen parameters."""
 
     def leaf(path: tuple[Any, ...], value: jax.Array) -> jax.Array:
         name = parameter_name(path)
         if name.startswith(("head.", "distillation_head.")):
             return value
         value = jax.lax.stop_gradient(value)
-        addition = learnt.adapters.get(name)
-        if addition is None:
+        delta = lora.adapters.get(name)
+        if delta is None:
             return value
-        return value + alpha / addition.down.shape[1] * (addition.down @ addition.up)
+        return value + alpha / delta.down.shape[1] * (delta.down @ delta.up)
 
-    return jax.tree_util.tree_map_with_path(leaf, learnt.base)
+    return jax.tree_util.tree_map_with_path(leaf, lora.base)

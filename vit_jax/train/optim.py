@@ -1,5 +1,6 @@
-"""The learning rate at each step, and the optimiser."""
+"""Learning-rate schedules and AdamW, with a learning rate per group of parameters."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,15 +9,16 @@ import optax
 
 from vit_jax.checkpoint import parameter_name
 from vit_jax.train.lora import LoRAModel
-from vit_jax.train.recipe import Recipe
+from vit_jax.train.recipe import Recipe, TrainRecipe
 
-FROZEN = "frozen"
+FROZEN = "frozen"  # the group of parameters that are not trained
 CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_ divides by the norm plus this
+STEP_FACTOR = 0.1  # of --schedule step
 HEADS = ("head.", "distillation_head.")
 
 
 def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
-    """Gradients scaled to a global norm of at most max_norm, as torch does it: by max_norm / (norm + 1e-6)."""
+    """Scale gradients to a global norm of at most max_norm, as torch does: by max_norm / (norm + 1e-6)."""
 
     def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         scale = jnp.minimum(1.0, max_norm / (optax.tree.norm(gradients) + CLIP_EPS))
@@ -25,51 +27,90 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def make_schedule(recipe: Recipe, steps_per_epoch: int) -> optax.Schedule:
-    """Linear warm-up from 0, then constant, or cosine to 0 at the last step."""
+def make_schedule(recipe: TrainRecipe, steps_per_epoch: int, *, peak: float | None = None) -> optax.Schedule:
+    """Return the learning rate by step: linear warm-up from 0, then the recipe's schedule.
+
+    peak: the highest rate, by default the recipe's learning_rate.
+    """
+    rate = recipe.learning_rate if peak is None else peak
     total = recipe.epochs * steps_per_epoch
     warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total)
-    if recipe.schedule == "cosine":
-        after = optax.cosine_decay_schedule(recipe.learning_rate, max(1, total - warmup))
-    else:
-        after = optax.constant_schedule(recipe.learning_rate)
+    after = {
+        "constant": lambda: optax.constant_schedule(rate),
+        "cosine": lambda: optax.cosine_decay_schedule(rate, max(1, total - warmup)),
+        "step": lambda: optax.exponential_decay(
+            rate, recipe.step_epochs * steps_per_epoch, STEP_FACTOR, staircase=True
+        ),
+    }[recipe.schedule]()
     if warmup == 0:
         return after
-    return optax.join_schedules([optax.linear_schedule(0.0, recipe.learning_rate, warmup), after], [warmup])
+    return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), after], [warmup])
 
 
 def make_optimizer(recipe: Recipe, schedule: optax.Schedule, model: Any) -> optax.GradientTransformation:
-    """AdamW with every number named (optax's default weight decay is not torch's), and what the recipe has beside it.
+    """Return AdamW with the recipe's numbers, clipping and learning rates per layer.
 
-    Frozen parameters take no part in the norm that is clipped, and cost the optimiser no memory. model: what learns, or
-    its shapes.
+    model: what is trained, or its shapes.
     """
-    numbers: dict[str, Any] = dict(b1=recipe.beta1, b2=recipe.beta2, eps=recipe.eps, weight_decay=recipe.weight_decay)
-    clip = [clip_by_norm(recipe.clip_norm)] if recipe.clip_norm else []
     if recipe.train == "all" and recipe.layer_decay == 1:
-        plain = optax.adamw(schedule, **numbers)
-        return optax.chain(*clip, plain) if clip else plain
-    groups = parameter_groups(recipe, model)
-    frozen = jax.tree.map(lambda group: group == FROZEN, groups)
-    rules: dict[Any, Any] = {FROZEN: optax.set_to_zero()}
-    for factor in set(jax.tree.leaves(groups)) - {FROZEN}:
-        rules[factor] = optax.adamw(_scaled(schedule, float(factor)), **numbers)
-    return optax.chain(  # the trees are models, which optax would take for functions and call
-        optax.masked(optax.set_to_zero(), lambda params: frozen),
-        *clip,
-        optax.multi_transform(rules, lambda params: groups),
-    )
+        plain = optax.adamw(schedule, **adamw_numbers(recipe))
+        return optax.chain(clip_by_norm(recipe.clip_norm), plain) if recipe.clip_norm else plain
+    factors = parameter_groups(recipe, model)
+    rates = {group: scale_schedule(schedule, float(group)) for group in set(jax.tree.leaves(factors)) - {FROZEN}}
+    return adamw_by_group(factors, rates, clip_norm=recipe.clip_norm, **adamw_numbers(recipe))
 
 
-def _scaled(schedule: optax.Schedule, factor: float) -> optax.Schedule:
+def adamw_numbers(recipe: TrainRecipe) -> dict[str, float]:
+    """Return every number of optax.adamw but the learning rate: its default weight decay is not torch's."""
+    return dict(b1=recipe.beta1, b2=recipe.beta2, eps=recipe.eps, weight_decay=recipe.weight_decay)
+
+
+def scale_schedule(schedule: optax.Schedule, factor: float) -> optax.Schedule:
+    """Return the schedule times a factor."""
     return lambda count: schedule(count) * factor
 
 
-def parameter_groups(recipe: Recipe, model: Any) -> Any:
-    """In the model's own tree: the factor of each parameter's learning rate, as text, or "frozen".
+def adamw_by_group(
+    groups: Any, rates: Mapping[str, optax.Schedule], *, clip_norm: float = 0.0, **numbers: float
+) -> optax.GradientTransformation:
+    """Return AdamW whose learning rate depends on the group of a parameter.
 
-    layer_decay ** (depth + 1 - layer), with the embedding as layer 0, the blocks from 1 to depth, and all after them
-    depth + 1 (BEiT's and MAE's convention, https://arxiv.org/abs/2106.08254).
+    groups: the group of each parameter, as a tree of names. Parameters of the group FROZEN do not change, do not count
+    for the norm that is clipped, and have no optimizer state.
+    """
+    is_frozen = jax.tree.map(lambda group: group == FROZEN, groups)
+    is_trained = jax.tree.map(lambda group: group != FROZEN, groups)
+    clip = [clip_by_norm(clip_norm)] if clip_norm else []
+    # The masks are functions, since optax calls a mask that is callable, as a model is.
+    adamw = optax.masked(optax.adamw(1.0, **numbers), lambda params: is_trained)
+    return optax.chain(
+        optax.masked(optax.set_to_zero(), lambda params: is_frozen),
+        *clip,
+        optax.chain(adamw, scale_by_group(groups, rates)),
+    )
+
+
+def scale_by_group(groups: Any, rates: Mapping[str, optax.Schedule]) -> optax.GradientTransformation:
+    """Multiply each update by the rate of its group; those of the group FROZEN stay."""
+
+    def init(params: Any) -> optax.ScaleByScheduleState:
+        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        now = {group: rate(state.count) for group, rate in rates.items()}
+        scaled = jax.tree.map(
+            lambda group, u: u if group == FROZEN else u * jnp.asarray(now[group], u.dtype), groups, updates
+        )
+        return scaled, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(init, update)
+
+
+def parameter_groups(recipe: Recipe, model: Any) -> Any:
+    """Return, as a tree like the model, the learning-rate factor of each parameter as text, or FROZEN.
+
+    The factor is layer_decay ** (depth + 1 - layer), where the embedding is layer 0, the blocks are layers 1 to depth
+    and everything after them is layer depth + 1 (the convention of BEiT and MAE, https://arxiv.org/abs/2106.08254).
     """
     base = model.base if isinstance(model, LoRAModel) else model
     depth = len(base.blocks)

@@ -1,119 +1,120 @@
-"""Training recipes: every number of a run in one place, by name, each to be overridden by a flag."""
+"""Training recipes: every number of a run in one place, each with a flag."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vit_jax.checkpoint import lists_to_tuples
 from vit_jax.config import as_pair
 from vit_jax.data.augment.transforms import Augment
 from vit_jax.errors import InputError
+from vit_jax.settings import check_settings, read_settings, setting
 
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "step")
 TRAIN = ("all", "head", "lora")
 LORA_TARGETS = ("attention", "all")
 DTYPES = ("float32", "bfloat16")
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained.
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """The settings that every kind of training shares: of the optimizer, the schedule and the step.
 
-    model:          a name of vit_jax.CONFIGS; None takes whatever the weights are.
-    image_size:     (height, width) in pixels; None keeps the model's own.
-    epochs:         passes over the training images.
-    batch_size:     images per optimiser step, over all devices.
-    learning_rate:  the peak. schedule: constant, or cosine down to 0. warmup_epochs: linear from 0, may be a fraction.
-    beta1, beta2, eps, weight_decay: AdamW's (https://arxiv.org/abs/1711.05101); the decay falls on every parameter.
-    dropout:        on branches and attention weights; None keeps the model's own.
-    augment:        see Augment.
-    seed:           of the initial weights, the order of images, the augmentations and dropout.
-
-    Beyond the plain recipe, each off by default:
-    drop_path:      the last block's share of images that pass it by, growing evenly from 0 at the first; None keeps the
-                    model's own.
-    label_smoothing: this share of a label is spread over all classes.
-    mixup, cutmix:  alpha of the Beta distribution that a batch's share of the other image is drawn from; 0 for none.
-    train:          all, head (the backbone stays as it is) or lora (low-rank additions, and the head).
-    lora_rank, lora_alpha: see training/lora.py. lora_targets: what is added to, the attention alone or all of a block.
-    layer_decay:    each layer learns by this factor of the one above it, the head by the whole rate; 1 for none.
-    clip_norm:      gradients are scaled to this global norm at most; 0 for none.
-    ema:            decay of the moving average of the parameters that is validated and kept; 0 for none.
-    accumulate:     a batch goes through in so many parts, a divisor of its size: the same answer in less memory.
-    dtype:          float32, or bfloat16 to compute in; parameters stay float32.
-    patience:       training ends after so many epochs in a row without a better one; 0 goes to the last.
+    AdamW: https://arxiv.org/abs/1711.05101; its weight decay applies to every parameter.
     """
 
-    model: str | None
-    epochs: int
-    image_size: tuple[int, int] | None = None
-    batch_size: int = 16
-    learning_rate: float = 1e-5
-    schedule: str = "constant"
-    warmup_epochs: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.01
-    dropout: float | None = None
-    augment: Augment = field(default_factory=Augment)
-    seed: int = 0
-    drop_path: float | None = None
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    train: str = "all"
-    lora_rank: int = 8
-    lora_alpha: float = 16.0
-    lora_targets: str = "attention"
-    layer_decay: float = 1.0
-    clip_norm: float = 0.0
-    ema: float = 0.0
-    accumulate: int = 1
-    dtype: str = "float32"
-    patience: int = 0
+    model: str | None = setting(help="name of the architecture", none="that of the weights")
+    epochs: int = setting(help="passes over the training data", interval="[1, inf)")
+    batch_size: int = setting(16, "examples per optimizer step, over all devices", interval="[1, inf)")
+    learning_rate: float = setting(1e-5, "peak learning rate", interval="[0, inf)")
+    schedule: str = setting(
+        "constant", "of the learning rate: constant, cosine to 0, or a tenth per --step-epochs", choices=SCHEDULES
+    )
+    step_epochs: int = setting(20, "epochs per step of --schedule step", interval="[1, inf)", extra=True)
+    warmup_epochs: float = setting(0.0, "linear warm-up from 0, in epochs; may be a fraction", interval="[0, inf)")
+    beta1: float = setting(0.9, "AdamW: decay of the first moment", interval="[0, 1)")
+    beta2: float = setting(0.999, "AdamW: decay of the second moment", interval="[0, 1)")
+    eps: float = setting(1e-8, "AdamW: added to the denominator", interval="(0, inf)")
+    weight_decay: float = setting(0.01, "AdamW: decoupled weight decay of every parameter", interval="[0, inf)")
+    dropout: float | None = setting(
+        None, "dropout rate of branches and attention weights", interval="[0, 1)", none="the model's own"
+    )
+    seed: int = setting(0, "of initial parameters, data order, augmentation and dropout")
+    label_smoothing: float = setting(
+        0.0, "fraction of the target spread over all classes", interval="[0, 1)", extra=True
+    )
+    clip_norm: float = setting(0.0, "maximum global norm of the gradient, 0 for none", interval="[0, inf)", extra=True)
+    ema: float = setting(
+        0.0, "decay of the moving average of the parameters, which is then validated and saved; 0 for none",
+        interval="[0, 1)", extra=True,
+    )  # fmt: skip
+    accumulate: int = setting(1, "parts that a batch is split into, to save memory", interval="[1, inf)", extra=True)
+    dtype: str = setting("float32", "of the computation; parameters stay float32", choices=DTYPES, extra=True)
+    patience: int = setting(
+        0, "epochs without improvement after which training stops, 0 for never", interval="[0, inf)", extra=True
+    )
 
     def __post_init__(self) -> None:
-        if self.image_size is not None:
-            object.__setattr__(self, "image_size", as_pair(self.image_size))
-        if self.schedule not in SCHEDULES:
-            raise InputError(f"unknown schedule {self.schedule!r}: one of {', '.join(SCHEDULES)}")
-        if self.epochs < 1 or self.batch_size < 1 or self.warmup_epochs < 0 or self.learning_rate < 0:
-            raise InputError("epochs and batch size are at least 1, warm-up and learning rate at least 0")
-        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps > 0 and self.weight_decay >= 0):
-            raise InputError("beta1 and beta2 are in [0, 1), eps above 0, weight decay at least 0")
-        for name in ("drop_path", "label_smoothing", "ema"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise InputError(f"{name} is in [0, 1), not {value}")
-        if self.train not in TRAIN or self.dtype not in DTYPES:
-            raise InputError(f"train is one of {', '.join(TRAIN)}; dtype one of {', '.join(DTYPES)}")
-        if min(self.mixup, self.cutmix, self.clip_norm, self.patience) < 0 or not 0 < self.layer_decay <= 1:
-            raise InputError("mixup, cutmix, clip_norm and patience are at least 0, layer_decay in (0, 1]")
-        if self.layer_decay < 1 and self.train != "all":
-            raise InputError("layer_decay is for training all layers; leave it out, or give --train all")
-        if self.lora_rank < 1 or self.lora_alpha <= 0 or self.accumulate < 1:
-            raise InputError("lora_rank and accumulate are at least 1, lora_alpha above 0")
-        if self.lora_targets not in LORA_TARGETS:
-            raise InputError(f"lora_targets is one of {', '.join(LORA_TARGETS)}, not {self.lora_targets!r}")
+        check_settings(self)
         if self.batch_size % self.accumulate:
             raise InputError(f"accumulate {self.accumulate} does not divide the batch size {self.batch_size}")
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able; `from_dict` reads it back."""
+        """Return a JSON-able dict, which `vit_jax.settings.read_settings` reads."""
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recipe(TrainRecipe):
+    """How an image classifier is trained.
+
+    mixup, cutmix: alpha of the Beta distribution of the mixing weight of a batch, as in torchvision.
+    layer_decay:   factor of the learning rate between a layer and the one above it; the head has the full rate.
+    lora_*:        see vit_jax/train/lora.py.
+    """
+
+    model: str | None = setting(
+        help="name of the architecture (python -m weights_convert list)", none="that of the weights"
+    )
+    image_size: tuple[int, int] | None = setting(
+        None, "(height, width) in pixels; a multiple of the patch size", none="the model's own", metavar="N|HxW"
+    )
+    drop_path: float | None = setting(
+        None, "drop-path rate of the last block; it grows linearly from 0 at the first", interval="[0, 1)",
+        none="the model's own", extra=True,
+    )  # fmt: skip
+    mixup: float = setting(0.0, "mixup alpha; 0.8 is common, 0 for none", interval="[0, inf)", extra=True)
+    cutmix: float = setting(0.0, "cutmix alpha; 1 is common, 0 for none", interval="[0, inf)", extra=True)
+    train: str = setting("all", "parameters to train: all, the head, or LoRA and the head", choices=TRAIN, extra=True)
+    lora_rank: int = setting(8, "rank of LoRA", interval="[1, inf)", extra=True, only_with=("train", "lora"))
+    lora_alpha: float = setting(
+        16.0, "scale of LoRA, divided by the rank", interval="(0, inf)", extra=True, only_with=("train", "lora")
+    )
+    lora_targets: str = setting(
+        "attention", "layers that LoRA adapts: attention, or all of a block", choices=LORA_TARGETS, extra=True,
+        only_with=("train", "lora"),
+    )  # fmt: skip
+    layer_decay: float = setting(
+        1.0, "factor of the learning rate from layer to layer, 1 for none", interval="(0, 1]", extra=True
+    )
+    augment: Augment = field(default_factory=Augment)
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", as_pair(self.image_size))
+        super().__post_init__()
+        if self.layer_decay < 1 and self.train != "all":
+            raise InputError("layer_decay is for training all layers; leave it out, or give --train all")
+
+
 def recipe_from_dict(stored: dict[str, Any]) -> Recipe:
-    """The recipe that as_dict wrote."""
-    known = {f.name for f in fields(Recipe)}
-    values = {name: value for name, value in lists_to_tuples(stored).items() if name in known}
-    return Recipe(**values | {"augment": Augment(**lists_to_tuples(stored["augment"]))})
+    """Return the recipe whose as_dict was stored. Raises InputError for unknown fields."""
+    return read_settings(Recipe, stored)
 
 
 RECIPES: dict[str, Recipe] = {
     # The published fine-tuning study on Oxford-IIIT Pet: AdamW with PyTorch's defaults at 1e-5, batch 16, images
-    # squashed to 384 x 384. Its best validation accuracy: B_16_imagenet1k 0.9433, L_32_imagenet1k 0.9383,
-    # B_32_imagenet1k 0.9249, B_16 0.9155, L_32 0.9062, B_32 0.8823. The number of epochs is ours.
+    # resized to 384 x 384 without keeping the aspect ratio. Its best validation accuracies: B_16_imagenet1k 0.9433,
+    # L_32_imagenet1k 0.9383, B_32_imagenet1k 0.9249, B_16 0.9155, L_32 0.9062, B_32 0.8823. The study does not state
+    # its epochs; 10 is this project's choice.
     "pets": Recipe(
         model="B_16_imagenet1k",
         epochs=10,
@@ -137,7 +138,7 @@ RECIPES: dict[str, Recipe] = {
             hue=0.5,
         ),
     ),
-    # A small model from scratch on one's own pictures.
+    # A small model from scratch on your own images.
     "scratch": Recipe(
         model="Mini_16",
         epochs=60,
@@ -149,8 +150,8 @@ RECIPES: dict[str, Recipe] = {
         augment=Augment(crop_scale=(0.35, 1.0), flip=0.5, brightness=0.3, contrast=0.3, saturation=0.3),
     ),
     # scikit-learn's digits from scratch: python -m experiments.finetune, seed 0, two CPU cores. Expected: at least
-    # 0.97 validation accuracy in about a minute. The 8x8 pictures are enlarged to 24x24, so that turning and
-    # cropping move them by fractions of a pixel.
+    # 0.97 validation accuracy in about a minute. The 8x8 images are enlarged to 24x24, so that rotations and crops
+    # move them by fractions of a pixel.
     "digits": Recipe(
         model="Nano_6",
         epochs=36,

@@ -1,4 +1,4 @@
-"""A task run in its folder: placed on the devices, begun or resumed, checked for room, trained, its files closed."""
+"""Run a TrainTask in its folder: place it on the devices, start or resume it, check its memory and train."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,29 +20,26 @@ from vit_jax.train.step import make_train_step
 
 
 def run_task(
-    folder: Path, task: TrainTask, mesh: Mesh, options: RunOptions, *, resume: bool, best_kept: Path
+    folder: Path, task: TrainTask, mesh: Mesh, options: RunOptions, *, resume: bool, best_file: Path
 ) -> TrainOutcome:
-    """Train in `folder`, or go on there; answers how it ended. best_kept: the file that says that the best is kept.
+    """Train in a folder, or resume there.
 
-    Raises InputError for what the user can mend, out of memory among it.
+    best_file: a file of the best model, which tells whether the best model is saved.
+    Raises InputError for what the user can correct, running out of memory included.
     """
-    share = task.batch_size // mesh.size
-    if share % task.settings.accumulate:
-        raise InputError(
-            f"--accumulate {task.settings.accumulate} does not divide the {share} rows of a batch that each device has"
-        )
+    _check_accumulation(task, mesh)
     checkpoints = Checkpoints(folder / "checkpoints")
     log = None
     try:
         state = place(mesh, init_state(task.model, task.tx, averaged=task.settings.ema > 0), fsdp=options.fsdp)
         best = None
         if resume and checkpoints.latest() is not None:
-            state, best = _resumed(checkpoints, state, task, best_kept)
+            state, best = _restore(checkpoints, state, task, best_file)
             print(f"resuming at step {int(state.step)} of {task.epochs * task.steps_per_epoch}")
-        log = MetricsLog(folder, step=int(state.step), sinks=open_sinks(folder, options, step=int(state.step)))
-        profile = StepProfiler(folder / "profile", options.profile, int(state.step))
-        step = _Compiled(task, mesh, options)
-        tools = LoopTools(step, checkpoints, log, profile, 60 * options.save_minutes)
+        step = int(state.step)
+        log = MetricsLog(folder, step=step, sinks=open_sinks(folder, options, step=step))
+        profile = StepProfiler(folder / "profile", options.profile, step)
+        tools = LoopTools(_CompiledStep(task, mesh, options), checkpoints, log, profile, 60 * options.save_minutes)
         try:
             outcome = run_epochs(task, state, tools, best=best)
         finally:
@@ -59,20 +56,26 @@ def run_task(
         checkpoints.close()
 
 
-def _resumed(
-    checkpoints: Checkpoints, like: TrainState, task: TrainTask, best_kept: Path
+def _check_accumulation(task: TrainTask, mesh: Mesh) -> None:
+    rows, parts = task.batch_size // mesh.size, task.settings.accumulate
+    if rows % parts:
+        raise InputError(f"--accumulate {parts} does not divide the {rows} rows of a batch that each device has")
+
+
+def _restore(
+    checkpoints: Checkpoints, like: TrainState, task: TrainTask, best_file: Path
 ) -> tuple[TrainState, dict[str, Any] | None]:
-    """The latest state that can be read, and the best record; the best model is written anew where it was lost."""
+    """Return the latest state that can be read and the best record; save the best model again if it is lost."""
     state, progress = checkpoints.restore(like)
     best = progress["best"]
-    if best is not None and not best_kept.is_file():  # killed between taking the old one away and renaming the new
-        found, _ = checkpoints.restore(like, step=best["step"])
-        task.keep_best(found.eval_params, best)
+    if best is not None and not best_file.is_file():  # killed between deleting the old one and renaming the new one
+        best_state, _ = checkpoints.restore(like, step=best["step"])
+        task.keep_best(best_state.eval_params, best)
     return state, best
 
 
-class _Compiled:
-    """The step, compiled for the first batch that comes, once its memory was looked at."""
+class _CompiledStep:
+    """The training step, compiled for the shapes of its first batch after a check of its memory."""
 
     def __init__(self, task: TrainTask, mesh: Mesh, options: RunOptions):
         self._task, self._mesh, self._options = task, mesh, options
@@ -80,29 +83,29 @@ class _Compiled:
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, jax.Array]:
         if self._run is None:
-            self._run = self._checked(state, batch)
+            self._run = self._compile_checked(state, batch)
         return self._run(state, batch)
 
-    def _compiled(self, state: TrainState, batch: Any, accumulate: int) -> Any:
+    def _compile(self, state: TrainState, batch: Any, accumulate: int) -> Any:
         task = self._task
         settings = task.settings._replace(accumulate=accumulate)
         step = make_train_step(task.prepare, task.loss_of, task.tx, settings, mesh=self._mesh, like=state)
         return step.lower(state, batch).compile()  # type: ignore[attr-defined]  # it is jitted
 
-    def _checked(self, state: TrainState, batch: Any) -> Any:
-        compiled = self._compiled(state, batch, self._task.settings.accumulate)
+    def _compile_checked(self, state: TrainState, batch: Any) -> Any:
+        compiled = self._compile(state, batch, self._task.settings.accumulate)
         need, available = memory_use(compiled), available_bytes()
         print(format_memory(need, available))
         if self._options.memory_check and available is not None and need.total > available:
-            raise InputError(self._what_fits(state, batch, need.total, available))
+            raise InputError(self._suggest_what_fits(state, batch, need.total, available))
         return compiled
 
-    def _what_fits(self, state: TrainState, batch: Any, needed: int, available: int) -> str:
+    def _suggest_what_fits(self, state: TrainState, batch: Any, needed: int, available: int) -> str:
         rows = self._task.batch_size // self._mesh.size
         parts = 2 * self._task.settings.accumulate
-        text = f"a step needs {needed / 1e9:,.2f} GB a device and {available / 1e9:,.2f} GB are there: "
+        text = f"a step needs {needed / 1e9:,.2f} GB per device and {available / 1e9:,.2f} GB are available: "
         while rows % parts == 0:
-            need = memory_use(self._compiled(state, batch, parts)).total
+            need = memory_use(self._compile(state, batch, parts)).total
             if need <= available:
                 size = self._task.batch_size // parts
                 return text + f"--accumulate {parts} fits ({need / 1e9:,.2f} GB), and so does about --batch-size {size}"

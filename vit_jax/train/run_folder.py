@@ -3,60 +3,49 @@
 import json
 import platform
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vit_jax.data.datasets import DATA_HELP
 from vit_jax.errors import InputError
 from vit_jax.files import atomic_write
-from vit_jax.train.recipe import Recipe, recipe_from_dict
+from vit_jax.settings import check_settings, read_settings, setting
+from vit_jax.train.distributed import is_first_process, sync_processes
+from vit_jax.train.recipe import Recipe
 
 FORMAT = "vit_jax_run/1"
+BEST = "best"
+HEADER = ("format", "command", "versions")  # of config.json, besides the fields of the config
+PACKAGES = ("vit-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that decides a run, and so all that resuming needs.
-
-    weights: a folder or file to start from, absolute, or None from scratch.
-    """
+    """Everything that decides a run of a classifier, and so everything that resuming needs. Paths are absolute."""
 
     recipe: Recipe
-    data: str
-    data_dir: str | None
-    val_fraction: float
-    skip_corrupt: bool
-    weights: str | None
+    data: str = setting(help=DATA_HELP)
+    data_dir: str | None = setting(None, "folder of downloads and tensorflow-datasets")
+    val_fraction: float = setting(0.2, "fraction of the images to hold out for validation", interval="[0, 1)")
+    skip_corrupt: bool = setting(False, "check every image first and leave unreadable ones out")
+    weights: str | None = setting(
+        None, "saved model, run, foreign checkpoint or release to start from", none="from scratch"
+    )
 
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("vit-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 def absolute_if_path(path_or_name: str) -> str:
-    """A path that exists, made absolute, so that a run can be resumed from anywhere; a name as it is."""
+    """Return an existing path as an absolute one, so that a run can be resumed from anywhere, and a name as it is."""
     return str(Path(path_or_name).absolute()) if Path(path_or_name).exists() else path_or_name
 
 
-def changed_source_flags(config: RunConfig, given: dict[str, Any]) -> list[str]:
-    """The flags given that would change where a run's images and weights come from."""
-    names = [name for name in ("data", "data_dir", "val_fraction", "weights") if name in given]
-    changed = [name for name in names if given[name] != getattr(config, name)]
-    changed = [name for name in changed if absolute_if_path(str(given[name])) != getattr(config, name)]
-    return ["--" + name.replace("_", "-") for name in changed]
-
-
 def default_folder(name: str) -> Path:
-    """runs/NAME, or runs/NAME-2 and so on where that is taken."""
+    """Return runs/NAME, or runs/NAME-2 and so on if it exists."""
     base, count = Path("runs") / name, 1
     folder = base
     while folder.exists():
@@ -66,38 +55,51 @@ def default_folder(name: str) -> Path:
 
 
 def check_unused(folder: Path) -> None:
-    """Raise InputError when a new run's folder exists and is not empty."""
+    """Raise InputError when the folder of a new run exists and is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; give --resume to go on with that run, or another --out")
 
 
-def create_run_folder(folder: Path, config: Any, *, kind: str = FORMAT) -> None:
-    """Make a run's folder with its config.json, of a dataclass. Raises InputError when it exists and is not empty."""
-    check_unused(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    stored = {"format": kind, "command": sys.argv[1:], "versions": _versions()} | asdict(config)
-    with atomic_write(folder / "config.json") as beside:
-        beside.write_text(json.dumps(stored, indent=1) + "\n")
+def create_run_folder(folder: Path, config: Any, *, format: str = FORMAT) -> None:
+    """Create the folder of a new run, with its config.json, and wait for all processes. The first process writes.
+
+    config: a dataclass. Raises InputError when the folder exists and is not empty.
+    """
+    if is_first_process():
+        check_unused(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        stored = {"format": format, "command": sys.argv[1:], "versions": _versions()} | asdict(config)
+        with atomic_write(folder / "config.json") as path:
+            path.write_text(json.dumps(stored, indent=1) + "\n")
+    sync_processes("run folder")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
 
 
 def read_run_config(folder: Path) -> RunConfig:
-    """A fine-tuning run's config. Raises InputError when the folder is none."""
-
-    def built(stored: dict[str, Any]) -> RunConfig:
-        names = ("data", "data_dir", "val_fraction", "skip_corrupt", "weights")
-        return RunConfig(recipe_from_dict(stored["recipe"]), **{name: stored[name] for name in names})
-
-    return read_config_file(folder, FORMAT, built)
+    """Return the config of a classifier's run. Raises InputError as read_config does."""
+    return read_config(folder, RunConfig, FORMAT)
 
 
-def read_config_file(folder: Path, kind: str, built: Callable[[dict[str, Any]], Config]) -> Config:
-    """A run's config, of the format given, by what makes it of its JSON. Raises InputError when the folder is none."""
+def read_config(folder: Path, kind: type[Config], format: str) -> Config:
+    """Return the config of a run as the dataclass that create_run_folder wrote.
+
+    Raises InputError when the folder is not a run of that format, and for unknown fields.
+    """
     path = folder / "config.json"
     try:
         stored: dict[str, Any] = json.loads(path.read_text())
-        if stored.pop("format") != kind:
-            raise InputError(f"format is not {kind}")
-        return built(stored)
+        if stored["format"] != format:
+            raise InputError(f"format is not {format}")
+        return read_settings(kind, {name: value for name, value in stored.items() if name not in HEADER})
     except FileNotFoundError as error:
         raise InputError(f"{folder}: no run to resume (no config.json); check the path") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,7 +1,7 @@
-"""Placing a run on the devices there are: batches divided along one mesh axis; the state replicated, or divided too.
+"""Placement of a run on its devices: batches are sharded along one mesh axis; the state is replicated, or sharded too.
 
-Divided (FSDP, https://arxiv.org/abs/1910.02054 stage 3), every large parameter and the optimiser's numbers for it lie
-in equal parts on the devices; a parameter is gathered where the forward and the backward pass need it.
+With a sharded state (FSDP, https://arxiv.org/abs/1910.02054 stage 3) every large parameter and its optimizer state are
+split evenly over the devices. A parameter is gathered where the forward and the backward pass need it.
 """
 
 from typing import Any
@@ -13,11 +13,11 @@ from vit_jax.data.process_shard import RowRange
 from vit_jax.errors import InputError
 
 AXIS = "data"
-SMALL = 1024  # arrays of fewer entries are replicated all the same
+SMALL = 1024  # arrays of fewer entries are always replicated
 
 
 def make_mesh(batch_size: int) -> Mesh:
-    """All devices of all processes in one axis. Raises InputError when they can't share the batch evenly."""
+    """Return a mesh of all devices of all processes in one axis. Raises InputError if they do not divide the batch."""
     count = jax.device_count()
     if batch_size % count:
         near = max(count, batch_size // count * count)
@@ -26,13 +26,13 @@ def make_mesh(batch_size: int) -> Mesh:
 
 
 def process_rows(batch_size: int) -> RowRange:
-    """The rows of every batch that this process reads: those of its devices."""
+    """Return the rows of every batch that this process reads: those of its devices."""
     share = batch_size // jax.process_count()
     return RowRange(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
 def shard_batch(mesh: Mesh, batch: Any) -> Any:
-    """This process's rows of a batch of host arrays, as one array on all devices, divided along the first axis."""
+    """Put the rows of this process on its devices, as its part of one array sharded along the first axis."""
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
@@ -40,7 +40,7 @@ def shard_batch(mesh: Mesh, batch: Any) -> Any:
 
 
 def place(mesh: Mesh, tree: Any, *, fsdp: bool) -> Any:
-    """A pytree of arrays on the devices: replicated, or each large one divided along its longest even axis."""
+    """Put a pytree on the devices: replicated, or with fsdp sharded by partition_spec."""
     leaves, structure = jax.tree.flatten(tree)
     shardings = [
         NamedSharding(mesh, partition_spec(leaf.shape, mesh.size) if fsdp else PartitionSpec()) for leaf in leaves
@@ -49,7 +49,7 @@ def place(mesh: Mesh, tree: Any, *, fsdp: bool) -> Any:
 
 
 def partition_spec(shape: tuple[int, ...], count: int) -> PartitionSpec:
-    """How an array is divided among `count` devices: along the longest axis that they divide evenly, if any."""
+    """Return the sharding of an array over `count` devices: the longest axis that they divide evenly, if any."""
     size = 1
     for length in shape:
         size *= length
@@ -61,7 +61,7 @@ def partition_spec(shape: tuple[int, ...], count: int) -> PartitionSpec:
 
 
 def constrain_like(tree: Any, like: Any) -> Any:
-    """Inside jit: the arrays of `tree` where those of `like` (placed, outside of jit) are."""
+    """Inside jit: give the arrays of `tree` the sharding of those of `like`, which are placed."""
     leaves, structure = jax.tree.flatten(tree)
     shardings = [leaf.sharding for leaf in jax.tree.leaves(like)]
     placed = [jax.lax.with_sharding_constraint(leaf, s) for leaf, s in zip(leaves, shardings, strict=True)]
@@ -69,14 +69,14 @@ def constrain_like(tree: Any, like: Any) -> Any:
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
-    """Inside jit: every array whole on every device."""
-    whole = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, whole), tree)
+    """Inside jit: gather every array on every device."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
 
 
 def local_replica(mesh: Mesh, tree: Any) -> Any:
-    """A pytree whole on this process's first device, for work that every process does by itself."""
+    """Return a full copy on the first device of this process, for work that every process does by itself."""
     if jax.process_count() == 1:
         return tree
-    whole = jax.jit(lambda t: t, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree)
-    return jax.tree.map(lambda x: x.addressable_data(0), whole)
+    replicated = jax.jit(lambda t: t, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree)
+    return jax.tree.map(lambda x: x.addressable_data(0), replicated)

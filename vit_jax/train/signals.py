@@ -1,19 +1,19 @@
-"""Ctrl-C and SIGTERM as a request that the loop answers between two steps."""
+"""Ctrl-C and SIGTERM as a request to stop between two steps."""
 
 import signal
 from types import FrameType, TracebackType
 
 
 class Interrupt:
-    """While entered, the first SIGINT or SIGTERM only sets `signal`; a second one acts as usual."""
+    """While entered, the first SIGINT or SIGTERM only sets `signal`. A second one has its usual effect."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._before: dict[int, object] = {}
+        self._handlers: dict[int, object] = {}
 
     def __enter__(self) -> "Interrupt":
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._note)
+            self._handlers[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -21,7 +21,7 @@ class Interrupt:
         self._restore()
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def __exit__(

@@ -1,5 +1,7 @@
 """What a training run carries from step to step."""
 
+import functools
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +10,7 @@ import optax
 
 
 class Totals(NamedTuple):
-    """Sums over images: of their losses, of the correct answers, and their number. float32 scalars."""
+    """Sums over images: the losses, the correct predictions, and the number of images. float32 scalars."""
 
     loss: jax.Array
     correct: jax.Array
@@ -16,18 +18,18 @@ class Totals(NamedTuple):
 
     @classmethod
     def zeros(cls) -> "Totals":
-        """Nothing seen yet."""
+        """Return the totals of no images."""
         return cls(*(jnp.zeros(()) for _ in range(3)))
 
 
 class TrainState(NamedTuple):
-    """A pytree that a checkpoint holds whole.
+    """The state of a run, which a checkpoint holds.
 
-    model:      the parameters, or whatever else the task learns.
-    opt_state:  the optimiser's.
-    step:       int32, the steps taken.
+    model:      the parameters: a model, or whatever else the task trains.
+    opt_state:  the state of the optimizer.
+    step:       int32, the number of steps done.
     totals:     the sums of the epoch so far.
-    failed:     int32, the first step whose loss was no finite number, 0 while there is none.
+    failed:     int32, the first step with a non-finite loss, or 0.
     average:    the moving average of the parameters (EMA), or None.
     """
 
@@ -40,12 +42,18 @@ class TrainState(NamedTuple):
 
     @property
     def eval_params(self) -> Any:
-        """What is validated and kept: the average where there is one."""
+        """The parameters to validate and save: the average if there is one."""
         return self.model if self.average is None else self.average
 
 
 def init_state(model: Any, tx: optax.GradientTransformation, *, averaged: bool = False) -> TrainState:
-    """The state before the first step."""
+    """Return the state before the first step."""
     average = jax.tree.map(jnp.copy, model) if averaged else None
-    nothing = jnp.zeros((), jnp.int32)
-    return TrainState(model, tx.init(model), nothing, Totals.zeros(), jnp.copy(nothing), average)
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(model, tx.init(model), zero, Totals.zeros(), jnp.copy(zero), average)
+
+
+def validation_means(batches: Iterable[Totals]) -> dict[str, float]:
+    """Return the mean loss and accuracy over the totals of all validation batches."""
+    total = jax.device_get(functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), batches))
+    return {"val_loss": float(total.loss / total.images), "val_accuracy": float(total.correct / total.images)}

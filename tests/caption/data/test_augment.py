@@ -84,9 +84,9 @@ def test_factors_stay_in_their_ranges():
     [
         ({"angles": (45,)}, "angles are some of 0, 90, 180 and 270 degrees"),
         ({"angles": ()}, "angles are some of"),
-        ({"contrast": (1.5, 0.5)}, r"contrast is \(least, most\), from 0 up"),
+        ({"contrast": (1.5, 0.5)}, r"contrast is \(minimum, maximum\), not \(1\.5, 0\.5\)"),
         ({"brightness": (-1.0, 1.0)}, "brightness is"),
-        ({"flip": 2.0}, "flip is a probability"),
+        ({"flip": 2.0}, r"flip is a number in \[0, 1\], not 2\.0"),
     ],
 )
 def test_invalid_settings_are_refused(settings, message):

@@ -106,5 +106,5 @@ def test_rand_augment_is_part_of_augment(picture):
     ]
     assert not np.array_equal(results[0], results[1])
     assert not np.array_equal(results[1][0], results[1][1])
-    with pytest.raises(InputError, match="rand_magnitude from 0 to 30"):
+    with pytest.raises(InputError, match=r"rand_magnitude is a whole number in \[0, 30\], not 31"):
         Augment(rand_ops=1, rand_magnitude=31)

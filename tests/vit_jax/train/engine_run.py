@@ -23,6 +23,7 @@ from vit_jax.execution import BlockExecution
 from vit_jax.train import distributed
 from vit_jax.train.checkpoints import Checkpoints
 from vit_jax.train.classify import ClassifierInputs, classification_loss
+from vit_jax.train.distributed import ProcessOptions
 from vit_jax.train.optim import make_optimizer, make_schedule
 from vit_jax.train.recipe import Recipe
 from vit_jax.train.sharding import AXIS, local_replica, place, process_rows, shard_batch
@@ -97,8 +98,7 @@ def main() -> None:
     parser.add_argument("--port")
     args = parser.parse_args()
     if args.process is not None:
-        flags = argparse.Namespace(coordinator=f"127.0.0.1:{args.port}", processes=2, process=args.process)
-        distributed.initialize(flags)
+        distributed.initialize(ProcessOptions(f"127.0.0.1:{args.port}", processes=2, process=args.process))
     kept = {}
     for case in args.cases:
         devices, fsdp, accumulate, dropout, scan, remat = case.split(",")

@@ -214,19 +214,19 @@ class Tiny:
         folder.mkdir(exist_ok=True)
         (folder / "best").write_text("")
         options = options or RunOptions(memory_check=False)
-        return run_task(folder, self.task(**more), make_mesh(4), options, resume=resume, best_kept=folder / "best")
+        return run_task(folder, self.task(**more), make_mesh(4), options, resume=resume, best_file=folder / "best")
 
 
 def test_training_ends_early_without_a_better_epoch(tmp_path, capsys):
     tiny = Tiny(rate=0.0, epochs=9)
     assert int(tiny.run(tmp_path / "r", patience=2).state.step) == 30
-    assert "no better epoch for 2: stopped early" in capsys.readouterr().out
+    assert "no improvement in 2 epochs: stopped early" in capsys.readouterr().out
     assert tiny.kept == [1]
     assert int(Tiny(rate=0.0, epochs=9).run(tmp_path / "r", patience=2, resume=True).state.step) == 30
 
 
 def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_last_good_state(tmp_path):
-    message = "the loss of step 17 is no finite number; the last good state, of step 10, is kept"
+    message = "non-finite loss at step 17; the checkpoint of step 10 is kept"
     with pytest.raises(InputError, match=message):
         Tiny(bad_step=17).run(tmp_path / "r")
     outcome = Tiny().run(tmp_path / "r", resume=True)  # with good data it goes on from there
@@ -248,7 +248,7 @@ def test_a_torn_checkpoint_is_passed_over_with_a_word(tmp_path, capsys):
     for file in [p for p in (checkpoints / "40" / "state").rglob("*") if p.is_file() and "ocdbt" in str(p)]:
         file.write_bytes(file.read_bytes()[:5])
     again = Tiny(epochs=4).run(tmp_path / "r", resume=True)
-    assert "passed over: " in (told := capsys.readouterr()).err
+    assert "skipped: " in (told := capsys.readouterr()).err
     assert "checkpoint 40 can't be read" in told.err
     assert "resuming at step 30" in told.out
     assert float(again.state.model["w"]) == float(whole.state.model["w"])
@@ -259,7 +259,7 @@ def test_the_best_is_written_anew_where_a_kill_lost_it(tmp_path):
     (tmp_path / "r" / "best").unlink()
     tiny = Tiny(epochs=2)
     task, options = tiny.task(), RunOptions(memory_check=False)
-    run_task(tmp_path / "r", task, make_mesh(4), options, resume=True, best_kept=tmp_path / "r" / "best")
+    run_task(tmp_path / "r", task, make_mesh(4), options, resume=True, best_file=tmp_path / "r" / "best")
     best = max(read_metrics(tmp_path / "r" / "metrics.jsonl"), key=lambda record: -record["val_loss"])
     assert tiny.kept == [best["epoch"]] == [1]
 
@@ -305,7 +305,7 @@ def test_what_a_step_needs_is_told_and_what_fits_is_named(tmp_path, capsys, monk
     assert one.total > rows * 1000 * 1000 * 4  # the largest product
     assert one.total > 3 * four.total
     monkeypatch.setattr(session, "available_bytes", lambda: four.total + 10**6)
-    with pytest.raises(InputError, match=r"a step needs .* GB a device .*: --accumulate 4 fits .*--batch-size 16"):
+    with pytest.raises(InputError, match=r"a step needs .* GB per device .*: --accumulate 4 fits .*--batch-size 16"):
         Wide().run(tmp_path / "r", options=RunOptions())
     assert "memory: a step needs about" in capsys.readouterr().out
     monkeypatch.setattr(session, "available_bytes", lambda: 1000)
@@ -315,11 +315,11 @@ def test_what_a_step_needs_is_told_and_what_fits_is_named(tmp_path, capsys, monk
 
 
 def test_memory_that_runs_out_is_told_as_that(tmp_path, monkeypatch):
-    class Full(session._Compiled):
+    class Full(session._CompiledStep):
         def __call__(self, state, batch):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
 
-    monkeypatch.setattr(session, "_Compiled", Full)
+    monkeypatch.setattr(session, "_CompiledStep", Full)
     with pytest.raises(InputError, match="out of memory with batches of 4: give --accumulate 2"):
         Tiny().run(tmp_path / "r")
 

@@ -76,6 +76,8 @@ def test_schedules():
     assert [float(constant(i)) for i in (0, 15, 29)] == pytest.approx([0.1] * 3)
     cosine = make_schedule(Recipe(model="x", epochs=3, learning_rate=0.1, schedule="cosine", warmup_epochs=1.0), 10)
     assert [float(cosine(i)) for i in (0, 5, 10, 20, 30)] == pytest.approx([0, 0.05, 0.1, 0.05, 0], abs=1e-7)
+    step = make_schedule(Recipe(model="x", epochs=5, schedule="step", step_epochs=2), 10, peak=0.5)
+    assert [float(step(i)) for i in (0, 19, 20, 39, 40)] == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005])
 
 
 def test_recipes_are_written_and_read_back():
@@ -85,9 +87,9 @@ def test_recipes_are_written_and_read_back():
     assert (pets.beta1, pets.beta2, pets.eps, pets.weight_decay) == (0.9, 0.999, 1e-8, 0.01)
     assert (pets.learning_rate, pets.batch_size, pets.image_size) == (1e-5, 16, (384, 384))
     assert (pets.augment.degrees, pets.augment.flip, pets.augment.hue) == (30, 0.5, 0.5)
-    with pytest.raises(InputError, match="unknown schedule"):
-        Recipe(model="x", epochs=1, schedule="step")
-    with pytest.raises(InputError, match="weight decay at least 0"):
+    with pytest.raises(InputError, match="schedule is one of constant, cosine, step, not 'linear'"):
+        Recipe(model="x", epochs=1, schedule="linear")
+    with pytest.raises(InputError, match=r"weight_decay is a number of at least 0, not -1\.0"):
         Recipe(model="x", epochs=1, weight_decay=-1.0)
 
 

@@ -18,49 +18,47 @@ from jaxtyping import Array, Float, UInt8
 from vit_jax.attention import Key
 from vit_jax.data.augment.rand_augment import BINS, apply_rand_augment
 from vit_jax.errors import InputError
+from vit_jax.settings import check_settings, setting
 
+RANGE = ("MIN", "MAX")
 GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of R, G and B
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Random augmentations of every training image, in this order. The defaults leave images unchanged.
+    """Random augmentations of every training image, in the order of the fields. The defaults leave images unchanged.
 
-    crop_scale:  RandomResizedCrop's (least, most) fraction of the area; None does not crop.
-    crop_ratio:  its (least, most) width / height, uniform in the logarithm.
-    degrees:     RandomAffine's rotation, uniform in [-degrees, degrees], nearest neighbour, filled with black.
-    flip:        RandomHorizontalFlip's probability.
+    crop_scale, crop_ratio: RandomResizedCrop; the ratio is log-uniform.
+    degrees:     RandomAffine's rotation, uniform in [-degrees, degrees], nearest, filled with black.
     brightness, contrast, saturation: ColorJitter's factor, uniform in [max(0, 1 - x), 1 + x].
-    hue:         ColorJitter's shift in turns, uniform in [-hue, hue], at most 0.5. The four come in random order.
-    rand_ops:    RandAugment's number of operations, each at bin rand_magnitude, 0 to 30 (see rand_augment.py).
+    hue:         ColorJitter's shift in turns, uniform in [-hue, hue]. The four colour operations come in random order.
+    rand_ops, rand_magnitude: see rand_augment.py.
     """
 
-    crop_scale: tuple[float, float] | None = None
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    degrees: float = 0.0
-    flip: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    rand_ops: int = 0
-    rand_magnitude: int = 9
+    crop_scale: tuple[float, float] | None = setting(
+        None, "area of the crop, as a fraction of the image", interval="(0, 1]", none="no crop", metavar=RANGE
+    )
+    crop_ratio: tuple[float, float] = setting(
+        (3 / 4, 4 / 3), "width / height of the crop", interval="(0, inf)", metavar=RANGE
+    )
+    degrees: float = setting(0.0, "maximum rotation to either side", interval="[0, 180]")
+    flip: float = setting(0.0, "probability of a horizontal flip", interval="[0, 1]")
+    brightness: float = setting(0.0, "maximum relative change of brightness", interval="[0, inf)")
+    contrast: float = setting(0.0, "maximum relative change of contrast", interval="[0, inf)")
+    saturation: float = setting(0.0, "maximum relative change of saturation", interval="[0, inf)")
+    hue: float = setting(0.0, "maximum shift of hue, in turns", interval="[0, 0.5]")
+    rand_ops: int = setting(0, "RandAugment: operations per image; 2 is common, 0 for none", interval="[0, inf)")
+    rand_magnitude: int = setting(9, "RandAugment: magnitude of the operations", interval=f"[0, {BINS - 1}]")
 
     def __post_init__(self) -> None:
         for name in ("crop_scale", "crop_ratio"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_settings(self)
+        for name in ("crop_scale", "crop_ratio"):
             value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, tuple(value))
-                if not (len(value) == 2 and 0 < value[0] <= value[1]):
-                    raise InputError(f"{name} is (least, most), both above 0, not {tuple(value)}")
-        if self.crop_scale is not None and self.crop_scale[1] > 1:
-            raise InputError(f"crop_scale is a fraction of the area, at most 1, not {self.crop_scale[1]}")
-        if not 0 <= self.flip <= 1 or not 0 <= self.hue <= 0.5 or not 0 <= self.degrees <= 180:
-            raise InputError("flip is in [0, 1], hue in [0, 0.5] and degrees in [0, 180]")
-        if min(self.brightness, self.contrast, self.saturation) < 0:
-            raise InputError("brightness, contrast and saturation are at least 0")
-        if self.rand_ops < 0 or not 0 <= self.rand_magnitude < BINS:
-            raise InputError(f"rand_ops is at least 0, rand_magnitude from 0 to {BINS - 1}")
+            if value is not None and value[0] > value[1]:
+                raise InputError(f"{name} is (minimum, maximum), not {value}")
 
 
 def _resize_weights(start: Any, length: Any, old: int, new: int) -> Float[Array, "new old"]:

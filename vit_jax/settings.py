@@ -1,0 +1,177 @@
+"""Frozen dataclasses of settings: the range, the choices and the help of each field, and strict reading from JSON.
+
+    @dataclass(frozen=True)
+    class Numbers:
+        epochs: int = setting(10, "passes over the training images", interval="[1, inf)")
+
+        def __post_init__(self) -> None:
+            check_settings(self)
+
+A subclass that repeats a field with another default inherits the rest of its description. Programs derive their flags
+from the same descriptions (experiments/common/flags.py).
+"""
+
+import dataclasses
+import re
+import types
+from numbers import Integral, Real
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from vit_jax.checkpoint import lists_to_tuples
+from vit_jax.errors import InputError
+
+KEY = "setting"
+INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
+Settings = TypeVar("Settings")
+
+# Fields that older files have under another name, by dataclass: {class: {old: new}}.
+RENAMED_FIELDS = {"CaptionRecipe": {"max_norm": "clip_norm"}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a field may hold and what it means.
+
+    help:     what its flag does; for a boolean that is true by default the flag is --no-NAME.
+    interval: the range of a number, or of each number of a tuple, as "[0, 1)".
+    none:     what None stands for.
+    const:    the value of a flag that is given without one; None if it needs a value.
+    metavar:  the name of the value, or of each value, in help texts.
+    extra:    whether the setting is an addition to the basic recipe; its default turns it off.
+    paired:   whether a boolean has the flags --NAME and --no-NAME; otherwise it has only the one that changes it.
+    only_with: (field, value): the setting has an effect only if that field has that value.
+    """
+
+    help: str = ""
+    interval: str | None = None
+    choices: tuple[str, ...] = ()
+    none: str = "none"
+    const: Any = None
+    metavar: str | tuple[str, ...] | None = None
+    extra: bool = False
+    paired: bool = False
+    only_with: tuple[str, Any] | None = None
+
+
+class Field(NamedTuple):
+    """A field of a settings dataclass.
+
+    item:   the type of its value, or of each item of a tuple.
+    length: the length of a tuple, 0 for any length, or None for a single value.
+    """
+
+    name: str
+    description: Description
+    default: Any
+    item: type
+    length: int | None
+    is_optional: bool
+
+    def expectation(self) -> str:
+        """Return what a value should be, as "a number in [0, 1)"."""
+        if self.description.choices:
+            return f"one of {', '.join(self.description.choices)}"
+        noun = "a whole number" if self.item is int else "a number"
+        if self.description.interval is None:
+            return noun
+        opening, low, high, _ = _parse_interval(self.description.interval)
+        if high < float("inf"):
+            return f"{noun} in {self.description.interval}"
+        return f"{noun} {'of at least' if opening == '[' else 'above'} {low:g}"
+
+    def allows(self, value: Any) -> bool:
+        """Return whether a value, or an item of a tuple, has the right type and is in range."""
+        if self.description.choices:
+            return value in self.description.choices
+        if self.item not in (int, float):
+            return True
+        if isinstance(value, bool) or not isinstance(value, Integral if self.item is int else Real):
+            return False
+        if self.description.interval is None:
+            return True
+        opening, low, high, closing = _parse_interval(self.description.interval)
+        number = float(value)
+        is_above = low <= number if opening == "[" else low < number
+        return is_above and (number <= high if closing == "]" else number < high)
+
+
+def setting(default: Any = dataclasses.MISSING, help: str = "", **description: Any) -> Any:
+    """Return a dataclass field with a Description. Takes the fields of Description as keywords."""
+    return dataclasses.field(default=default, metadata={KEY: Description(help, **description)})
+
+
+def _parse_interval(text: str) -> tuple[str, float, float, str]:
+    match = INTERVAL.fullmatch(text)
+    assert match is not None, text
+    opening, low, high, closing = match.groups()
+    return opening, float(low), float(high), closing
+
+
+def fields_of(kind: Any) -> dict[str, Field]:
+    """Return the described fields of a settings dataclass by name."""
+    hints = get_type_hints(kind)
+    described = {}
+    for field in dataclasses.fields(kind):
+        description = _inherited_description(kind, field.name)
+        if description is not None:
+            described[field.name] = Field(field.name, description, field.default, *_parse_hint(hints[field.name]))
+    return described
+
+
+def _inherited_description(kind: type, name: str) -> Description | None:
+    for base in kind.__mro__:
+        field = vars(base).get("__dataclass_fields__", {}).get(name)
+        if field is not None and KEY in field.metadata:
+            return field.metadata[KEY]
+    return None
+
+
+def _parse_hint(hint: Any) -> tuple[type, int | None, bool]:
+    """Return the item type, the tuple length and whether None is allowed."""
+    is_optional = False
+    if get_origin(hint) in (Union, types.UnionType):
+        (hint,) = (argument for argument in get_args(hint) if argument is not type(None))
+        is_optional = True
+    if get_origin(hint) is not tuple:
+        return hint, None, is_optional
+    items = get_args(hint)
+    return items[0], 0 if items[-1] is Ellipsis else len(items), is_optional
+
+
+def check_settings(settings: Any) -> None:
+    """Raise InputError if a field of a settings dataclass is out of range; for use in __post_init__."""
+    for field in fields_of(type(settings)).values():
+        value = getattr(settings, field.name)
+        if value is None and field.is_optional:
+            continue
+        items = (value,) if field.length is None else tuple(value)
+        if field.length and len(items) != field.length:
+            raise InputError(f"{field.name} has {field.length} values, not {len(items)}: {value!r}")
+        if not all(field.allows(item) for item in items):
+            each = "" if field.length is None else "each "
+            raise InputError(f"{field.name} is {each}{field.expectation()}, not {value!r}")
+
+
+def read_settings(kind: type[Settings], stored: dict[str, Any], *, prefix: str = "") -> Settings:
+    """Return the dataclass whose `dataclasses.asdict` was stored as JSON; fields that are missing have their defaults.
+
+    Nested dataclasses are read the same way. Raises InputError for unknown fields, naming them, and for missing ones
+    without a default.
+    """
+    hints, renamed = get_type_hints(kind), RENAMED_FIELDS.get(kind.__name__, {})
+    values = {renamed.get(name, name): value for name, value in lists_to_tuples(stored).items()}
+    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(prefix + name for name in set(values) - set(known))
+    if unknown:
+        raise InputError(f"unknown fields {', '.join(unknown)}; was the file written by a newer version?")
+    missing = [
+        prefix + name
+        for name, field in known.items()
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise InputError(f"missing fields {', '.join(missing)}")
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            values[name] = read_settings(hints[name], value, prefix=f"{prefix}{name}.")
+    return kind(**values)
