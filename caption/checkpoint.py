@@ -10,14 +10,13 @@ from flax import nnx
 
 from caption.config import CaptionConfig, ResNetConfig
 from caption.model import CaptionTransformer
-from caption.preprocess import CaptionPreprocess
 from caption.tokenizer import VOCABULARY_FILE, Tokenizer
-from vit_jax import InputError
-from vit_jax.checkpoint import config_fields, read_card, read_weights, write_model
-from vit_jax.checkpoint import config_from_dict as vit_config_from
+from vit_jax import InputError, ViTConfig
+from vit_jax.checkpoint import read_card, read_weights, write_model
+from vit_jax.settings import read_settings
 
 FORMAT = "caption/1"
-ENCODERS = {"resnet": lambda stored: ResNetConfig(**config_fields(ResNetConfig, stored)), "vit": vit_config_from}
+ENCODERS: dict[str, type[ResNetConfig | ViTConfig]] = {"resnet": ResNetConfig, "vit": ViTConfig}
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,7 @@ def _config_from_dict(stored: dict[str, Any]) -> CaptionConfig:
     kind = encoder.pop("kind")
     if kind not in ENCODERS:
         raise InputError(f"unknown encoder {kind!r}: one of {', '.join(ENCODERS)}")
-    settings = config_fields(CaptionConfig, stored) | {"encoder": ENCODERS[kind](encoder)}
-    if "preprocess" in stored:
-        settings["preprocess"] = CaptionPreprocess(**config_fields(CaptionPreprocess, stored["preprocess"]))
-    return CaptionConfig(**settings)
+    return read_settings(CaptionConfig, stored | {"encoder": read_settings(ENCODERS[kind], encoder, prefix="encoder.")})
 
 
 def save(
@@ -62,7 +58,7 @@ def save(
     config = asdict(model.config)
     config["encoder"]["kind"] = "resnet" if isinstance(model.config.encoder, ResNetConfig) else "vit"
     card = {"format": FORMAT, "config": config, "provenance": provenance or {}}
-    write_model(folder, card, model, beside={} if tokenizer is None else {VOCABULARY_FILE: tokenizer.save})
+    write_model(folder, card, model, extra_files={} if tokenizer is None else {VOCABULARY_FILE: tokenizer.save})
 
 
 def load_card(folder: str | os.PathLike) -> CaptionCard:

@@ -93,8 +93,7 @@ class CaptionConfig:
         """Return how pictures become the model's input: a ViT encoder's own preprocessing, else `preprocess`."""
         if isinstance(self.encoder, ResNetConfig):
             return self.preprocess
-        assert self.encoder.preprocess is not None
-        return ViTPreprocess(self.encoder.preprocess)
+        return ViTPreprocess(self.encoder.image_preprocess)
 
 
 PUBLISHED_CONFIGS: dict[str, CaptionConfig] = {

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 from vit_jax.errors import InputError
-from vit_jax.preprocess import Preprocess, as_pil_image
+from vit_jax.preprocess import ImagePreprocess, as_pil_image
 
 
 class PaddedBatch(NamedTuple):
@@ -89,24 +89,24 @@ class CaptionPreprocess:
 class ViTPreprocess:
     """A ViT's own preprocessing, for captions: every picture fills the input size, without padding."""
 
-    preprocess: Preprocess
+    image_preprocess: ImagePreprocess
 
     @property
     def size(self) -> tuple[int, int]:
         """Return the (height, width) of every picture."""
-        return self.preprocess.size
+        return self.image_preprocess.size
 
     def view(self, image: Image.Image) -> Image.Image:
         """Return the part of a picture that the model sees, at the picture's own resolution."""
-        return self.preprocess.view(image)
+        return self.image_preprocess.view(image)
 
     def resize(self, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
         """Resize the picture to the model's size; 8-bit RGB."""
-        return self.preprocess.resize(image)
+        return self.image_preprocess.resize(image)
 
     def normalize(self, pixels: UInt8[np.ndarray, "... 3"]) -> Float32[np.ndarray, "... 3"]:
         """Return (x / 255 - mean) / std of 8-bit RGB, in float32."""
-        return normalize_pixels(pixels, self.preprocess.mean, self.preprocess.std)
+        return normalize_pixels(pixels, self.image_preprocess.preprocess.mean, self.image_preprocess.preprocess.std)
 
     def __call__(self, image: Any) -> Float32[np.ndarray, "h w 3"]:
         """Return the model's input for a PIL image or uint8 array. Raises InputError for anything else."""

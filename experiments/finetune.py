@@ -39,8 +39,7 @@ def open_images(
     data: Dataset, model: VisionTransformer, *, skip_corrupt: bool, cache_gb: float
 ) -> tuple[CachedImages, CachedImages]:
     """Open the training and the validation images at the model's size."""
-    preprocess = model.config.preprocess
-    assert preprocess is not None
+    preprocess = model.config.image_preprocess
     budget = int(cache_gb * 1e9)
     size = preprocess.size[0] * preprocess.size[1] * 3
     train_budget = min(budget, size * len(data.train))

@@ -49,8 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     from vit_jax.data.loader import CachedImages
     from vit_jax.inference import compute_logits
 
-    assert model.config.preprocess is not None
-    images = CachedImages(Split.from_files(files), model.config.preprocess, budget=0)
+    images = CachedImages(Split.from_files(files), model.config.image_preprocess, budget=0)
     readable, logits = compute_logits(model, images, args.batch_size, on_corrupt="skip")
     if not len(readable):
         raise InputError(f"{folder}: none of its {len(files)} images can be read")

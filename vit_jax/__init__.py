@@ -33,10 +33,11 @@ from vit_jax.model import (
     position_similarity,
 )
 from vit_jax.position import resize_position_embedding
-from vit_jax.preprocess import Preprocess
+from vit_jax.preprocess import ImagePreprocess, Preprocess
 
 __all__ = [
     "CONFIGS",
+    "ImagePreprocess",
     "InputError",
     "IntegratedGradients",
     "ModelCard",

@@ -1,13 +1,10 @@
-"""A model as a flat {name: array}, and as a folder: model.safetensors + config.json.
-
-The folder is written whole or not at all: beside its place first, then renamed.
-"""
+"""A model as a flat {name: array}, and as a folder: model.safetensors + config.json, written atomically."""
 
 import functools
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,8 +19,8 @@ from vit_jax.errors import InputError
 from vit_jax.files import atomic_write_folder
 from vit_jax.model import VisionTransformer
 from vit_jax.position import resize_position_embedding
-from vit_jax.preprocess import Preprocess
 from vit_jax.safetensors_writer import write_safetensors
+from vit_jax.settings import read_settings
 
 FORMAT = "vit_jax/1"
 HEAD_PREFIXES = ("head.", "distillation_head.")
@@ -34,9 +31,9 @@ Card = TypeVar("Card")
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What lies beside the weights: the architecture, the labels, and where they came from.
+    """The contents of a saved model's config.json: the architecture, the labels and their origin.
 
-    class_names: one for each class in the head's order, or empty where they are not known.
+    class_names: one per class, in the head's order; empty if unknown.
     provenance:  free-form, JSON-able: source file, layout, training command, ...
     """
 
@@ -46,19 +43,19 @@ class ModelCard:
 
 
 def parameter_name(path: tuple[Any, ...]) -> str:
-    """A leaf's place in a model as a dotted name: blocks.0.attn.qkv.kernel."""
+    """Return a leaf's path in a model as a dotted name: blocks.0.attn.qkv.kernel."""
     parts = [str(getattr(entry, "name", getattr(entry, "idx", getattr(entry, "key", entry)))) for entry in path]
     return ".".join(parts[:-1] if parts[-1] == "value" else parts)
 
 
 def to_arrays(model: nnx.Module) -> dict[str, Any]:
-    """Every parameter by its dotted name. Works on a model and on its shapes (jax.eval_shape)."""
+    """Return every parameter by its dotted name, of a model or of its shapes (jax.eval_shape)."""
     return {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
 
 
 @functools.cache
 def abstract_model(config: ViTConfig) -> VisionTransformer:
-    """The model's shapes, with nothing allocated. Blocks are alike, so one is traced and stands for all."""
+    """Return the model's shapes, with nothing allocated. All blocks have the same shapes, so only one is traced."""
     model = jax.eval_shape(lambda: VisionTransformer(replace(config, depth=1), rngs=nnx.Rngs(0)))
     model.config = config
     model.blocks = nnx.List([model.blocks[0]] * config.depth)
@@ -66,7 +63,7 @@ def abstract_model(config: ViTConfig) -> VisionTransformer:
 
 
 def from_arrays(config: ViTConfig, arrays: Mapping[str, Any]) -> VisionTransformer:
-    """A model of this architecture holding these arrays.
+    """Return a model of this architecture with these arrays as parameters.
 
     Raises InputError listing every name that is missing, left over, or of another shape.
     """
@@ -74,21 +71,21 @@ def from_arrays(config: ViTConfig, arrays: Mapping[str, Any]) -> VisionTransform
 
 
 def fill_model(abstract: Model, arrays: Mapping[str, Any]) -> Model:
-    """The model of these shapes that holds these arrays. Raises InputError as from_arrays does."""
+    """Return a model of these shapes with these arrays as parameters. Raises InputError as from_arrays does."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
-    wanted = {parameter_name(path): leaf.shape for path, leaf in leaves}
-    check_names(wanted, {name: np.shape(array) for name, array in arrays.items()})
-    return jax.tree.unflatten(treedef, [jnp.asarray(arrays[name]) for name in wanted])
+    expected = {parameter_name(path): leaf.shape for path, leaf in leaves}
+    check_names(expected, {name: np.shape(array) for name, array in arrays.items()})
+    return jax.tree.unflatten(treedef, [jnp.asarray(arrays[name]) for name in expected])
 
 
-def check_names(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise InputError unless both hold the same names with the same shapes; the message lists what differs."""
-    missing = [name for name in wanted if name not in given]
-    left_over = [name for name in given if name not in wanted]
+def check_names(expected: Mapping[str, tuple[int, ...]], actual: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise InputError, listing the differences, unless both have the same names with the same shapes."""
+    missing = [name for name in expected if name not in actual]
+    left_over = [name for name in actual if name not in expected]
     misshapen = [
-        f"{name} is {tuple(given[name])}, not {tuple(shape)}"
-        for name, shape in wanted.items()
-        if name in given and tuple(given[name]) != tuple(shape)
+        f"{name} is {tuple(actual[name])}, not {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in actual and tuple(actual[name]) != tuple(shape)
     ]
     problems = [
         f"{len(names)} {kind}: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
@@ -100,7 +97,7 @@ def check_names(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple
 
 
 def with_image_size(model: VisionTransformer, image_size: Any) -> VisionTransformer:
-    """The same model at another image size, its position table resized in its own convention."""
+    """Return the model at another image size, its position table resized in the checkpoint's own convention."""
     config = model.config.resized(image_size)
     arrays = to_arrays(model)
     arrays["position_embedding"] = resize_position_embedding(
@@ -114,7 +111,7 @@ def with_image_size(model: VisionTransformer, image_size: Any) -> VisionTransfor
 
 
 def with_num_classes(model: VisionTransformer, num_classes: int) -> VisionTransformer:
-    """The same model with a new head of zeros (as the reference starts one); unchanged where the count agrees."""
+    """Return the model with a new head of zeros, as the reference starts one; the same model if the count agrees."""
     if num_classes == model.config.num_classes:
         return model
     config = replace(model.config, num_classes=num_classes, head_bias=True)
@@ -131,10 +128,10 @@ def save(
     class_names: tuple[str, ...] | list[str] = (),
     provenance: dict[str, Any] | None = None,
 ) -> None:
-    """Write a model to a folder as model.safetensors and config.json, whole or not at all.
+    """Write a model to a folder as model.safetensors and config.json, atomically.
 
-    A saved model that is there already is replaced. Raises InputError when class_names does not have one name for
-    each class or the folder holds something else, OSError when it can't be written.
+    Replaces a saved model. Raises InputError if class_names does not have one name per class or if the folder holds
+    anything else, OSError if it cannot be written.
     """
     if class_names and len(class_names) != model.config.num_classes:
         raise InputError(f"{len(class_names)} class names for {model.config.num_classes} classes")
@@ -152,71 +149,52 @@ def write_model(
     card: dict[str, Any],
     model: nnx.Module,
     *,
-    beside: Mapping[str, Callable[[Path], Any]] | None = None,
+    extra_files: Mapping[str, Callable[[Path], Any]] | None = None,
 ) -> None:
-    """A model of any kind and its card as config.json, whole or not at all. Raises as save does.
+    """Write the weights of any model and its card, as config.json, to a folder, atomically. Raises as save does.
 
-    beside: other files' names, and what writes each at a path.
+    extra_files: by name, a function that writes the file to a path.
     """
     target = Path(folder)
     if target.exists() and not (target.is_dir() and ((target / CONFIG).is_file() or not any(target.iterdir()))):
-        raise InputError(f"{folder}: exists and is no saved model; choose another folder")
+        raise InputError(f"{folder}: exists and is not a saved model; choose another folder")
     text = json.dumps(card, indent=1) + "\n"
-    with atomic_write_folder(folder) as made:
-        write_safetensors(made / WEIGHTS, to_arrays(model))
-        (made / CONFIG).write_text(text)
-        for name, write in (beside or {}).items():
-            write(made / name)
-
-
-def lists_to_tuples(stored: dict[str, Any]) -> dict[str, Any]:
-    """A JSON object's lists as the tuples they were."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-
-
-def config_fields(kind: type, stored: dict[str, Any]) -> dict[str, Any]:
-    """A config class's arguments from its JSON object. Raises InputError for one that the class does not know."""
-    unknown = sorted(set(stored) - {f.name for f in fields(kind)})
-    if unknown:
-        raise InputError(f"unknown settings {', '.join(unknown)}; is this file from a newer version?")
-    return lists_to_tuples(stored)
-
-
-def config_from_dict(stored: dict[str, Any]) -> ViTConfig:
-    """A ViTConfig from its JSON object."""
-    values = config_fields(ViTConfig, stored)
-    if values.get("preprocess") is not None:
-        values["preprocess"] = Preprocess(**lists_to_tuples(values["preprocess"]))
-    return ViTConfig(**values)
+    with atomic_write_folder(folder) as temporary:
+        write_safetensors(temporary / WEIGHTS, to_arrays(model))
+        (temporary / CONFIG).write_text(text)
+        for name, write in (extra_files or {}).items():
+            write(temporary / name)
 
 
 def load_card(folder: str | os.PathLike) -> ModelCard:
-    """The config.json of a saved model. Raises InputError naming the file when it is absent or unusable."""
+    """Read the config.json of a saved model. Raises InputError naming the file if it is missing or invalid."""
     return read_card(
         folder,
         FORMAT,
         lambda stored: ModelCard(
-            config_from_dict(stored["config"]), tuple(stored.get("class_names", ())), stored.get("provenance", {})
+            read_settings(ViTConfig, stored["config"]),
+            tuple(stored.get("class_names", ())),
+            stored.get("provenance", {}),
         ),
     )
 
 
-def read_card(folder: str | os.PathLike, kind: str, made: Callable[[dict[str, Any]], Card]) -> Card:
-    """What `made` makes of a saved model's config.json, whose "format" is `kind`. Raises as load_card does."""
+def read_card(folder: str | os.PathLike, file_format: str, parse: Callable[[dict[str, Any]], Card]) -> Card:
+    """Return parse(contents) of a saved model's config.json of this "format". Raises as load_card does."""
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise InputError(f"{folder}: not a saved model (no {CONFIG}); give a folder written by vit_jax.save")
     try:
         stored = json.loads(path.read_text())
-        if not isinstance(stored, dict) or stored.get("format") != kind:
-            raise InputError(f"format is not {kind}")
-        return made(stored)
+        if not isinstance(stored, dict) or stored.get("format") != file_format:
+            raise InputError(f"format is not {file_format}")
+        return parse(stored)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a config of this library: {error}") from error
 
 
 def read_weights(folder: str | os.PathLike, abstract: Model) -> Model:
-    """The model of these shapes with the weights of a saved one. Raises InputError as load does."""
+    """Return the model of these shapes with a saved model's weights. Raises InputError as load does."""
     path = Path(folder) / WEIGHTS
     try:
         with safe_open(path, framework="numpy") as file:
@@ -228,12 +206,12 @@ def read_weights(folder: str | os.PathLike, abstract: Model) -> Model:
 
 
 def load(folder: str | os.PathLike, *, image_size: Any = None, num_classes: int | None = None) -> VisionTransformer:
-    """Read a model that `save` wrote.
+    """Load a model that `save` wrote.
 
-    image_size: int or (height, width); the position table is resized in the checkpoint's own convention.
-    num_classes: another count replaces the head by zeros, to be fine-tuned.
+    image_size:  int or (height, width); the position table is resized in the checkpoint's own convention.
+    num_classes: a different count replaces the head by zeros, for fine-tuning.
 
-    Raises InputError, naming the file, when the folder is none, is damaged or does not fit its own config.
+    Raises InputError, naming the file, if the folder is not a saved model, is damaged or does not match its config.
     """
     config = load_card(folder).config
     model = read_weights(folder, abstract_model(config))

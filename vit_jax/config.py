@@ -5,7 +5,7 @@ from typing import Any
 
 from vit_jax.errors import InputError
 from vit_jax.position import RESIZE_METHODS
-from vit_jax.preprocess import Preprocess
+from vit_jax.preprocess import ImagePreprocess, Preprocess
 
 CHOICES = {
     "posemb_resize": tuple(RESIZE_METHODS),
@@ -69,15 +69,11 @@ class ViTConfig:
     head_bias: bool = True
     norm_eps: float = 1e-6  # flax's and big_vision's; torch's default would be 1e-5
     posemb_resize: str = "zoom"  # how this family's position grid is resized: see vit_jax.position
-    preprocess: Preprocess | None = None  # None becomes Preprocess(image_size)
+    preprocess: Preprocess = Preprocess()  # noqa: RUF009  frozen
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", as_pair(self.image_size))
         object.__setattr__(self, "patch_size", as_pair(self.patch_size))
-        if self.preprocess is None:
-            object.__setattr__(self, "preprocess", Preprocess(self.image_size))
-        elif self.preprocess.size != self.image_size:
-            raise InputError(f"preprocess.size {self.preprocess.size} is not image_size {self.image_size}")
         self._check()
 
     def _check(self) -> None:
@@ -116,6 +112,11 @@ class ViTConfig:
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of patches at the model's own image size."""
         return self.grid_for(self.image_size)
+
+    @property
+    def image_preprocess(self) -> ImagePreprocess:
+        """How a picture becomes the model's input: config.image_preprocess(picture) is [h, w, channels]."""
+        return ImagePreprocess(self.image_size, self.preprocess)
 
     @property
     def num_prefix(self) -> int:
@@ -165,10 +166,8 @@ class ViTConfig:
         return self.num_prefix + rows * columns
 
     def resized(self, image_size: Any) -> "ViTConfig":
-        """The same architecture at another image size, preprocessing included."""
-        size = as_pair(image_size)
-        assert self.preprocess is not None
-        return replace(self, image_size=size, preprocess=replace(self.preprocess, size=size))
+        """Return the same architecture at another image size."""
+        return replace(self, image_size=as_pair(image_size))
 
 
 def _google(patch: int, *, large: bool, image_size: int, num_classes: int) -> ViTConfig:

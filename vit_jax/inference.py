@@ -33,7 +33,7 @@ def compute_logits(
     devices = jax.device_count()
     batch_size = -(-batch_size // devices) * devices
     mesh = make_mesh(batch_size)
-    step = make_eval_step(images.preprocess)
+    step = make_eval_step(model.config.preprocess)
     model = place(mesh, model, fsdp=False)
     indices: list[int] = []
     parts = [np.zeros((0, model.config.num_classes), np.float32)]

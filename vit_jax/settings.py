@@ -17,15 +17,17 @@ import types
 from numbers import Integral, Real
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from vit_jax.checkpoint import lists_to_tuples
 from vit_jax.errors import InputError
 
 KEY = "setting"
 INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
 Settings = TypeVar("Settings")
 
-# Fields that older files have under another name, by dataclass: {class: {old: new}}.
-RENAMED_FIELDS = {"CaptionRecipe": {"max_norm": "clip_norm"}}
+# Fields that older files have under another name, by dataclass: {class: {old: new}}; None for a field that was removed.
+RENAMED_FIELDS: dict[str, dict[str, str | None]] = {
+    "CaptionRecipe": {"max_norm": "clip_norm"},
+    "Preprocess": {"size": None},  # it was equal to the image_size of the model
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,14 +154,20 @@ def check_settings(settings: Any) -> None:
             raise InputError(f"{field.name} is {each}{field.expectation()}, not {value!r}")
 
 
-def read_settings(kind: type[Settings], stored: dict[str, Any], *, prefix: str = "") -> Settings:
-    """Return the dataclass whose `dataclasses.asdict` was stored as JSON; fields that are missing have their defaults.
+def lists_to_tuples(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with tuples in place of its lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
 
-    Nested dataclasses are read the same way. Raises InputError for unknown fields, naming them, and for missing ones
-    without a default.
+
+def read_settings(kind: type[Settings], stored: dict[str, Any], *, prefix: str = "") -> Settings:
+    """Return the dataclass whose `dataclasses.asdict` was stored as JSON.
+
+    Missing fields have their defaults. Nested dataclasses are read the same way. RENAMED_FIELDS translates old names.
+    Raises InputError naming unknown fields, and missing ones without a default.
     """
     hints, renamed = get_type_hints(kind), RENAMED_FIELDS.get(kind.__name__, {})
-    values = {renamed.get(name, name): value for name, value in lists_to_tuples(stored).items()}
+    names = {name: renamed.get(name, name) for name in stored}
+    values = {new: value for name, value in lists_to_tuples(stored).items() if (new := names[name]) is not None}
     known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(prefix + name for name in set(values) - set(known))
     if unknown:
@@ -172,6 +180,6 @@ def read_settings(kind: type[Settings], stored: dict[str, Any], *, prefix: str =
     if missing:
         raise InputError(f"missing fields {', '.join(missing)}")
     for name, value in values.items():
-        if dataclasses.is_dataclass(hints[name]):
+        if dataclasses.is_dataclass(hints[name]) and not dataclasses.is_dataclass(value):
             values[name] = read_settings(hints[name], value, prefix=f"{prefix}{name}.")
     return kind(**values)

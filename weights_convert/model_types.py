@@ -20,7 +20,8 @@ from vit_jax import InputError, VisionTransformer, ViTConfig
 from vit_jax.checkpoint import CONFIG, abstract_model
 from vit_jax.checkpoint import FORMAT as VIT_FORMAT
 from vit_jax.config import as_pair
-from weights_convert.sidecar import SidecarConfig, build_preprocess
+from vit_jax.preprocess import Preprocess
+from weights_convert.sidecar import SidecarConfig
 
 HEAD_WIDTH = 64
 NUM_HEADS_OF_WIDTH = {1152: 16}  # SigLIP so400m has heads of width 72
@@ -125,7 +126,7 @@ class _ImageModelType(ModelType):
             settings["activation"] = "swiglu"  # a config's hidden_act names the gate's activation only
         if num_heads is not None:
             settings["num_heads"] = num_heads
-        return ViTConfig(**settings, preprocess=build_preprocess(sidecar, array_fields["image_size"]))
+        return ViTConfig(**settings, preprocess=Preprocess(**sidecar.preprocess_fields))
 
     def find_name(self, config: ViTConfig) -> str:
         names = [

@@ -16,12 +16,12 @@ import os
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vit_jax import InputError, ViTConfig
-from vit_jax.checkpoint import lists_to_tuples
+from vit_jax.settings import lists_to_tuples
 from weights_convert.layouts import LAYOUTS, Layout
 
 KEYS = ("like", "unused", "names", "settings")
@@ -78,7 +78,11 @@ def _check_names(names: Any) -> None:
 def _check_settings(settings: Any) -> None:
     if not isinstance(settings, dict):
         raise InputError("settings must be a table")
-    types = {field.name: type(field.default) for field in fields(ViTConfig) if field.default is not None}
+    types = {
+        field.name: type(field.default)
+        for field in fields(ViTConfig)
+        if field.default is not None and not is_dataclass(field.default)
+    }
     if unknown := sorted(set(settings) - set(types)):
         raise InputError(f"[settings] takes fields of ViTConfig, not {', '.join(unknown)}")
     for name, value in settings.items():

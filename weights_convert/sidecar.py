@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vit_jax import InputError, Preprocess
+from vit_jax import InputError
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -29,7 +29,7 @@ class SidecarConfig:
 
     family:            "hf", "timm", "openai" or "".
     config_fields:     fields of ViTConfig.
-    preprocess_fields: fields of Preprocess except size.
+    preprocess_fields: fields of Preprocess.
     image_size:        (height, width) in pixels, or None.
     class_names:       in the order of the logits, or ().
     files:             the names of the files read.
@@ -153,8 +153,3 @@ def _parse_open_clip(config: dict[str, Any]) -> SidecarConfig:
         preprocess["kernel"] = str(stored["interpolation"])
     image_size = _parse_size(vision.get("image_size"))
     return SidecarConfig("openai", fields, preprocess, image_size, (), ("open_clip_config.json",))
-
-
-def build_preprocess(sidecar: SidecarConfig, image_size: tuple[int, int]) -> Preprocess | None:
-    """Return the preprocessing that a sidecar config states, at the model's size; None if it states none."""
-    return Preprocess(image_size, **sidecar.preprocess_fields) if sidecar.preprocess_fields else None

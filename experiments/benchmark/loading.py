@@ -22,7 +22,7 @@ from experiments.benchmark.results import format_ratios, write_timings
 from experiments.benchmark.timing import time_alternately
 from experiments.benchmark.torch_peers import import_peers
 from experiments.benchmark.worker import Worker
-from vit_jax import InputError, Preprocess
+from vit_jax import ImagePreprocess, InputError
 from vit_jax.cli import image_size, positive_int
 from vit_jax.data.dataset import Split
 from vit_jax.data.folder import image_files
@@ -62,7 +62,7 @@ def generate_images(folder: Path, count: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"made_{number:04}.jpg", quality=90)
 
 
-def build_epoch(files: Sequence[str], preprocess: Preprocess, batch_size: int) -> Callable[[], float]:
+def build_epoch(files: Sequence[str], preprocess: ImagePreprocess, batch_size: int) -> Callable[[], float]:
     """Build a program that loads all files as batches on the device and returns the mean of all values, to compare."""
     split = Split.from_files(files)
     pictures = CachedImages(split, preprocess, budget=0)
@@ -80,7 +80,7 @@ def build_epoch(files: Sequence[str], preprocess: Preprocess, batch_size: int) -
 
 
 def build_torch_epoch(
-    files: Sequence[str], preprocess: Preprocess, batch_size: int, workers: int
+    files: Sequence[str], preprocess: ImagePreprocess, batch_size: int, workers: int
 ) -> Callable[[], float]:
     """Build the same program on a DataLoader with this number of worker processes."""
     from experiments.benchmark.peers import loader
@@ -119,7 +119,7 @@ def _start_workers(
 ) -> dict[str, Callable[[], Any]]:
     """Start a worker per number of cores, and per number of DataLoader workers with --against."""
     programs: dict[str, Callable[[], Any]] = {}
-    shared = (files, Preprocess(args.image_size), args.batch_size)
+    shared = (files, ImagePreprocess(args.image_size), args.batch_size)
     for count in args.cores:
         name = f"{count} core{'s' * (count > 1)}"
         programs[f"here, {name}"] = stack.enter_context(Worker(build_epoch, *shared, cores=cores[:count]))

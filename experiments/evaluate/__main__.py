@@ -108,8 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     from vit_jax.data.loader import CachedImages
     from vit_jax.inference import compute_logits
 
-    assert model.config.preprocess is not None
-    images = CachedImages(split, model.config.preprocess, budget=0)
+    images = CachedImages(split, model.config.image_preprocess, budget=0)
     predicted = compute_logits(model, images, args.batch_size, on_corrupt="raise").logits.argmax(axis=1)
     counts = confusion_matrix(labels, predicted, labels=range(model.config.num_classes))
     accuracy = float((labels == predicted).mean())

@@ -45,8 +45,7 @@ class OpenedImage(NamedTuple):
 
 def _opened(files: list[ImagePath], model: VisionTransformer) -> Iterator[OpenedImage]:
     """The pictures that can be read; of those from a folder an unreadable one is told and passed over."""
-    preprocess = model.config.preprocess
-    assert preprocess is not None
+    preprocess = model.config.image_preprocess
     for file, result, named in files:
         try:
             picture = open_rgb(file)
@@ -73,8 +72,7 @@ class Explainer:
         if (args.head is not None or self.all_layers) and "attention" not in self.methods:
             raise InputError("--head and --layer all are of the method attention; add it to --method")
         self.targets = parse_targets(args.target, card)
-        assert model.config.preprocess is not None
-        normalize = model.config.preprocess.normalize
+        normalize = model.config.image_preprocess.normalize
         self._normalize = jax.jit(lambda pixels: normalize(pixels.astype("float32") / 255))
         self._probabilities = jax.jit(lambda m, x: jax.nn.softmax(m(x)))
         self._maps = {name: compile_method(name, self.options) for name in self.methods}

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,7 @@ def mask_for(image: Path, masks: Path) -> Path:
 
 def open_example(image: Path, mask: Path, model: VisionTransformer) -> MaskedExample:
     """A picture and its mask as the model sees them. Raises InputError for sizes that differ or a mask that is none."""
-    preprocess = model.config.preprocess
-    assert preprocess is not None
+    preprocess = model.config.image_preprocess
     picture = open_rgb(image)
     try:
         with Image.open(mask) as opened:
@@ -69,7 +68,7 @@ def open_example(image: Path, mask: Path, model: VisionTransformer) -> MaskedExa
         )
     if not set(np.unique(labels)) <= {1, 2, 3}:
         raise InputError(f"{mask}: a mask holds 1 (object), 2 (background) and 3 (not counted), nothing else")
-    sized = replace(preprocess, kernel="nearest").resize(Image.fromarray(labels.astype(np.uint8)))
+    sized = preprocess.resize(Image.fromarray(labels.astype(np.uint8)), kernel="nearest")
     return MaskedExample(preprocess.resize(picture), sized[..., 0])
 
 
@@ -150,8 +149,7 @@ def _score_method(
 
 def _batches(model: VisionTransformer, examples: list[MaskedExample], batch_size: int) -> list[tuple[Any, ...]]:
     """(normalised images, predicted classes, mask labels, how many count), the last batch filled up."""
-    assert model.config.preprocess is not None
-    normalize = model.config.preprocess.normalize
+    normalize = model.config.image_preprocess.normalize
     prepare = jax.jit(lambda pixels: normalize(pixels.astype("float32") / 255))
     predict = jax.jit(lambda m, x: m(x).argmax(axis=1))
     result = []

@@ -51,8 +51,7 @@ def inspect_model(run: FinishedRun, num_examples: int) -> ModelSections:
     data = open_dataset(
         config.data, data_dir=config.data_dir, val_fraction=config.val_fraction, seed=config.recipe.seed
     )
-    preprocess = model.config.preprocess
-    assert preprocess is not None
+    preprocess = model.config.image_preprocess
     images = CachedImages(data.val, preprocess, budget=0)
     if config.skip_corrupt:
         images = images.drop_corrupt()

@@ -31,7 +31,7 @@ NAMES = ("cat", "big_dog", "cow")
 def model():
     config = ViTConfig(
         image_size=(16, 24), patch_size=(8, 8), width=16, depth=2, num_heads=2, mlp_dim=24, num_classes=3,
-        preprocess=Preprocess((16, 24), crop=0.8),
+        preprocess=Preprocess(crop=0.8),
     )  # fmt: skip
     draw = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: VisionTransformer(config, rngs=nnx.Rngs(0)))
@@ -75,7 +75,7 @@ def test_a_folder_all_methods_and_classes(saved, model, pictures, tmp_path, caps
     expected = {f"{stem}{end}" for stem in stems for end in (".png", ".npz", "_heads.png", "_layers.png")}
     assert {str(p.relative_to(out)) for p in out.rglob("*.*")} == expected | {"position_similarity.png"}
     stored = np.load(out / "more" / "p4.npz")
-    preprocess = model.config.preprocess
+    preprocess = model.config.image_preprocess
     image = preprocess(Image.open(pictures / "images" / "more" / "p4.png"))[None]
     output = jax.jit(forward_with_attention)(model, image)
     np.testing.assert_allclose(stored["probabilities"], jax.nn.softmax(output.logits[0]), atol=1e-5)
@@ -109,7 +109,9 @@ def test_the_predicted_class_and_one_head(saved, model, pictures, tmp_path, caps
     assert {p.name for p in (tmp_path / "o").iterdir()} == {"p1.png.png", "p1.png.npz", "p1.bmp.png", "p1.bmp.npz"}
     stored = np.load(tmp_path / "o" / "p1.png.npz")
     assert stored["targets"].tolist() == [int(stored["predicted"])]
-    attention = jax.jit(forward_with_attention)(model, model.config.preprocess(Image.open(source))[None]).attention
+    attention = jax.jit(forward_with_attention)(
+        model, model.config.image_preprocess(Image.open(source))[None]
+    ).attention
     np.testing.assert_allclose(stored["attention"].ravel(), cls_attention(attention, layer=0)[0, 1], atol=1e-5)
     best = int(stored["predicted"])
     assert f"{NAMES[best]} {stored['probabilities'][best]:.3f}" in capsys.readouterr().out

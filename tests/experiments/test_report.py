@@ -173,7 +173,7 @@ def test_unreadable_images_shift_no_names(swept, pictures, tmp_path):
 def test_a_model_without_maps_is_reported(pictures):
     config = replace(CONFIGS["Pico_8"], pooling="map", num_classes=2)
     model = VisionTransformer(config, rngs=nnx.Rngs(0))
-    val = CachedImages(open_folder(str(pictures), val_fraction=0.2, seed=0).val, config.preprocess, budget=0)
+    val = CachedImages(open_folder(str(pictures), val_fraction=0.2, seed=0).val, config.image_preprocess, budget=0)
     blocks = _build_attention(ValidationPredictions(model, val, np.eye(2)[val.split.labels], tuple(AWKWARD)), 1)
     assert blocks[-1] == Text(
         "No maps: the model uses attention pooling: no fixed row to read; use integrated_gradients or rise."

@@ -132,7 +132,7 @@ def test_a_captioner_over_a_pretrained_vit(table, tmp_path, capsys):
     assert model.config.encoder.image_size == (32, 32)
     jax.tree.map(np.testing.assert_array_equal, model.encoder.blocks, vit.blocks)
     picture = Image.open(table / "3.png")
-    np.testing.assert_allclose(model.config.image_preprocess(picture), config.preprocess(picture), atol=1e-6)
+    np.testing.assert_allclose(model.config.image_preprocess(picture), config.image_preprocess(picture), atol=1e-6)
     assert model.config.image_preprocess.size == (32, 32)
 
     # A run is weights for another one, and a resumed one keeps what it came from.

@@ -428,7 +428,8 @@ def record_data() -> Results:
     results: Results = {}
     for kernel in ("nearest", "bilinear", "bicubic", "lanczos"):
         for crop in (None, 0.875):
-            size = vit_jax.Preprocess((30, 40), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), kernel, crop)
+            settings = vit_jax.Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), kernel, crop)
+            size = vit_jax.ImagePreprocess((30, 40), settings)
             results[f"preprocess/{kernel}_{crop}"] = size(picture(97, 120))
     shrunk = [CaptionPreprocess(longest=50)(picture(*sides)) for sides in ((97, 120), (64, 33))]
     results |= {f"pad_batch/{i}": part for i, part in enumerate(pad_batch(shrunk, (50, 50)))}
@@ -455,7 +456,7 @@ def record_data() -> Results:
 def _batches() -> Results:
     results: Results = {}
     digits = open_digits(seed=1)
-    preprocess = vit_jax.Preprocess((24, 24))
+    preprocess = vit_jax.ImagePreprocess((24, 24))
     train, val = (Pictures(split, preprocess, budget=10**7) for split in (digits.train, digits.val))
     epoch = list(training_batches(train, 300, seed=2, epoch=1, start=1))
     for name, batch in {"train": epoch[0], "train_last": epoch[-1], "val": next(ordered_batches(val, 64))}.items():

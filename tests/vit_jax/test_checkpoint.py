@@ -15,7 +15,7 @@ from vit_jax.checkpoint import abstract_model, from_arrays, to_arrays
 
 CONFIG = ViTConfig(
     image_size=(16, 24), patch_size=(8, 8), width=16, depth=2, num_heads=2, mlp_dim=24, num_classes=3,
-    posemb_resize="bicubic", preprocess=Preprocess((16, 24), mean=(0.1, 0.2, 0.3), kernel="bicubic", crop=0.9),
+    posemb_resize="bicubic", preprocess=Preprocess(mean=(0.1, 0.2, 0.3), kernel="bicubic", crop=0.9),
 )  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_another_size_and_class_count(model, tmp_path):
     save(model, tmp_path / "m")
     loaded = load(tmp_path / "m", image_size=(32, 32), num_classes=7)
     assert loaded.config.grid == (4, 4)
-    assert loaded.config.preprocess.size == (32, 32)
+    assert loaded.config.image_preprocess.size == (32, 32)
     assert loaded(jnp.ones((1, 32, 32, 3))).shape == (1, 7)
     assert not np.asarray(loaded.head.kernel[...]).any()
     np.testing.assert_array_equal(load(tmp_path / "m", num_classes=3).head.kernel[...], model.head.kernel[...])
@@ -71,7 +71,7 @@ def test_saving_again_replaces_a_model_but_nothing_else(model, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "me.jpg").write_bytes(b"precious")
-    with pytest.raises(InputError, match="is no saved model"):
+    with pytest.raises(InputError, match="is not a saved model"):
         save(model, tmp_path / "photos")
     assert (tmp_path / "photos" / "me.jpg").exists()
     with pytest.raises(InputError, match="2 class names for 3 classes"):
@@ -101,6 +101,16 @@ def test_from_arrays_lists_what_does_not_fit(model):
         from_arrays(CONFIG, arrays)
 
 
+def test_config_files_with_a_preprocess_size_or_without_preprocess_load(model, tmp_path):
+    save(model, tmp_path / "m")
+    stored = json.loads((tmp_path / "m" / "config.json").read_text())
+    assert "size" not in stored["config"]["preprocess"]
+    damage_config(tmp_path / "m", lambda c: c["config"]["preprocess"].update(size=[16, 24]))
+    assert load_card(tmp_path / "m").config == CONFIG
+    damage_config(tmp_path / "m", lambda c: c["config"].pop("preprocess"))
+    assert load_card(tmp_path / "m").config.preprocess == Preprocess()
+
+
 def damage_config(folder, change):
     path = folder / "config.json"
     stored = json.loads(path.read_text())
@@ -114,7 +124,11 @@ def damage_config(folder, change):
         (lambda f: (f / "config.json").unlink(), "not a saved model"),
         (lambda f: (f / "config.json").write_text("{"), "config.json: not a config"),
         (lambda f: (f / "config.json").write_text("[]"), "config.json: not a config"),
-        (lambda f: damage_config(f, lambda c: c["config"].update(widht=3)), "unknown settings widht"),
+        (lambda f: damage_config(f, lambda c: c["config"].update(widht=3)), "unknown fields widht"),
+        (
+            lambda f: damage_config(f, lambda c: c["config"]["preprocess"].update(sice=3)),
+            r"unknown fields preprocess\.sice",
+        ),
         (lambda f: damage_config(f, lambda c: c["config"].update(width=32)), "of another shape"),
         (lambda f: damage_config(f, lambda c: c["config"].update(num_heads=3)), "not divisible by num_heads 3"),
         (lambda f: (f / "model.safetensors").unlink(), "missing; the folder is incomplete"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vit_jax import CONFIGS, InputError, Preprocess, ViTConfig, count_parameters
+from vit_jax import CONFIGS, InputError, ViTConfig, count_parameters
 from vit_jax.checkpoint import abstract_model
 
 COUNTS = {
@@ -48,7 +48,6 @@ def test_parameter_count(name):
         (dict(depth=0), "depth must be at least 1"),
         (dict(dropout=1.0), "dropout is in"),
         (dict(posemb_resize="lanczos"), "unknown posemb_resize"),
-        (dict(preprocess=Preprocess((32, 32))), "is not image_size"),
     ],
 )
 def test_numbers_that_do_not_fit(change, message):
@@ -56,8 +55,8 @@ def test_numbers_that_do_not_fit(change, message):
         ViTConfig(**change)
 
 
-def test_resized_keeps_preprocessing_in_step():
+def test_resized_changes_the_size_of_preprocessed_images():
     config = CONFIGS["B_16_imagenet1k"].resized((64, 96))
     assert config.grid == (4, 6)
     assert config.num_tokens == 25
-    assert config.preprocess.size == (64, 96)
+    assert config.image_preprocess.size == (64, 96)

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from vit_jax import VisionTransformer, ViTConfig, compiler_options
-from vit_jax._xla import materialize
+from vit_jax._xla import can_truncate_last_block, materialize
 from vit_jax.execution import PLAIN_EXECUTION
 
 known = pytest.mark.skipif(
@@ -78,3 +78,27 @@ def test_the_plain_forward_pass_has_no_workaround(size):
     assert "optimization_barrier" in usual
     features = model.features(images, execution=PLAIN_EXECUTION)  # a new head is all zeros
     np.testing.assert_allclose(features, model.features(images), rtol=0, atol=1e-5)  # float32, sums in another order
+
+
+def test_the_last_block_computes_the_class_query_alone_except_in_bfloat16_on_a_cpu(monkeypatch):
+    assert can_truncate_last_block(jnp.dtype("float32"))
+    assert can_truncate_last_block(jnp.dtype("bfloat16"), workarounds=False)
+    for backend, expected in (("cpu", False), ("gpu", True), ("tpu", True)):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        assert can_truncate_last_block(jnp.dtype("bfloat16")) is expected
+
+
+@pytest.mark.gpu
+def test_the_class_query_alone_has_a_bfloat16_gradient_on_a_gpu():
+    config = ViTConfig(image_size=(64, 64), patch_size=(8, 8), width=128, depth=2, num_heads=2, num_classes=5)
+    model = jax.jit(lambda: VisionTransformer(config, rngs=nnx.Rngs(0)))()
+    model.head.kernel[...] = jax.random.normal(jax.random.key(0), model.head.kernel.shape)
+    images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3), minval=-1, maxval=1)
+
+    def gradient(dtype):
+        cast, x = jax.tree.map(lambda leaf: leaf.astype(dtype), (model, images))
+        gradients = jax.jit(jax.grad(lambda m, x: jnp.square(m(x).astype(jnp.float32)).sum()))(cast, x)
+        return jnp.concatenate([leaf.astype(jnp.float32).ravel() for leaf in jax.tree.leaves(gradients)])
+
+    exact, half = gradient(jnp.float32), gradient(jnp.bfloat16)
+    assert jnp.linalg.norm(half - exact) < 0.1 * jnp.linalg.norm(exact)  # bfloat16 has 8 bits

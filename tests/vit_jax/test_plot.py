@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.figures import assert_texts_apart
-from vit_jax import InputError, Preprocess
+from vit_jax import ImagePreprocess, InputError, Preprocess
 from vit_jax.plot import (
     Panel,
     plot_attention,
@@ -70,7 +70,7 @@ def test_the_view_is_what_the_model_sees(size):
     """A picture cut to its view and squashed is the picture resized and cut, up to resampling."""
     y, x = np.mgrid[: size[0], : size[1]]
     image = Image.fromarray(np.stack([2 * x, 2 * y, x + y], axis=-1).astype(np.uint8))
-    preprocess = Preprocess((20, 24), crop=0.8)
-    seen = Preprocess((20, 24)).resize(preprocess.view(image)).astype(float)
+    preprocess = ImagePreprocess((20, 24), Preprocess(crop=0.8))
+    seen = ImagePreprocess((20, 24)).resize(preprocess.view(image)).astype(float)
     assert np.abs(seen - preprocess.resize(image)).max() < 8  # of 255, on a ramp of up to 8 a pixel
-    assert Preprocess((20, 24)).view(image) is image
+    assert ImagePreprocess((20, 24)).view(image) is image

@@ -14,7 +14,7 @@ from vit_jax.data.decode import CorruptImageError
 from vit_jax.data.process_shard import RowRange
 from vit_jax.data.reading import handle_corrupt, try_each
 from vit_jax.errors import InputError
-from vit_jax.preprocess import Preprocess
+from vit_jax.preprocess import ImagePreprocess
 from vit_jax.progress import open_progress
 
 LabelledImage = tuple[UInt8[np.ndarray, "h w 3"], np.int32]
@@ -34,7 +34,7 @@ class CachedImages:
     budget: bytes of resized images to keep in memory; the others are decoded at every access.
     """
 
-    def __init__(self, split: Split, preprocess: Preprocess, *, budget: int):
+    def __init__(self, split: Split, preprocess: ImagePreprocess, *, budget: int):
         self.split = split
         self.preprocess = preprocess
         self.cache = ImageCache(budget)

@@ -40,7 +40,7 @@ def classification_task(
     rows = process_rows(recipe.batch_size)
     steps = batches_per_epoch(len(train), recipe.batch_size)
     parameters = _trained_parameters(model, recipe)
-    eval_step = make_eval_step(val.preprocess)
+    eval_step = make_eval_step(model.config.preprocess)
 
     def batches(epoch: int, start: int) -> Iterator[Any]:
         options: dict[str, Any] = dict(seed=recipe.seed, epoch=epoch, start=start, rows=rows)
@@ -67,7 +67,7 @@ def classification_task(
     return TrainTask(
         model=parameters,
         tx=make_optimizer(recipe, make_schedule(recipe, steps), parameters),
-        prepare=make_prepare(recipe.augment, train.preprocess, _mixing(recipe, model.config.num_classes)),
+        prepare=make_prepare(recipe.augment, model.config.preprocess, _mixing(recipe, model.config.num_classes)),
         loss_of=loss_of,
         settings=StepSettings.from_recipe(recipe),
         batches=batches,

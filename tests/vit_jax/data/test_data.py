@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.server import Server
-from vit_jax import InputError, Preprocess
+from vit_jax import ImagePreprocess, InputError
 from vit_jax.data.datasets import open_dataset
 from vit_jax.data.decode import CorruptImageError, open_rgb
 from vit_jax.data.digits import open_digits
@@ -136,7 +136,7 @@ def pictures_of(tmp_path, count=7, budget=10**6):
     for i in range(count):
         picture(tmp_path / "p" / f"{'ab'[i % 2]}_{i}.png", colour=(i, 2 * i, 3 * i))
     split, _ = open_folder_split(tmp_path / "p", "val")
-    return CachedImages(split, Preprocess((4, 4)), budget=budget)
+    return CachedImages(split, ImagePreprocess((4, 4)), budget=budget)
 
 
 def test_batches_hold_every_image_once_in_an_order_that_the_seed_decides(tmp_path):

@@ -15,7 +15,7 @@ from vit_jax.data.loader import Batch
 from vit_jax.train.classify import classification_loss, make_prepare
 
 H, W, CLASSES = 9, 13, 4
-PREPROCESS = Preprocess((H, W))
+PREPROCESS = Preprocess()
 
 
 def torchvision_mixup(images, labels, lam):

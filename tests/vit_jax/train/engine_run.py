@@ -16,7 +16,7 @@ from flax import nnx
 from jax.sharding import AxisType
 from PIL import Image
 
-from vit_jax import Preprocess, VisionTransformer, ViTConfig
+from vit_jax import ImagePreprocess, VisionTransformer, ViTConfig
 from vit_jax.data.dataset import Split
 from vit_jax.data.loader import CachedImages, training_batches
 from vit_jax.execution import BlockExecution
@@ -67,7 +67,7 @@ def run(devices: int, then: int, fsdp: bool, accumulate: int, dropout: float, sc
 
     mesh, state, step = placed(devices)
     split = Split([str(i) for i in range(COUNT)], (np.arange(COUNT) % 3).astype(np.int32), picture)
-    pictures = CachedImages(split, Preprocess((16, 16)), budget=0)
+    pictures = CachedImages(split, ImagePreprocess((16, 16)), budget=0)
     losses, last = [], None
     for epoch in range(EPOCHS):
         if epoch == 1 and then != devices:
