@@ -1,4 +1,4 @@
-"""The explain program as a user runs it: pictures, raw maps, the faithfulness table; and what it refuses."""
+"""The explain program as a user runs it: figures, arrays, the faithfulness table; and its errors."""
 
 import json
 
@@ -10,7 +10,7 @@ from flax import nnx
 from PIL import Image
 
 from experiments.explain import __main__ as explain
-from experiments.explain.evaluate import interval
+from experiments.explain.scores import bootstrap_interval
 from vit_jax import (
     Preprocess,
     VisionTransformer,
@@ -47,7 +47,7 @@ def saved(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Five pictures of two shapes below one folder, with masks beside it."""
+    """Return a folder with five images of two shapes, and a folder with their masks."""
     root = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     (root / "images" / "more").mkdir(parents=True)
@@ -100,7 +100,7 @@ def test_a_folder_all_methods_and_classes(saved, model, pictures, tmp_path, caps
 
 
 def test_the_predicted_class_and_one_head(saved, model, pictures, tmp_path, capsys):
-    """Two formats of one name stay apart; a title tells class and probability."""
+    """Results of two files that differ in their suffix keep it; a title names class and probability."""
     source = pictures / "images" / "p1.png"
     with Image.open(source) as opened:
         opened.save(tmp_path / "p1.bmp")
@@ -122,7 +122,7 @@ def test_position_alone_at_another_size(saved, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["position_similarity.png"]
 
 
-def test_an_unreadable_picture_of_a_folder_is_passed_over(saved, pictures, tmp_path, capsys):
+def test_a_corrupt_image_in_a_folder_is_skipped(saved, pictures, tmp_path, capsys):
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "bad.jpg").write_bytes(b"no picture")
@@ -162,7 +162,7 @@ def test_evaluate(saved, pictures, tmp_path, capsys):
         }  # fmt: skip
         assert all(len(scores[key]) == 5 for key in scores if key != "seconds")
         assert all(0 <= value <= 1 for key in scores if key != "seconds" for value in scores[key])
-    # The batch's size changes no score, random maps aside.
+    # The batch size does not change the scores, except of the random control.
     assert explain.main(command + ["--method", "attention", "--batch-size", "5", "--baseline", "blur"]) == 0
     again = json.loads((tmp_path / "faithfulness.json").read_text())["scores"]
     for method in ("attention", "centred (control)"):
@@ -170,13 +170,14 @@ def test_evaluate(saved, pictures, tmp_path, capsys):
             np.testing.assert_allclose(again[method][key], stored["scores"][method][key], atol=1e-4)
 
 
-def test_interval():
+def test_bootstrap_interval():
     values = np.random.default_rng(0).normal(size=400)
-    mean, low, high = interval(values)
+    mean, low, high = bootstrap_interval(values)
     assert mean == pytest.approx(values.mean())
     expected = 1.96 * values.std() / 20
     assert mean - low == pytest.approx(expected, rel=0.15)
     assert high - mean == pytest.approx(expected, rel=0.15)
+    assert bootstrap_interval(np.array([0.25])) == (0.25, 0.25, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_interval():
         (["IMAGE", "--out", "OUT", "--layer", "2"], "no layer 2: the model has 2"),
         (["IMAGE", "--out", "OUT", "--layer", "x"], "--layer x: not a number"),
         (["IMAGE", "--out", "OUT", "--head", "-3"], "no head -3: the model has 2"),
-        (["IMAGE", "--out", "OUT", "--method", "rollout", "--head", "0"], "are of the method attention"),
+        (["IMAGE", "--out", "OUT", "--method", "rollout", "--head", "0"], "need the method attention"),
         (["IMAGE", "--out", "OUT", "--image-size", "20"], "20x20 is not divisible"),
         (["IMAGE", "--out", "OUT", "--heads", "1"], "unrecognized arguments"),
         (["BAD", "--out", "OUT"], "bad.png: not a readable image"),
@@ -200,10 +201,11 @@ def test_interval():
         (["IMAGE", "--evaluate", "--masks", "nowhere"], "nowhere: no such folder"),
         (["IMAGE", "--evaluate", "--masks", "EMPTY"], "no mask for p0.png"),
         (["IMAGE", "--evaluate", "--masks", "WRONG"], "30x50"),
-        (["IMAGE", "--evaluate", "--masks", "VALUES"], "a mask holds 1 (object)"),
+        (["IMAGE", "--evaluate", "--masks", "VALUES"], "values must be 1 (object)"),
+        (["--position", "--evaluate", "--masks", "EMPTY"], "no image given"),
     ],
 )
-def test_what_it_refuses(saved, pictures, tmp_path, capsys, flags, message):
+def test_wrong_input_is_one_line(saved, pictures, tmp_path, capsys, flags, message):
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n but no more")
     for name, pixels in [("EMPTY", None), ("WRONG", np.ones((9, 9))), ("VALUES", np.full((50, 30), 7))]:
         (tmp_path / name).mkdir()
@@ -225,7 +227,7 @@ def test_what_it_refuses(saved, pictures, tmp_path, capsys, flags, message):
     assert not list(tmp_path.rglob("*.npz"))
 
 
-def test_a_head_that_is_one_of_no_number(saved, pictures, capsys):
+def test_evaluation_takes_a_single_layer(saved, pictures, capsys):
     argv = [saved, str(pictures / "images"), "--evaluate", "--masks", str(pictures / "masks")]
     assert explain.main([*argv, "--layer", "all"]) == 2
     assert "--layer all" in capsys.readouterr().err
