@@ -50,7 +50,7 @@ def open_images(
     cached = min(budget // size, len(data.train) + len(data.val))
     print(
         f"data: {data.name}, {len(data.train):,} training and {len(data.val):,} validation images, "
-        f"{len(data.class_names)} classes; {cached:,} of them kept decoded, {cached * size / 1e6:,.0f} MB"
+        f"{len(data.class_names)} classes; {cached:,} of them cached decoded, {cached * size / 1e6:,.0f} MB"
     )
     if skip_corrupt:
         for index, split in enumerate(("training", "validation")):

@@ -1,4 +1,4 @@
-"""Every number that decides a vision transformer's shape and arithmetic, and the named architectures."""
+"""The configuration of a vision transformer, and the named architectures."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +16,7 @@ CHOICES = {
 
 
 def as_pair(size: Any) -> tuple[int, int]:
-    """An int or a (height, width) sequence as a (height, width) tuple. Raises InputError for anything else."""
+    """Return an int or a (height, width) sequence as a (height, width) tuple. Raises InputError for anything else."""
     values = (size, size) if isinstance(size, int) else tuple(size)
     if len(values) != 2 or not all(isinstance(v, int) and v > 0 for v in values):
         raise InputError(f"a size is a positive int or (height, width), not {size!r}")
@@ -27,14 +27,15 @@ def as_pair(size: Any) -> tuple[int, int]:
 class ViTConfig:
     """A vision transformer's architecture.
 
-    Defaults are ViT-B/16's. Sizes are (height, width), in pixels.
+    The defaults are those of ViT-B/16. Sizes are (height, width) in pixels.
 
-    preprocess is the input convention the weights were trained with; its size always is image_size.
-    dropout falls on each branch's output, attention_dropout on the attention weights; both only where a call
-    gives a key. PyTorch-Pretrained-ViT uses 0.1 for both (its attention_dropout_rate = 0 is never read). drop_path is
-    the last block's share of images that pass its branches by (stochastic depth), growing evenly from 0 at the first.
+    dropout:           rate on the output of each branch, applied when a call passes a key.
+    attention_dropout: rate on the attention weights. PyTorch-Pretrained-ViT uses 0.1 for both; it never reads its
+                       attention_dropout_rate = 0.
+    drop_path:         drop-path rate of the last block (stochastic depth); it grows linearly from 0 at the first.
+    preprocess:        how images were normalised and resized when the weights were trained.
 
-    Raises InputError when the numbers do not fit one another.
+    Raises InputError for values that are out of range or contradict one another.
     """
 
     image_size: tuple[int, int] = (224, 224)
@@ -43,7 +44,7 @@ class ViTConfig:
     depth: int = 12
     num_heads: int = 12
     mlp_dim: int = 3072
-    attention_width: int = 0  # all heads' q side by side; 0: the width
+    attention_width: int = 0  # heads * head size; 0: the width
     num_classes: int = 1000  # 0: no head
     in_channels: int = 3
     dropout: float = 0.0
@@ -51,25 +52,25 @@ class ViTConfig:
     drop_path: float = 0.0
     class_token: bool = True
     class_position: bool = True  # whether the position table has an entry for [class]
-    distillation_token: bool = False  # a second such token (DeiT)
-    distillation_head: bool = False  # with a head of its own; the logits are the two heads' mean
-    num_registers: int = 0  # learned tokens after those, without positions
-    # What the head reads: "cls" [class], "gap" the patches' mean, "cls_gap" both side by side, "map" by attention.
+    distillation_token: bool = False  # DeiT
+    distillation_head: bool = False  # with its own head; the logits are the mean of both heads
+    num_registers: int = 0  # learned tokens after [class], without position embeddings
+    # Input of the head: "cls" [class], "gap" the mean of the patches, "cls_gap" both concatenated, "map" attention.
     pooling: str = "cls"
-    final_norm: str = "tokens"  # where the last norm falls: on "tokens", on the "pooled" one, or "none"
+    final_norm: str = "tokens"  # the last norm is applied to "tokens" or to the "pooled" vector; or "none"
     pre_norm: bool = False  # a norm before the first block (CLIP)
     layer_scale: bool = False  # a learned scale on each branch (DeiT-III, DINOv2)
-    # In the MLP: "gelu" (erf), "gelu_tanh" (SigLIP), "quick_gelu" (CLIP), "swiglu" (mlp_dim gated by as much again).
+    # Of the MLP: "gelu" (erf), "gelu_tanh" (SigLIP), "quick_gelu" (CLIP), or "swiglu" (mlp_dim and a gate of mlp_dim).
     activation: str = "gelu"
-    representation: int = 0  # width of a tanh layer before the head; 0: none
+    representation: int = 0  # width of a dense tanh layer before the head (pre_logits); 0: none
     qkv_bias: bool = True
     out_bias: bool = True  # of the attention's output
     patch_bias: bool = True
-    patch_norms: bool = False  # a norm before and one after the patch embedding (vit-pytorch)
+    patch_norms: bool = False  # norms before and after the patch embedding (vit-pytorch)
     head_bias: bool = True
-    norm_eps: float = 1e-6  # flax's and big_vision's; torch's default would be 1e-5
-    posemb_resize: str = "zoom"  # how this family's position grid is resized: see vit_jax.position
-    preprocess: Preprocess = Preprocess()  # noqa: RUF009  frozen
+    norm_eps: float = 1e-6  # as in flax and big_vision; torch's default is 1e-5
+    posemb_resize: str = "zoom"  # one of vit_jax.position.RESIZE_METHODS
+    preprocess: Preprocess = Preprocess()  # noqa: RUF009  it is frozen
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", as_pair(self.image_size))
@@ -101,7 +102,7 @@ class ViTConfig:
         self.grid_for(self.image_size)
 
     def grid_for(self, image_size: Any) -> tuple[int, int]:
-        """(rows, columns) of patches for an image size. Raises InputError when the patch does not divide it."""
+        """Return the (rows, columns) of patches. Raises InputError unless the patch size divides the image size."""
         (height, width), (ph, pw) = as_pair(image_size), self.patch_size
         if height % ph or width % pw:
             down = f"{max(1, height // ph) * ph}x{max(1, width // pw) * pw}"
@@ -110,58 +111,58 @@ class ViTConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(rows, columns) of patches at the model's own image size."""
+        """The (rows, columns) of patches at image_size."""
         return self.grid_for(self.image_size)
 
     @property
     def image_preprocess(self) -> ImagePreprocess:
-        """How a picture becomes the model's input: config.image_preprocess(picture) is [h, w, channels]."""
+        """The preprocessing at image_size: config.image_preprocess(picture) is the model's input [h, w, 3]."""
         return ImagePreprocess(self.image_size, self.preprocess)
 
     @property
     def num_prefix(self) -> int:
-        """Tokens before the patches: [class], [distillation] and the registers."""
+        """The number of tokens before the patches: [class], [distillation] and the registers."""
         return int(self.class_token) + int(self.distillation_token) + self.num_registers
 
     @property
     def prefix_positions(self) -> int:
-        """Entries of the position table before the patches': those of [class] and [distillation]."""
+        """The number of entries before the patches in the position table: [class] and [distillation]."""
         return int(self.class_token) + int(self.distillation_token) if self.class_position else 0
 
     @property
     def num_positions(self) -> int:
-        """Length of the position table."""
+        """The length of the position table."""
         return self.prefix_positions + self.grid[0] * self.grid[1]
 
     @property
     def num_outputs(self) -> int:
-        """Length of what the model answers for an image: its classes, or without a head its pooled features."""
+        """The length of the model's output for an image: classes, or pooled features without a head."""
         return self.num_classes or self.representation or self.pooled_width
 
     @property
     def heads_width(self) -> int:
-        """Length of all heads' queries side by side."""
+        """The total width of all heads."""
         return self.attention_width or self.width
 
     @property
     def pooled_width(self) -> int:
-        """Length of the pooled features."""
+        """The length of the pooled features."""
         return 2 * self.width if self.pooling == "cls_gap" else self.width
 
     @property
     def num_head_tokens(self) -> int | None:
-        """How many of the first tokens the head reads; None: all of them."""
+        """The number of leading tokens that the head reads; None for all tokens."""
         if self.pooling != "cls":
             return None
         return 2 if self.distillation_head else 1
 
     @property
     def num_tokens(self) -> int:
-        """Length of the token sequence at the model's own image size."""
+        """The length of the token sequence at image_size."""
         return self.num_tokens_for(self.image_size)
 
     def num_tokens_for(self, image_size: Any) -> int:
-        """Length of the token sequence for an image size. Raises InputError when the patch does not divide it."""
+        """Return the length of the token sequence at an image size. Raises InputError as grid_for does."""
         rows, columns = self.grid_for(image_size)
         return self.num_prefix + rows * columns
 
@@ -171,7 +172,7 @@ class ViTConfig:
 
 
 def _google(patch: int, *, large: bool, image_size: int, num_classes: int) -> ViTConfig:
-    """ViT-B and ViT-L as PyTorch-Pretrained-ViT ships them (https://arxiv.org/abs/2010.11929, table 1)."""
+    """Return ViT-B or ViT-L as PyTorch-Pretrained-ViT ships them (https://arxiv.org/abs/2010.11929, table 1)."""
     return ViTConfig(
         image_size=(image_size, image_size),
         patch_size=(patch, patch),
@@ -186,7 +187,7 @@ def _google(patch: int, *, large: bool, image_size: int, num_classes: int) -> Vi
 
 
 def _small(image_size: int, patch: int, width: int, depth: int, num_heads: int, num_classes: int) -> ViTConfig:
-    """A model small enough to train from scratch on one's own data (DeiT's Ti and S shapes, and smaller)."""
+    """Return a small architecture, such as DeiT's Ti and S, for training from scratch."""
     return ViTConfig(
         image_size=(image_size, image_size),
         patch_size=(patch, patch),

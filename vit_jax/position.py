@@ -1,7 +1,7 @@
-"""Position embeddings: resizing their grid in the convention that a checkpoint declares, and their similarity.
+"""Resize position embeddings in the convention that a checkpoint declares, and compare them.
 
-Four conventions are in use, and they differ by up to 0.3 on unit-normal tables, so the name travels with the
-checkpoint. All are separable: out = rows @ grid @ columns^T with one weight matrix [new, old] for each axis.
+Four conventions are in use. They differ by up to 0.3 on unit-normal tables, so a checkpoint names its own. All are
+separable: out = rows @ grid @ columns^T with one weight matrix [new, old] per axis.
 
     zoom               scipy.ndimage.zoom(order=1) = torch bilinear, align_corners=True (PyTorch-Pretrained-ViT)
     bilinear           torch bilinear, align_corners=False, no antialias
@@ -24,7 +24,7 @@ def _linear(distance: np.ndarray) -> np.ndarray:
 
 
 def _cubic(a: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Keys' cubic convolution kernel (IEEE ASSP 29(6), 1981), which reaches 2 samples to either side."""
+    """Return Keys' cubic convolution kernel (IEEE ASSP 29(6), 1981) with support [-2, 2]."""
 
     def kernel(distance: np.ndarray) -> np.ndarray:
         x = np.abs(distance)
@@ -36,7 +36,7 @@ def _cubic(a: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _interpolation(position: np.ndarray, old: int, kernel: Callable, reach: int) -> np.ndarray:
-    """Weights [new, old] of samples around each position, those past the border falling on the border."""
+    """Return the weights [new, old] of the samples around each position; the border sample is repeated outside."""
     weights = np.zeros((len(position), old))
     first = np.floor(position).astype(int) - reach + 1
     for sample in (first + k for k in range(2 * reach)):
@@ -49,7 +49,7 @@ def _zoom(old: int, new: int) -> np.ndarray:
 
 
 def _centres(old: int, new: int) -> np.ndarray:
-    """Positions of the new samples' centres among the old ones, half a pixel at the border."""
+    """Return the centres of the new samples in old coordinates, with half-pixel offsets."""
     return (np.arange(new) + 0.5) * (old / new) - 0.5
 
 
@@ -62,10 +62,10 @@ def _bicubic(old: int, new: int) -> np.ndarray:
 
 
 def _bicubic_antialias(old: int, new: int) -> np.ndarray:
-    stretch = max(old / new, 1.0)  # when shrinking, the kernel widens to cover what it stands for
+    stretch = max(old / new, 1.0)  # antialiasing: the kernel widens when the grid shrinks
     distance = _centres(old, new)[:, None] - np.arange(old)
     weights = _cubic(-0.5)(distance / stretch)
-    return weights / weights.sum(axis=1, keepdims=True)  # what lies past the border is left out
+    return weights / weights.sum(axis=1, keepdims=True)  # samples outside the border are excluded
 
 
 RESIZE_METHODS: dict[str, Callable[[int, int], np.ndarray]] = {
@@ -94,8 +94,10 @@ def resize_position_embedding(
 ) -> Float[Array, "1 m d"]:
     """Resize the patch part of a position table [1, num_prefix + rows * columns, D] to another grid.
 
-    The first num_prefix positions ([class], registers) are kept. Grids are (rows, columns); method is one of
-    METHODS. Raises InputError for an unknown method or a table that does not have old_grid's length.
+    num_prefix: number of leading positions ([class], registers), which do not change.
+    method:     one of RESIZE_METHODS. Grids are (rows, columns).
+
+    Raises InputError for an unknown method, or a table of another length than old_grid's.
     """
     if method not in RESIZE_METHODS:
         raise InputError(f"unknown resize method {method!r}: one of {', '.join(RESIZE_METHODS)}")
@@ -112,10 +114,10 @@ def resize_position_embedding(
 
 
 def similarity(table: Float[Array, "1 n d"], grid: tuple[int, int], *, num_prefix: int) -> Float[Array, "gh gw gh gw"]:
-    """Cosine similarity, in [-1, 1], of every patch's position embedding to every other's, prefix left out.
+    """Return the cosine similarity, in [-1, 1], of the position embeddings of every two patches.
 
     [i, j] is the map of patch (i, j) over the grid. Source: figure 7 of Dosovitskiy et al., arXiv 2010.11929.
-    Raises InputError for a table that does not have the grid's length.
+    Raises InputError for a table of another length than the grid's.
     """
     _check_table(table, grid, num_prefix)
     patches = table[0, num_prefix:]

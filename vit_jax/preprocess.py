@@ -71,7 +71,7 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class ImagePreprocess:
-    """A Preprocess at a model's image size: the whole way from a picture to that model's input.
+    """A Preprocess at a model's image size: the way from a picture to that model's input.
 
     Calling it returns the input of one picture. `resize`, on the host, and `normalize`, on the device, are its steps.
 

@@ -28,7 +28,7 @@ from vit_jax.data.dataset import Split
 from vit_jax.data.folder import image_files
 from vit_jax.data.loader import CachedImages, ordered_batches
 
-NUM_GENERATED = 128  # images where no folder is given
+NUM_GENERATED = 128  # images to generate without --data
 GENERATED_SIZE = (375, 500)  # height, width: a usual photograph of the common data sets
 TOLERANCE = 1e-5  # of the mean over all values
 
@@ -46,7 +46,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def available_cores() -> list[int]:
-    """Return the cores that this process may use; none where the system does not tell."""
+    """Return the cores that this process may use; empty if the system does not tell."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
@@ -59,7 +59,7 @@ def generate_images(folder: Path, count: int) -> None:
         noise = np.fft.rfft2(rng.normal(size=(3, height, width))) / np.maximum(frequency, 1 / width)
         pixels = np.fft.irfft2(noise, (height, width)).transpose(1, 2, 0)
         pixels = 128 + 50 * (pixels - pixels.mean()) / pixels.std()
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"made_{number:04}.jpg", quality=90)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"image_{number:04}.jpg", quality=90)
 
 
 def build_epoch(files: Sequence[str], preprocess: ImagePreprocess, batch_size: int) -> Callable[[], float]:
@@ -105,7 +105,7 @@ def run_benchmark(args: argparse.Namespace) -> None:
         _check_pixels(programs)
         timings = time_alternately(programs, args.rounds)
     height, width = args.image_size
-    source = (args.data and Path(args.data).name) or f"made JPEGs of {GENERATED_SIZE[1]}x{GENERATED_SIZE[0]}"
+    source = (args.data and Path(args.data).name) or f"generated JPEGs of {GENERATED_SIZE[1]}x{GENERATED_SIZE[0]}"
     title = f"{len(files)} pictures ({source}) to {height}x{width}, batches of {args.batch_size}, {args.rounds} rounds"
     times = next(iter(programs))
     text = "; ".join([title, *machine.values()]) + "\n\n" + format_ratios(timings, times, images=len(files))

@@ -90,7 +90,7 @@ def run_benchmark(args: argparse.Namespace) -> None:
             [name, *(f"{value:.2f}" for value in (np.median(later), later.min(), later.max(), np.median(first)))]
         )
     title = f"{args.model} at {workload}, {args.rounds} processes each"
-    table = format_table(["program", "GB", "least", "greatest", "GB in its first call"], rows)
+    table = format_table(["program", "GB", "min", "max", "GB in its first call"], rows)
     text = "; ".join([title, *machine.values()]) + "\n\n" + table
     print(text)
     if args.out:

@@ -22,7 +22,7 @@ def format_ratios(timings: Timings, times: str, *, images: int | None = None) ->
     base = next(iter(timings.seconds.values()))
     rate = [] if images is None else ["images/s"]
     last = ["first call s"] if timings.first else []
-    header = ["program", "median s", *rate, f"times {times}", "least", "greatest", *last]
+    header = ["program", "median s", *rate, f"times {times}", "min", "max", *last]
     rows = []
     for name, values in timings.seconds.items():
         ratios = values / base

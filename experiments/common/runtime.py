@@ -1,4 +1,4 @@
-"""What every program sets before it computes; a library must not, so this is called by main()."""
+"""Process-wide settings of the programs: XLA flags, the compilation cache and logging. Libraries must not set them."""
 
 import hashlib
 import logging
@@ -12,44 +12,44 @@ import jax
 from vit_jax import _xla
 from vit_jax.download import cache_folder
 
-LEAST_SECONDS = 0.0  # what compiles faster is not kept: a start has some thirty small programs, 0.3 s together
+MIN_COMPILE_SECONDS = 0.0  # cache every program: a start compiles some thirty small ones, 0.3 s in total
 
 
 def configure(*, compile_cache: bool = True) -> None:
-    """Set XLA's flags, where the user set none (only before jax computes for the first time), and quiet asyncio.
+    """Set XLA flags unless the user set some, and silence duplicate reports of failed writes.
 
-    compile_cache: whether compiled programs are kept for the next start.
+    Call it before jax computes for the first time. compile_cache: cache compiled programs on disk.
 
-    asyncio and absl log the failed writes of orbax's threads beside the error that is told, and
-    tensorstore prints that it can no longer tell the loop of a transfer that ended after the first one had failed.
+    When a write of orbax fails, asyncio, absl and tensorstore log from their own threads too; the program reports the
+    error once.
     """
-    sys.unraisablehook = _print_unless_left_behind
+    sys.unraisablehook = _print_unless_abandoned
     for name in ("asyncio", "absl"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     _xla.disable_ynn_fusion()
     _xla.keep_freed_memory()
     if compile_cache:
-        _keep_compiled()
+        _enable_compilation_cache()
 
 
-def _keep_compiled() -> None:
-    """Programs once compiled are kept on disk, where the user has not told jax where to (or not to)."""
+def _enable_compilation_cache() -> None:
+    """Cache compiled programs on disk, unless the user configured jax's cache."""
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        jax.config.update("jax_compilation_cache_dir", str(Path(cache_folder()) / "compiled" / _machine()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
+        jax.config.update("jax_compilation_cache_dir", str(Path(cache_folder()) / "compiled" / _machine_hash()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
 
 
-def _machine() -> str:
-    """What sets apart processors that can't run each other's programs: a home may be shared by several."""
+def _machine_hash() -> str:
+    """Return a hash of the processor's features: a home folder may be shared by machines of different kinds."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
     return hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:12]
 
 
-def _print_unless_left_behind(unraisable: Any) -> None:
+def _print_unless_abandoned(unraisable: Any) -> None:
     error = unraisable.exc_value
     closed = isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
-    abandoned = isinstance(getattr(error, "__cause__", None), GeneratorExit)  # orbax's coroutine, never resumed
+    abandoned = isinstance(getattr(error, "__cause__", None), GeneratorExit)  # a coroutine of orbax, never resumed
     if not (closed or abandoned):
         sys.__unraisablehook__(unraisable)

@@ -185,7 +185,7 @@ def test_a_second_start_is_measured_too(tmp_path, capsys):
 def test_ratios_are_computed_within_a_round():
     seconds = {"a": np.array([1.0, 2.0, 4.0]), "b": np.array([2.0, 2.0, 12.0])}
     table = format_ratios(Timings({"a": 9.0, "b": 8.0}, seconds), "a", images=4)
-    head = "| program | median s | images/s | times a | least | greatest | first call s |"
+    head = "| program | median s | images/s | times a | min | max | first call s |"
     assert table.splitlines()[0] == head
     assert table.splitlines()[-1] == "| b | 2.0000 | 2.00 | 2.00 | 1.00 | 3.00 | 8.00 |"
 

@@ -126,7 +126,7 @@ class Checkpoints:
         """
         steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
         if not steps:
-            raise InputError(f"{self._manager.directory}: no checkpoint to resume from; start the run anew")
+            raise InputError(f"{self._manager.directory}: no checkpoint to resume from; start a new run")
         damage = ""
         for number in steps:
             try:
@@ -136,7 +136,7 @@ class Checkpoints:
             except Exception as error:  # orbax and tensorstore raise many kinds for a damaged folder
                 damage = f"{self._folder}: checkpoint {number} can't be read ({str(error).splitlines()[0][:200]})"
                 print(f"skipped: {damage}", file=sys.stderr)
-        raise InputError(f"{damage}, and there is no older one; start the run anew")
+        raise InputError(f"{damage}, and there is no older one; start a new run")
 
     def _read(self, like: Any, step: int) -> tuple[Any, dict[str, Any]]:
         expected = {name: ocp.utils.to_shape_dtype_struct(leaf) for name, leaf in _flatten(like).items()}

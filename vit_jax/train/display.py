@@ -36,7 +36,7 @@ class TrainDisplay:
         self._images, self._shown = images, time.monotonic()
 
     def exclude_compilation(self, step: int) -> None:
-        """Start the clock anew after the first step, whose compilation says nothing of the rate to come."""
+        """Restart the clock after the first step, whose compilation would distort the rate."""
         self._bar.initial = self._bar.n = self._step = step
         self._bar.unpause()
         self._shown = time.monotonic()

@@ -180,7 +180,7 @@ class _Loop:
             last = "no checkpoint before it" if latest is None else f"the checkpoint of step {latest} is kept"
             raise InputError(
                 f"non-finite loss at step {failed}; {last}: lower --learning-rate (or give --clip-norm 1) and start "
-                "anew"
+                "a new run"
             )
 
 

@@ -1,4 +1,4 @@
-"""How a run uses its machine. None of it changes what is trained, so a resumed run may choose it anew."""
+"""How a run uses its machine. None of it changes what is trained, so a resumed run may change it."""
 
 from dataclasses import dataclass
 

@@ -1,12 +1,12 @@
 """CATR (github.com/saahiluppal/catr), the captioner that `caption` replaces, in PyTorch as it is published.
 
 A ResNet-101 without its last stride (He et al. 2015) and DETR's transformer (Carion et al. 2020, pre-norm) over its
-features, decoding words. Parameters have the published names, so a released file's "model" loads with strict=True. What
-the original spends is spent here too: frozen batch norms are worked out from their statistics on every call, attention
-weights are materialised, and `greedy` runs the whole model, backbone included, over all 128 positions for every word.
+features, decoding words. Parameters have the published names, so a released file's "model" loads with strict=True. The
+cost is that of the original: frozen batch norms are computed from their statistics on every call, attention weights
+are materialized, and `greedy` runs the full model, backbone included, over all 128 positions for every word.
 
-It differs in what no answer and no time shows: the causal mask is boolean (a float one beside a boolean padding mask
-warns of deprecation in today's torch), captions may be shorter than the position table, images come with their mask.
+Differences, none of which changes a result or the time: the causal mask is boolean (torch deprecates a float mask
+together with a boolean padding mask), captions may be shorter than the position table, and images come with their mask.
 
 Letters: B batch, T text, S image tokens, D width, V vocabulary, h w pixels, gh gw cells of the feature grid. As in the
 original, masks are True on padding, and the transformer's tensors have the batch second.
@@ -57,7 +57,7 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(nn.Conv2d(channels_in, out, 1, stride, bias=False), FrozenBatchNorm2d(out))
 
     def forward(self, x: Float[Tensor, "B Cin _ _"]) -> Float[Tensor, "B C gh gw"]:
-        """The block's answer added to its input."""
+        """Return the input plus the output of the branch."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
@@ -190,7 +190,7 @@ class Stack(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Float[Tensor, "N B D"], *context: Tensor) -> Float[Tensor, "N B D"]:
-        """Run the layers, each beside the same context."""
+        """Run the layers, each with the same context."""
         for layer in self.layers:
             x = layer(x, *context)
         return self.norm(x)
@@ -240,7 +240,7 @@ class Transformer(nn.Module):
         image_mask = mask.flatten(1)
         memory = self.encoder(features.flatten(2).permute(2, 0, 1), image_mask, image_positions)
         words = self.embeddings(tokens).permute(1, 0, 2)
-        # The position table once more: as the decoder's query positions, beside being in the embeddings.
+        # The decoder adds the position table again, as its query positions.
         word_positions = self.embeddings.position_embeddings.weight[:length, None].repeat(1, batch, 1)
         causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).triu(1)
         return self.decoder(words, memory, causal, caption_mask, image_mask, word_positions, image_positions)
@@ -307,9 +307,9 @@ def greedy(
     start: int = 101,
     end: int | None = 102,
 ) -> Int[Tensor, "1 T"]:
-    """The original's loop for one image: the whole model over the whole template for every word.
+    """Decode one image as the original does: the full model over the full template for every word.
 
-    Returns as many tokens as the model has positions: `start`, then at most `max_length - 1` words, then zeros. The end
+    Return as many tokens as the model has positions: `start`, then at most `max_length - 1` words, then zeros. The end
     token stops the loop and is not written, as in the original; `end=None` runs on to `max_length`, to measure.
     """
     if not 1 <= max_length <= model.positions:

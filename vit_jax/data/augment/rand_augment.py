@@ -121,9 +121,9 @@ def solarize(image: Levels, threshold: Number) -> Levels:
 
 def autocontrast(image: Levels, _: Number) -> Levels:
     """Stretch each channel to the full range of levels."""
-    least, most = image.min(axis=(0, 1), keepdims=True), image.max(axis=(0, 1), keepdims=True)
-    stretched = jnp.floor((image - least) * 255 / jnp.maximum(most - least, 1))
-    return jnp.where(most > least, stretched, image)
+    low, high = image.min(axis=(0, 1), keepdims=True), image.max(axis=(0, 1), keepdims=True)
+    stretched = jnp.floor((image - low) * 255 / jnp.maximum(high - low, 1))
+    return jnp.where(high > low, stretched, image)
 
 
 def equalize(image: Levels, _: Number) -> Levels:

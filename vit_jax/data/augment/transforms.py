@@ -127,8 +127,8 @@ def adjust_saturation(image: Float[Array, "h w 3"], factor: Any) -> Float[Array,
 def adjust_hue(image: Float[Array, "h w 3"], turns: Any) -> Float[Array, "h w 3"]:
     """Shift the hue by a fraction of a full turn, through HSV and back."""
     r, g, b = image[..., 0], image[..., 1], image[..., 2]
-    value, least = image.max(axis=-1), image.min(axis=-1)
-    chroma = value - least
+    value, minimum = image.max(axis=-1), image.min(axis=-1)
+    chroma = value - minimum
     grey = chroma == 0
     saturation = chroma / jnp.where(grey, 1.0, value)
     divisor = jnp.where(grey, 1.0, chroma)
@@ -148,8 +148,8 @@ def _draw_crop(key: Key, settings: Augment, h: int, w: int) -> tuple[Array, Arra
     """Draw RandomResizedCrop's box (top, left, height, width): the first of ten draws that fits, else the centre."""
     assert settings.crop_scale is not None
     area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
-    least, most = settings.crop_scale
-    area = h * w * jax.random.uniform(area_key, (10,), minval=least, maxval=most)
+    low, high = settings.crop_scale
+    area = h * w * jax.random.uniform(area_key, (10,), minval=low, maxval=high)
     low, high = settings.crop_ratio
     ratio = jnp.exp(jax.random.uniform(ratio_key, (10,), minval=jnp.log(low), maxval=jnp.log(high)))
     widths, heights = jnp.round(jnp.sqrt(area * ratio)), jnp.round(jnp.sqrt(area / ratio))
