@@ -25,11 +25,20 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return (0.5 * exact * (1.0 + jax.lax.erf(exact * 0.5**0.5))).astype(x.dtype)
 
 
+def swiglu(x: Float[Array, "... n"]) -> Float[Array, "... n//2"]:
+    """Return silu(gate) * value, the two halves of x (https://arxiv.org/abs/2002.05202).
+
+    Written out, since jax.nn.silu is jitted and OpenVINO does not convert a nested jit.
+    """
+    gate, value = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]
+    return gate * jax.nn.sigmoid(gate) * value
+
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,  # exact: torch's default, not jax's
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # OpenAI's CLIP
-    "swiglu": lambda x: jax.nn.silu(x[..., : x.shape[-1] // 2]) * x[..., x.shape[-1] // 2 :],  # arXiv 2002.05202
+    "swiglu": swiglu,
 }
 
 
