@@ -129,12 +129,9 @@ def _run_original_layers(original: Any, config: ViTConfig, image: np.ndarray) ->
     return [tensor.numpy() for tensor in [*tokens, output]]
 
 
-def _build_lukemelas(plan: ConversionPlan, arrays: dict[str, np.ndarray], path: Path) -> tuple[Any, tuple[str, ...]]:
-    """Build pytorch_pretrained_vit's model and load the arrays; return it and its missing parameters."""
-    torch, package = importlib.import_module("torch"), importlib.import_module("pytorch_pretrained_vit")
-    config = plan.config
-    if plan.layout.name != "lukemelas":
-        raise InputError(f"a checkpoint in the layout {plan.layout.name}: pytorch_pretrained_vit cannot load it")
+def build_pytorch_pretrained_vit(config: ViTConfig) -> Any:
+    """Return pytorch_pretrained_vit's model of this architecture, with random weights and without dropout."""
+    package = importlib.import_module("pytorch_pretrained_vit")
     sizes = dict(
         patches=config.patch_size,
         dim=config.width,
@@ -147,9 +144,19 @@ def _build_lukemelas(plan: ConversionPlan, arrays: dict[str, np.ndarray], path: 
         dropout_rate=0.0,
     )
     registry = package.model.PRETRAINED_MODELS  # 0.0.7 only builds models by name; without one it raises NameError
-    registry["verified"] = dict(config=sizes, num_classes=config.num_classes, image_size=config.image_size)
-    original = package.ViT("verified", in_channels=config.in_channels)
-    del registry["verified"]
+    registry["config"] = dict(config=sizes, num_classes=config.num_classes, image_size=config.image_size)
+    try:
+        return package.ViT("config", in_channels=config.in_channels)
+    finally:
+        del registry["config"]
+
+
+def _build_lukemelas(plan: ConversionPlan, arrays: dict[str, np.ndarray], path: Path) -> tuple[Any, tuple[str, ...]]:
+    """Build pytorch_pretrained_vit's model and load the arrays; return it and its missing parameters."""
+    torch = importlib.import_module("torch")
+    if plan.layout.name != "lukemelas":
+        raise InputError(f"a checkpoint in the layout {plan.layout.name}: pytorch_pretrained_vit cannot load it")
+    original = build_pytorch_pretrained_vit(plan.config)
     state = {
         key: torch.from_numpy(_widen(arrays[file_name]))
         for key, file_name in plan.names.items()

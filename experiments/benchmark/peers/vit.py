@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytorch_pretrained_vit
+import pytorch_pretrained_vit  # noqa: F401  import_peers reports it if it is missing
 import torch
 import transformers
 
 from vit_jax import ViTConfig
+from weights_convert.verify import build_pytorch_pretrained_vit
 
 
 class FusedAttention(torch.nn.Module):
@@ -28,21 +29,7 @@ class FusedAttention(torch.nn.Module):
 
 def build_original(config: ViTConfig, arrays: dict[str, np.ndarray], *, fused: bool = False) -> torch.nn.Module:
     """Build pytorch_pretrained_vit's model from arrays in its own names: images [B, 3, h, w] to logits [B, C]."""
-    sizes = dict(
-        patches=config.patch_size,
-        dim=config.width,
-        ff_dim=config.mlp_dim,
-        num_heads=config.num_heads,
-        num_layers=config.depth,
-        representation_size=None,
-        classifier="token",
-        attention_dropout_rate=0.0,
-        dropout_rate=0.0,
-    )
-    known = pytorch_pretrained_vit.model.PRETRAINED_MODELS  # 0.0.7 builds named models only
-    known["measured"] = dict(config=sizes, num_classes=config.num_classes, image_size=config.image_size)
-    original = pytorch_pretrained_vit.ViT("measured", in_channels=config.in_channels)
-    del known["measured"]
+    original = build_pytorch_pretrained_vit(config)
     original.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
     if fused:
         for block in original.transformer.blocks:
