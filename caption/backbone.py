@@ -77,13 +77,13 @@ class Bottleneck(nnx.Module):
         self.has_shortcut = shortcut
         self.stride = stride
 
-    def __call__(self, x: Maps, mask: Mask | None) -> tuple[MapsOut, MaskOut | None]:
+    def __call__(self, x: Maps, mask: Mask | None, *, workarounds: bool = True) -> tuple[MapsOut, MaskOut | None]:
         """Return the block's output and the mask at its size."""
         mask_out = downsample_mask(mask, self.stride)
         branch = jax.nn.relu(self.conv1(x, mask))
         branch = self.conv3(jax.nn.relu(self.conv2(branch, mask_out)), mask_out)
         residual = self.shortcut(x, mask_out) if self.has_shortcut else x
-        return materialize(jax.nn.relu(branch + residual)), mask_out
+        return materialize(jax.nn.relu(branch + residual), workarounds), mask_out
 
 
 class ResNet(nnx.Module):
@@ -117,7 +117,7 @@ class ResNet(nnx.Module):
             stages.append(nnx.List(blocks))
         self.stages = nnx.List(stages)
 
-    def __call__(self, images: Maps, mask: Mask | None) -> tuple[MapsOut, MaskOut | None]:
+    def __call__(self, images: Maps, mask: Mask | None, *, workarounds: bool = True) -> tuple[MapsOut, MaskOut | None]:
         """Return the last stage's maps [B, gh, gw, C], 0 outside the content, and the mask at their size.
 
         gh is h / 16, rounded up, for four stages of which the last is dilated. Without a mask everything is content,
@@ -130,5 +130,5 @@ class ResNet(nnx.Module):
         x = zero_padding(x, mask)
         for stage in self.stages:
             for block in stage:
-                x, mask = block(x, mask)
+                x, mask = block(x, mask, workarounds=workarounds)
         return x, mask

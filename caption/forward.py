@@ -41,7 +41,8 @@ def run_encoder_layers(
 
     def apply(layer: EncoderLayer, x: Tokens, argument: Any) -> tuple[Tokens, Any]:
         key, perturbation = argument
-        return layer(x, positions, key_mask, return_weights=return_weights, perturbation=perturbation, key=key)
+        options: dict[str, Any] = dict(perturbation=perturbation, key=key, workarounds=execution.workarounds)
+        return layer(x, positions, key_mask, return_weights=return_weights, **options)
 
     added = [None if perturbations is None else perturbations[i] for i in range(len(layers))]
     x, weights = _run(apply, layers, x, list(zip(keys, added, strict=True)), return_weights, execution)
@@ -73,11 +74,12 @@ def run_decoder_layers(
             x,
             positions,
             self_mask[:, None],
-            layer.project_memory(memory.tokens, memory.positions),
+            layer.project_memory(memory.tokens, memory.positions, execution.workarounds),
             image_mask,
             return_weights=return_weights,
             perturbations=perturbations,
             key=key,
+            workarounds=execution.workarounds,
         )
         return output.text, (output.self_weights, output.cross_weights)
 

@@ -112,7 +112,8 @@ class CaptionTransformer(nnx.Module):
         if images.shape[-1] != config.in_channels:
             raise InputError(f"images have {images.shape[-1]} channels in their last axis, not {config.in_channels}")
         if isinstance(self.encoder, ResNet):
-            maps, mask_out = self.encoder(images, mask if padding == "alone" else None)
+            visible = mask if padding == "alone" else None
+            maps, mask_out = self.encoder(images, visible, workarounds=execution.workarounds)
             return maps, resize_nearest(mask, maps.shape[1:3]) if mask_out is None else mask_out
         rows, columns = self.encoder.config.grid_for(images.shape[1:3])
         ph, pw = self.encoder.config.patch_size

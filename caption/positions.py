@@ -37,5 +37,5 @@ def _interleave_sin_cos(angle: Float[Array, "b gh gw"], count: int) -> Float[Arr
     """Return sin, cos, sin, cos, ... of an angle at count / 2 frequencies."""
     periods = (TEMPERATURE ** (2 * np.arange(count // 2) / count)).astype(np.float32)
     scaled = _round_to_float32(angle[..., None] / jnp.asarray(periods, angle.dtype).reshape(1, 1, 1, -1))
-    waves = jnp.stack([jnp.sin(scaled), jnp.cos(scaled)], axis=-1)
+    waves = jnp.concatenate([jnp.sin(scaled)[..., None], jnp.cos(scaled)[..., None]], axis=-1)
     return _round_to_float32(waves).reshape(*angle.shape, count)

@@ -6,7 +6,7 @@ Letters: B batch, S image tokens, T text tokens, N queries, M keys, H heads, K s
 """
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,7 @@ def attend_and_project(
     return_weights: bool,
     perturbation: Weights | None,
     key: Key | None,
+    workarounds: bool,
 ) -> tuple[Tokens, Weights | None]:
     """Attend to the keys and values, and project the merged heads; return the weights too when asked for."""
     attended, weights = attend(
@@ -65,6 +66,7 @@ def attend_and_project(
         perturbation=perturbation,
         dropout_rate=attn.dropout_rate,
         dropout_key=key,
+        workarounds=workarounds,
     )
     return attn.merge_heads(attended), weights
 
@@ -78,11 +80,13 @@ def self_attend(
     return_weights: bool,
     perturbation: Weights | None,
     key: Key | None,
+    workarounds: bool,
 ) -> tuple[Tokens, Weights | None]:
     """Attend from x to x, with the positions added to queries and keys; options as in attend_and_project()."""
-    query, keys = attn.project(x + positions, "qk")
-    kv = KeysValues(keys, *attn.project(x, "v"))
-    return attend_and_project(attn, query, kv, mask, return_weights=return_weights, perturbation=perturbation, key=key)
+    query, keys = attn.project(x + positions, "qk", workarounds)
+    kv = KeysValues(keys, *attn.project(x, "v", workarounds))
+    options: dict[str, Any] = dict(return_weights=return_weights, perturbation=perturbation, key=key)
+    return attend_and_project(attn, query, kv, mask, workarounds=workarounds, **options)
 
 
 class FeedForward(nnx.Module):
@@ -118,6 +122,7 @@ class EncoderLayer(nnx.Module):
         return_weights: bool = False,
         perturbation: Weights | None = None,
         key: Key | None = None,
+        workarounds: bool = True,
     ) -> tuple[Tokens, Weights | None]:
         """Return the layer's output, and its attention weights [B, H, S, S] when asked for."""
         attn_key, attn_out_key, mlp_key, mlp_out_key = split_key(key, 4)
@@ -129,10 +134,11 @@ class EncoderLayer(nnx.Module):
             return_weights=return_weights,
             perturbation=perturbation,
             key=attn_key,
+            workarounds=workarounds,
         )
-        x = materialize(x + dropout(attended, self.dropout_rate, attn_out_key))
+        x = materialize(x + dropout(attended, self.dropout_rate, attn_out_key), workarounds)
         changed = self.mlp(self.norm2(x), key=mlp_key)
-        return materialize(x + dropout(changed, self.dropout_rate, mlp_out_key)), weights
+        return materialize(x + dropout(changed, self.dropout_rate, mlp_out_key), workarounds), weights
 
 
 class DecoderLayerOutput(NamedTuple):
@@ -160,9 +166,11 @@ class DecoderLayer(nnx.Module):
         self.mlp = FeedForward(config, rngs=rngs)
         self.dropout_rate = config.dropout
 
-    def project_memory(self, memory: Tokens, positions: Tokens) -> KeysValues:
+    def project_memory(self, memory: Tokens, positions: Tokens, workarounds: bool = True) -> KeysValues:
         """Return the image's keys and values in this layer: the same for every word."""
-        return KeysValues(*self.cross.project(memory + positions, "k"), *self.cross.project(memory, "v"))
+        (keys,) = self.cross.project(memory + positions, "k", workarounds)
+        (values,) = self.cross.project(memory, "v", workarounds)
+        return KeysValues(keys, values)
 
     def __call__(
         self,
@@ -175,6 +183,7 @@ class DecoderLayer(nnx.Module):
         return_weights: bool = False,
         perturbations: tuple[Weights | None, CrossWeights | None] | None = None,
         key: Key | None = None,
+        workarounds: bool = True,
     ) -> DecoderLayerOutput:
         """Return the layer's output for tokens x at these positions; decoding.py has the cached form for one token.
 
@@ -190,9 +199,10 @@ class DecoderLayer(nnx.Module):
             return_weights=return_weights,
             perturbation=self_perturbation,
             key=attn_key,
+            workarounds=workarounds,
         )
-        x = materialize(x + dropout(attended, self.dropout_rate, attn_out_key))
-        (query,) = self.cross.project(self.norm2(x) + positions, "q")
+        x = materialize(x + dropout(attended, self.dropout_rate, attn_out_key), workarounds)
+        (query,) = self.cross.project(self.norm2(x) + positions, "q", workarounds)
         attended, cross_weights = attend_and_project(
             self.cross,
             query,
@@ -201,12 +211,12 @@ class DecoderLayer(nnx.Module):
             return_weights=return_weights,
             perturbation=cross_perturbation,
             key=cross_key,
+            workarounds=workarounds,
         )
-        x = materialize(x + dropout(attended, self.dropout_rate, cross_out_key))
+        x = materialize(x + dropout(attended, self.dropout_rate, cross_out_key), workarounds)
         changed = self.mlp(self.norm3(x), key=mlp_key)
-        return DecoderLayerOutput(
-            materialize(x + dropout(changed, self.dropout_rate, mlp_out_key)), self_weights, cross_weights
-        )
+        x = materialize(x + dropout(changed, self.dropout_rate, mlp_out_key), workarounds)
+        return DecoderLayerOutput(x, self_weights, cross_weights)
 
 
 class WordEmbedding(nnx.Module):

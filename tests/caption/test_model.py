@@ -26,7 +26,9 @@ from caption import (
 from caption._conv import convolve, max_pool
 from caption.backbone import ResNet
 from caption.checkpoint import abstract_model
+from tests.jaxprs import WORKAROUNDS, primitives_of
 from vit_jax import InputError, ViTConfig, count_parameters
+from vit_jax.execution import PLAIN_EXECUTION
 
 COUNTS = {"catr": 84_392_954, "vit_b16": 119_367_482, "scenes": 353_872, "mini": 9_133_738}
 SMALL = CaptionConfig(
@@ -88,6 +90,18 @@ def test_shapes_and_rows(model, inputs):
 
 def test_asking_for_attention_changes_nothing(model, inputs):
     np.testing.assert_allclose(forward(model, *inputs).logits, compute_logits(model, *inputs), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("config", [SMALL, OVER_VIT], ids=["resnet", "vit"])
+def test_the_plain_forward_pass_has_no_workaround(config, inputs):
+    model = random_model(config, jnp.float32)
+    images, mask, tokens, content = inputs
+    inputs = (jnp.asarray(images, jnp.float32), mask, jnp.asarray(tokens, jnp.int32), content)
+    plain = functools.partial(model, execution=PLAIN_EXECUTION)
+    assert not primitives_of(jax.make_jaxpr(plain)(*inputs).jaxpr) & WORKAROUNDS
+    assert "optimization_barrier" in primitives_of(jax.make_jaxpr(model)(*inputs).jaxpr)
+    error = reference.relative_error(jax.jit(plain)(*inputs), compute_logits(model, *inputs))
+    assert error < 2e-6  # float32, sums in another order
 
 
 def test_attention_in_float32(inputs):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.jaxprs import primitives_of
 from vit_jax import VisionTransformer, ViTConfig, compiler_options
 from vit_jax._xla import can_truncate_last_block, materialize
 from vit_jax.execution import PLAIN_EXECUTION
@@ -52,18 +53,6 @@ def test_the_answer_stays(forward_only):
     plain = jax.jit(tokens)(images)
     ours = jax.jit(tokens, compiler_options=compiler_options(forward_only=forward_only))(images)
     np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-5)
-
-
-def primitives_of(jaxpr):
-    """Return the names of all primitives in a jaxpr and in the programs inside it."""
-    names = set()
-    for equation in jaxpr.eqns:
-        names.add(equation.primitive.name)
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                names |= primitives_of(inner)
-    return names
 
 
 @pytest.mark.parametrize(
