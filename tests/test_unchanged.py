@@ -7,11 +7,11 @@ recorded, `python -m tests.golden.behaviour compare tests/golden/behaviour.npz` 
 import pytest
 
 import tests.reference as reference
-from tests.golden import behaviour
+from tests.golden import behaviour, behaviour_record
 
 pytestmark = pytest.mark.slow
 
-RECORD = behaviour.read_record(reference.GOLDEN / "behaviour.npz")
+RECORD = behaviour_record.read_record(reference.GOLDEN / "behaviour.npz")
 FLOOR = 1e-3  # gradients that are zero in exact arithmetic are rounding noise: relative to nothing
 FLOAT64 = 1e-11
 # Name part -> bound relative to the array's largest value; the first that matches counts.
@@ -37,20 +37,20 @@ def bound_of(name):
 
 
 def differs(name, recorded, value):
-    equal = behaviour.is_equal(name, recorded, value)
-    return not (equal or behaviour.largest_difference(name, recorded, value, floor=FLOOR) <= bound_of(name))
+    equal = behaviour_record.is_equal(name, recorded, value)
+    return not (equal or behaviour_record.largest_difference(name, recorded, value, floor=FLOOR) <= bound_of(name))
 
 
 @pytest.mark.parametrize("group", behaviour.GROUPS)
 def test_behaviour_is_as_recorded(group):
-    wanted = {name: recorded for name, recorded in RECORD.items() if behaviour.group_of(name) == group}
-    assert wanted
+    expected = {name: recorded for name, recorded in RECORD.items() if behaviour.group_of(name) == group}
+    assert expected
     results = behaviour.compute(group)
-    missing = [name for name in wanted if name not in results]
+    missing = [name for name in expected if name not in results]
     different = {
-        name: behaviour.largest_difference(name, recorded, results[name])
-        for name, recorded in wanted.items()
-        if name in results and not name.startswith(behaviour.WORDING) and differs(name, recorded, results[name])
+        name: behaviour_record.largest_difference(name, recorded, results[name])
+        for name, recorded in expected.items()
+        if name in results and not name.startswith(behaviour_record.WORDING) and differs(name, recorded, results[name])
     }
     assert not missing
     assert not different

@@ -17,7 +17,7 @@ import caption
 import tests.reference as reference
 import vit_jax
 from caption.tokenizer import load_tokenizer
-from tests.golden import behaviour
+from tests.golden import behaviour_captioners, behaviour_models
 
 SAVED = Path(__file__).with_name("saved")
 # Losses are sums in float32, whose order depends on the processor. One of 359 digits may change sides.
@@ -62,16 +62,16 @@ def test_a_saved_classifier_loads(unpack):
     assert card.config == vit_jax.CONFIGS["Pico_8"]
     assert card.class_names == tuple(f"digit {number}" for number in range(10))
     assert card.provenance == {"source": "the golden rule"}
-    logits = model(behaviour.images(5, 2, 24, 24, 3).astype(np.float32))
+    logits = model(behaviour_models.images(5, 2, 24, 24, 3).astype(np.float32))
     assert reference.relative_error(logits, expected["logits"]) < 1e-5  # two layers of float32
 
 
 def test_a_saved_captioner_loads(unpack):
     folder, expected = unpack("captioner")
     model = caption.load(folder / "model")
-    assert model.config == behaviour.CAPTION
-    assert load_tokenizer(folder / "model").vocabulary == behaviour.TOKENIZER.vocabulary
-    images, mask, tokens = behaviour.caption_inputs(vit=False)
+    assert model.config == behaviour_captioners.CAPTION
+    assert load_tokenizer(folder / "model").vocabulary == behaviour_captioners.TOKENIZER.vocabulary
+    images, mask, tokens = behaviour_captioners.caption_inputs(vit=False)
     np.testing.assert_array_equal(tokens, expected["tokens"])
     output = caption.forward_with_attention(model, images[:2].astype(np.float32), mask[:2], tokens, tokens != 0)
     assert reference.relative_error(output.logits, expected["logits"]) < 1e-5  # 5 + 2 + 2 layers of float32
