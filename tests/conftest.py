@@ -1,6 +1,7 @@
 """Strictness for every test: types and shapes checked at run time, no silent rank promotion, warnings are errors."""
 
 import os
+import tempfile
 from importlib.metadata import version
 
 if version("jaxlib") == "0.10.2":  # see vit_jax/_xla.py, which must not be imported before the hook below
@@ -8,7 +9,11 @@ if version("jaxlib") == "0.10.2":  # see vit_jax/_xla.py, which must not be impo
     level = "" if os.environ.get("VIT_JAX_TEST_XLA_DEFAULT") == "1" else " --xla_backend_optimization_level=0"
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=" + level)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # nothing outside the tests' own folders
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers and the programs that tests start inherit it
+    folder = tempfile.TemporaryDirectory(prefix="jax_cache_")  # the session's own: every program is compiled once
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import pytest

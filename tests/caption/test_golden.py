@@ -13,6 +13,8 @@ from caption.positions import sine_positions
 from tests.caption.positions import torch_positions
 from weights_convert import convert, export
 
+pytestmark = pytest.mark.parity
+
 GOLDEN = np.load(reference.GOLDEN / "catr.npz")
 START, GREEDY_STEPS = 101, 12
 

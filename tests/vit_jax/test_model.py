@@ -12,6 +12,8 @@ import tests.reference as reference
 from vit_jax import InputError, VisionTransformer, ViTConfig, forward_with_attention, with_image_size
 from weights_convert import convert
 
+pytestmark = pytest.mark.parity
+
 NAMES = ["B_32_imagenet1k", "B_32", "B_16", "B_16_imagenet1k", "L_32", "L_32_imagenet1k", "L_16", "L_16_imagenet1k"]
 FULL_SIZE = [pytest.param(n, marks=[pytest.mark.slow] if n[0] == "L" or n == "B_16_imagenet1k" else []) for n in NAMES]
 CONFIG = ViTConfig(

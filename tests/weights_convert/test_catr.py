@@ -13,6 +13,8 @@ from vit_jax import InputError
 from weights_convert import convert, export, load_pretrained
 from weights_convert.__main__ import main
 
+pytestmark = pytest.mark.parity
+
 NARROW = {30522: 130, 2048: 32, 1024: 16, 768: 24, 512: 16, 256: 8, 128: 12, 64: 4}
 
 

@@ -12,6 +12,8 @@ import tests.reference as reference
 from vit_jax import InputError
 from weights_convert import convert, export, read_checkpoint
 
+pytestmark = pytest.mark.parity
+
 D, H, K, MLP, CLASSES = 24, 3, 8, 40, 5
 BLOCK = "Transformer/encoderblock_{}/"
 

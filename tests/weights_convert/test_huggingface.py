@@ -9,6 +9,8 @@ import tests.reference as reference
 from vit_jax import forward_with_attention
 from weights_convert import convert, export
 
+pytestmark = pytest.mark.parity
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

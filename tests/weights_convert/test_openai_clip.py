@@ -5,12 +5,15 @@ import re
 
 import jax
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
 import tests.reference as reference
 from tests.weights_convert.test_huggingface import make_original
 from weights_convert import convert, export
 from weights_convert._convert import convert_with_plan
+
+pytestmark = pytest.mark.parity
 
 NAMES = [
     (r"^vision_model\.embeddings\.class_embedding", "visual.class_embedding"),

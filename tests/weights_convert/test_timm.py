@@ -11,6 +11,8 @@ import tests.reference as reference
 from vit_jax import forward_with_attention
 from weights_convert import convert, export
 
+pytestmark = pytest.mark.parity
+
 HEADS = {"vit_tiny_patch16_224": 3, "deit_tiny_distilled_patch16_224": 3, "vit_medium_patch16_reg4_gap_256": 8}
 NAMES = sorted(json.loads((reference.GOLDEN / "timm_vit_state_dict.json").read_text()))
 forward = jax.jit(forward_with_attention, static_argnames=("layers", "head_fusion"))

@@ -8,6 +8,8 @@ import tests.reference as reference
 from vit_jax import InputError, forward_with_attention, with_image_size
 from weights_convert import convert, export
 
+pytestmark = pytest.mark.parity
+
 LAYOUTS = {"ViT cls": "vit_pytorch", "ViT mean": "vit_pytorch", "SimpleViT": "simple_vit"}
 forward = jax.jit(forward_with_attention)
 

@@ -22,6 +22,8 @@ from vit_jax import (
 from vit_jax.explain.gradients import trace_attention
 from weights_convert import convert
 
+pytestmark = pytest.mark.parity
+
 SIZE, CLASSES = (32, 24), 7
 TARGETS = np.array([[2, 0, 6], [5, 1, 2]])
 METHODS = {
