@@ -1,6 +1,7 @@
 """Imports run one way, are light and silent; names and sizes of modules; the documents agree with the tools."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -172,3 +173,23 @@ def test_modules_stay_short():
     for package in PACKAGES:
         for path in modules(package):
             assert len(path.read_text().splitlines()) <= 400, path
+
+
+def resolve(name: str) -> object:
+    """Import a dotted name: a module, or an attribute of one."""
+    module, _, rest = name.partition(".")
+    value = importlib.import_module(module)
+    for part in rest.split("."):
+        module = f"{module}.{part}"
+        value = getattr(value, part) if hasattr(value, part) else importlib.import_module(module)
+    return value
+
+
+@pytest.mark.parametrize("document", ["README.md", "BUILD.md", "CONTRIBUTING.md", "docs/*.md"])
+def test_documents_name_existing_files_and_objects(document):
+    for file in ROOT.glob(document):
+        text, packages = file.read_text(), "|".join(PACKAGES)
+        for path in re.findall(rf"`((?:{packages}|tests|docs)/[\w./*]*)`", text):
+            assert "NAME" in path or list(ROOT.glob(path.rstrip("/"))), f"{file.name}: {path}"
+        for name in set(re.findall(rf"`((?:{packages})(?:\.\w+)+)", text)):
+            resolve(name)

@@ -2,14 +2,26 @@
 
 import argparse
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """A formatter that adds each flag's default to its help, unless there is none or the help states it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        states_default = "default" in (action.help or "")
+        if states_default or action.default is None or action.default is False or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser without abbreviations. A wrong flag prints one line and exits with code 2."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **{"allow_abbrev": False} | kwargs)
+    def __init__(self, *args: Any, **kwargs: Any):
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", HelpFormatter)
+        super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with code 2."""

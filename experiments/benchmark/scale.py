@@ -25,7 +25,7 @@ AXES = {"image size": BLUE, "batch": VERMILION, "depth": GREEN}
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `benchmark scale`."""
-    parser.add_argument("--model", default="B_16_imagenet1k", help="a named architecture (B_16_imagenet1k)")
+    parser.add_argument("--model", default="B_16_imagenet1k", help="a named architecture")
     parser.add_argument(
         "--image-size", type=image_size, metavar="N|HxW", help="where it is not varied (default: the model's own)"
     )

@@ -47,7 +47,7 @@ class Workload:
 
 def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose a workload and its peers."""
-    parser.add_argument("--model", default="B_16_imagenet1k", help="a named architecture (B_16_imagenet1k)")
+    parser.add_argument("--model", default="B_16_imagenet1k", help="a named architecture")
     parser.add_argument("--image-size", type=image_size, metavar="N|HxW", help="default: the model's own")
     parser.add_argument("--batch-size", type=positive_int, default=1)
     add_mode_flags(parser)
