@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments, or lose a picture on the way: they end bitwise as one that was left alone."""
+"""Runs that are killed at random moments, or lose a picture: they end bitwise as an uninterrupted run."""
 
 import csv
 import random
@@ -21,39 +21,39 @@ CAPTION = ["train_caption", "--recipe", "scenes", "--vocabulary", "build", "--ba
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    """Made scenes as class folders, and as a table of captions."""
+    """Return a folder of synthetic scenes: class folders, and a table of captions."""
     root = tmp_path_factory.mktemp("scenes")
     rows = []
     for index in range(24):
-        made = make_scene(0, index)
+        scene = make_scene(0, index)
         name = f"{'ab'[index % 2]}/{index}.png"
         (root / name).parent.mkdir(exist_ok=True)
-        Image.fromarray(made.image).resize((40, 40)).save(root / name)
-        rows.append([name, made.caption])
+        Image.fromarray(scene.image).resize((40, 40)).save(root / name)
+        rows.append([name, scene.caption])
     with open(root / "captions.csv", "w", newline="") as file:
         csv.writer(file).writerows([["file", "caption"], *rows])
     return root
 
 
-def launched(program, *arguments):
+def launch(program, *arguments):
     command = [sys.executable, "-m", f"experiments.{program}", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def left_alone(out, command):
-    """Seconds that a run took to its first epoch's end, which is not disturbed."""
-    began, first, told = time.monotonic(), None, ""
-    child = launched(*command, "--out", out)
+def run_uninterrupted(out, command):
+    """Run a command to its end; return the seconds until the end of the first epoch."""
+    start, first_epoch, output = time.monotonic(), None, ""
+    child = launch(*command, "--out", out)
     ending = threading.Timer(900, child.kill)
     ending.start()
     for line in child.stdout:
-        told += line
-        if first is None and line.startswith("epoch"):
-            first = time.monotonic() - began
+        output += line
+        if first_epoch is None and line.startswith("epoch"):
+            first_epoch = time.monotonic() - start
     child.communicate()  # closes the pipe
     ending.cancel()
-    assert child.returncode == 0, told
-    return first
+    assert child.returncode == 0, output
+    return first_epoch
 
 
 def assert_same_end(ours, theirs):
@@ -70,50 +70,50 @@ def assert_same_end(ours, theirs):
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "rounds"), [(FINETUNE, 50), (CAPTION, 6)], ids=["finetune", "train_caption"])
 def test_kills_at_random_moments(command, rounds, scenes, tmp_path):
-    """From half a second to twice what a run takes to its first epoch's end here: machines differ."""
+    """Kill after half a second to twice the time of the first epoch, which is measured since machines differ."""
     command = [*command, "--data", scenes]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    seconds = 2 * left_alone(whole, command)
-    draw = random.Random(0)
+    uninterrupted, killed = tmp_path / "whole", tmp_path / "killed"
+    seconds = 2 * run_uninterrupted(uninterrupted, command)
+    rng = random.Random(0)
     kills = steps = 0
     while kills < rounds:
-        begun = (killed / "config.json").is_file()
-        child = launched(command[0], "--resume", killed) if begun else launched(*command, "--out", killed)
+        started = (killed / "config.json").is_file()
+        child = launch(command[0], "--resume", killed) if started else launch(*command, "--out", killed)
         try:
-            told = child.communicate(timeout=draw.uniform(0.5, seconds))[0]
-            assert child.returncode == 0, told
-            break  # it came to its end
+            output = child.communicate(timeout=rng.uniform(0.5, seconds))[0]
+            assert child.returncode == 0, output
+            break  # it finished
         except subprocess.TimeoutExpired:
             child.kill()
-            told = child.communicate()[0]
+            output = child.communicate()[0]
             kills += 1
-            steps += "epoch" in told
+            steps += "epoch" in output
     print(f"{kills} kills within {seconds:.1f} s, {steps} of them after an epoch")
     assert kills >= rounds // 2
     assert steps >= kills // 5
-    child = launched(command[0], "--resume", killed)
-    told = child.communicate(timeout=900)[0]
-    assert child.returncode == 0, told
-    assert_same_end(killed, whole)
+    child = launch(command[0], "--resume", killed)
+    output = child.communicate(timeout=900)[0]
+    assert child.returncode == 0, output
+    assert_same_end(killed, uninterrupted)
 
 
 @pytest.mark.slow
-def test_a_picture_lost_on_the_way_stops_the_run_which_goes_on_when_it_is_back(scenes, tmp_path):
+def test_a_picture_lost_during_a_run_stops_it_and_it_resumes_when_the_picture_is_back(scenes, tmp_path):
     command = ["finetune", *FINETUNE[1:-4], "--epochs", "12", "--cache-gb", "0", "--data", scenes]
-    whole, broken, lost = tmp_path / "whole", tmp_path / "broken", scenes / "a" / "4.png"
-    left_alone(whole, command)
-    child = launched(*command, "--out", broken)
+    uninterrupted, broken, lost = tmp_path / "whole", tmp_path / "broken", scenes / "a" / "4.png"
+    run_uninterrupted(uninterrupted, command)
+    child = launch(*command, "--out", broken)
     for line in child.stdout:
         if line.startswith("epoch 3/"):
             break
     content = lost.read_bytes()
     lost.unlink()
-    told = child.communicate(timeout=120)[0]
+    output = child.communicate(timeout=120)[0]
     lost.write_bytes(content)
     assert child.returncode == 2
-    assert told.splitlines()[-1].startswith("error: ")
-    assert "4.png" in told.splitlines()[-1]
-    again = launched("finetune", "--resume", broken)
+    assert output.splitlines()[-1].startswith("error: ")
+    assert "4.png" in output.splitlines()[-1]
+    again = launch("finetune", "--resume", broken)
     assert again.communicate(timeout=300)[0]
     assert again.returncode == 0
-    assert_same_end(broken, whole)
+    assert_same_end(broken, uninterrupted)

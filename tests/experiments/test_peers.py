@@ -67,8 +67,8 @@ def test_greedy():
     assert not tokens[0, 13:].any()
     with torch.no_grad():
         log_probs = model(image, mask, tokens, tokens == 0)[0, :12].log_softmax(-1)
-    picked = log_probs.gather(-1, tokens[0, 1:13, None])[:, 0].numpy()
-    assert reference.relative_error(picked, GOLDEN["a_greedy_logprob"]) < 1e-9
+    token_log_probs = log_probs.gather(-1, tokens[0, 1:13, None])[:, 0].numpy()
+    assert reference.relative_error(token_log_probs, GOLDEN["a_greedy_logprob"]) < 1e-9
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ def test_the_end_token_stops_and_is_not_written(tiny):
     image, mask = torch.rand(1, 3, 32, 48), torch.zeros(1, 32, 48, dtype=torch.bool)
     with torch.no_grad():
         tiny.mlp.layers[2].bias[7] = 100.0
-    endless = catr.greedy(tiny, image, mask, max_length=5, start=1, end=None)
-    assert endless.tolist() == [[1, 7, 7, 7, 7, 0, 0, 0, 0]]
+    without_end = catr.greedy(tiny, image, mask, max_length=5, start=1, end=None)
+    assert without_end.tolist() == [[1, 7, 7, 7, 7, 0, 0, 0, 0]]
     assert catr.greedy(tiny, image, mask, max_length=5, start=1, end=7).tolist() == [[1] + [0] * 8]
 
 

@@ -110,10 +110,10 @@ def command(*arguments) -> list[str]:
 
 
 def test_a_stopped_run_resumes_to_the_same_end(shapes, tmp_path):
-    """Ctrl-C, resumed, SIGTERM, resumed: bitwise the parameters and metrics of the run that was left alone."""
+    """Ctrl-C, resumed, SIGTERM, resumed: bitwise the parameters and metrics of the uninterrupted run."""
     options = ["--data", shapes, *SMALL, "--crop-scale", "0.5", "1", "--flip", "0.5", "--epochs", "12"]
-    out, whole = tmp_path / "stopped", tmp_path / "whole"
-    subprocess.run(command("--out", whole, *options), check=True, capture_output=True)
+    out, uninterrupted = tmp_path / "stopped", tmp_path / "whole"
+    subprocess.run(command("--out", uninterrupted, *options), check=True, capture_output=True)
     for number, line_to_wait_for, start in [
         (signal.SIGINT, "epoch 2/", command("--out", out, *options)),
         (signal.SIGTERM, "epoch 5/", command("--resume", out)),
@@ -129,9 +129,9 @@ def test_a_stopped_run_resumes_to_the_same_end(shapes, tmp_path):
         assert f"--resume {out}" in rest
     done = subprocess.run(command("--resume", out), capture_output=True, text=True, check=True)
     assert "resuming at step" in done.stdout
-    assert (out / "best/model.safetensors").read_bytes() == (whole / "best/model.safetensors").read_bytes()
+    assert (out / "best/model.safetensors").read_bytes() == (uninterrupted / "best/model.safetensors").read_bytes()
     keys = ("epoch", "step", "train_loss", "val_loss", "val_accuracy")
-    ours, theirs = ([[r[k] for k in keys] for r in records(f) if "val_loss" in r] for f in (out, whole))
+    ours, theirs = ([[r[k] for k in keys] for r in records(f) if "val_loss" in r] for f in (out, uninterrupted))
     assert ours == theirs
 
 
@@ -157,7 +157,7 @@ def test_a_killed_run_resumes_from_its_last_epoch(shapes, tmp_path):
     assert [r["epoch"] for r in records(out) if "val_loss" in r][:6] == [1, 2, 3, 4, 5, 6]
 
 
-def test_fine_tuning_starts_from_a_torch_checkpoint_on_the_way(shapes, tmp_path, capsys):
+def test_fine_tuning_starts_from_a_torch_checkpoint(shapes, tmp_path, capsys):
     """A foreign .pth, its positions resized and a new head; then a saved model and a run as weights."""
     torch.save(reference.tiny_torch(num_classes=7, dim=64, num_heads=1).float().state_dict(), tmp_path / "tiny.pth")
     base = ["--data", str(shapes), "--epochs", "1", "--batch-size", "8", "--no-augment", "--recipe", "pets"]
@@ -295,7 +295,7 @@ def test_a_finished_run_resumed_changes_nothing(run, capsys):
     assert (run / "metrics.jsonl").read_text() == metrics
 
 
-def test_a_loss_that_is_no_number_stops_the_run(shapes, tmp_path, capsys):
+def test_a_non_finite_loss_stops_the_run(shapes, tmp_path, capsys):
     command = ["--data", str(shapes), "--out", str(tmp_path / "r"), *SMALL, "--learning-rate", "1e30"]
     assert finetune.main(command) == 2
     assert "non-finite loss at step" in capsys.readouterr().err
@@ -303,7 +303,7 @@ def test_a_loss_that_is_no_number_stops_the_run(shapes, tmp_path, capsys):
 
 @pytest.mark.parametrize(("limit", "best"), [(100, False), (860, True)])
 def test_a_full_disk_ends_in_one_line(limit, best, shapes, tmp_path):
-    """Files may not grow past so many KiB, less than best/'s weights or than a checkpoint: nothing is half-written."""
+    """Limit files to less than the weights in best/, or less than a checkpoint, in KiB: nothing is half-written."""
     limited = ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "bash"]
     full = [*limited, *command("--data", shapes, "--out", tmp_path / "full", *SMALL)]
     done = subprocess.run(full, capture_output=True, text=True, check=False)
@@ -315,7 +315,7 @@ def test_a_full_disk_ends_in_one_line(limit, best, shapes, tmp_path):
     assert not list((tmp_path / "full" / "checkpoints").glob("*tmp*"))
 
 
-def test_a_checkpoint_that_has_no_room_is_not_begun(tmp_path, monkeypatch):
+def test_a_checkpoint_that_does_not_fit_the_disk_is_not_started(tmp_path, monkeypatch):
     import shutil
 
     from vit_jax import InputError
@@ -332,10 +332,10 @@ def test_a_checkpoint_that_has_no_room_is_not_begun(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_digits_reach_97_percent_with_no_arguments(tmp_path):
-    began = time.monotonic()
+    start = time.monotonic()
     done = subprocess.run(command(), cwd=tmp_path, capture_output=True, text=True, check=True,
                           env=os.environ | {"PYTHONPATH": os.getcwd()})  # fmt: skip
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     best = float(done.stdout.split("best validation accuracy ")[1].split()[0])
     print(f"accuracy {best}, {seconds:.0f} s")
     assert best >= 0.97

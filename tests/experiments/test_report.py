@@ -181,9 +181,9 @@ def test_a_model_without_maps_is_reported(pictures):
 
 
 def test_wrong_reports_are_one_line(swept, page, tmp_path, capsys):
-    begun = tmp_path / "begun"
-    begun.mkdir()
-    shutil.copy(swept / "Pico_8_learning_rate-1e-3" / "config.json", begun)
+    unfinished = tmp_path / "begun"
+    unfinished.mkdir()
+    shutil.copy(swept / "Pico_8_learning_rate-1e-3" / "config.json", unfinished)
     plan = tmp_path / "planned"
     plan.mkdir()
     shutil.copy(swept / "sweep.json", plan)
@@ -195,7 +195,7 @@ def test_wrong_reports_are_one_line(swept, page, tmp_path, capsys):
     for arguments, message in [
         ([str(tmp_path / "nowhere")], "nowhere: no such run; give the folder of"),
         ([str(tmp_path / "empty")], "no config.json"),
-        ([str(begun)], "begun: no complete epoch yet"),
+        ([str(unfinished)], "begun: no complete epoch yet"),
         ([str(plan)], "planned: none of its runs has finished an epoch yet"),
         ([str(swept), "--captions", str(tmp_path)], "not written by experiments.caption"),
         ([str(swept), "--out", str(swept)], "exists already and holds more than a report"),

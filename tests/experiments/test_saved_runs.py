@@ -26,18 +26,18 @@ LOSS, ACCURACY = 1e-3, 0.006
 
 @pytest.fixture
 def unpack(tmp_path):
-    """Unpack an archive; return its folder and what is expected of it."""
+    """Return a function that unpacks an archive and returns its folder and its expected results."""
 
-    def unpacked(name):
+    def extract(name):
         with tarfile.open(SAVED / f"{name}.tar.gz") as archive:
             archive.extractall(tmp_path, filter="data")
         return tmp_path / name, json.loads((tmp_path / name / "expected.json").read_text())
 
-    return unpacked
+    return extract
 
 
 def run(module, *arguments):
-    """Run a command to its end; return what it printed. The tests' XLA flags apply, as they did when writing."""
+    """Run a command to its end; return its output. The XLA flags of the tests apply, as when the archives were written."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -45,7 +45,7 @@ def run(module, *arguments):
 
 
 def assert_epochs(folder, expected):
-    """The epochs in a run's metrics.jsonl are the expected ones, each once."""
+    """Check that a run's metrics.jsonl holds the expected epochs, each once."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     epochs = [record for record in records if "val_loss" in record]
     assert [record["epoch"] for record in epochs] == [record["epoch"] for record in expected]

@@ -47,18 +47,18 @@ def wait_for_exit(child):
 
 @pytest.mark.slow
 def test_a_stopped_and_killed_sweep_resumes(pictures, tmp_path):
-    """After Ctrl-C, where runs save, and SIGKILL, where they end with the sweep, the weights are as without either."""
+    """Ctrl-C lets runs save and SIGKILL ends them with the sweep; the weights equal those of an uninterrupted sweep."""
 
     def launch(*arguments):
         command = [sys.executable, "-m", "experiments.sweep", *arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    given = [*flags(pictures), "--epochs", "12"]
+    arguments = [*flags(pictures), "--epochs", "12"]
     plain, interrupted = tmp_path / "plain", tmp_path / "interrupted"
-    split = given.index("--")
-    assert wait_for_exit(launch(*given[:split], "--out", str(plain), *given[split:]))[0] == 0
+    split = arguments.index("--")
+    assert wait_for_exit(launch(*arguments[:split], "--out", str(plain), *arguments[split:]))[0] == 0
 
-    child = launch(*given[:split], "--out", str(interrupted), *given[split:])
+    child = launch(*arguments[:split], "--out", str(interrupted), *arguments[split:])
     wait_for(interrupted / "Pico_6" / "metrics.jsonl", 2)
     child.send_signal(signal.SIGINT)
     code, output = wait_for_exit(child)
@@ -87,9 +87,9 @@ def wait_for(metrics, epochs):
 
 def test_a_failed_run_is_reported_and_the_others_continue(pictures, tmp_path, capsys):
     out = tmp_path / "sweep"
-    given = ["--data", str(pictures), "--models", "Pico_8", "--set", "image_size=25,24", "--out", str(out)]
-    given += ["--gpus", "2"]  # both at once, on a CPU too
-    assert sweep.main([*given, "--", "--batch-size", "8", "--epochs", "1", "--recipe", "scratch"]) == 1
+    arguments = ["--data", str(pictures), "--models", "Pico_8", "--set", "image_size=25,24", "--out", str(out)]
+    arguments += ["--gpus", "2"]  # both at once, on a CPU too
+    assert sweep.main([*arguments, "--", "--batch-size", "8", "--epochs", "1", "--recipe", "scratch"]) == 1
     output = capsys.readouterr().out
     assert re.search(r"Pico_8_image_size-25 +failed +- +- +0:\d\d  .*25x25 is not divisible", output)
     assert re.search(r"Pico_8_image_size-24 +done", output)
@@ -111,8 +111,8 @@ def test_the_study_is_the_default(tmp_path, monkeypatch):
     assert "--weights" not in quick.runs[0].flags
     (tmp_path / "B_32.pth").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    given = dict(settings=["epochs=1,2"], flags=["--no-augment"], weights_dir=".")
-    own = make_plan(data="x", models=["B_32"], seeds=[0, 1], **given)
+    options = dict(settings=["epochs=1,2"], flags=["--no-augment"], weights_dir=".")
+    own = make_plan(data="x", models=["B_32"], seeds=[0, 1], **options)
     assert [run.name for run in own.runs] == [f"B_32_epochs-{e}_seed-{s}" for s in (0, 1) for e in (1, 2)]
     weights = ("--weights", str(tmp_path / "B_32.pth"))
     assert own.runs[-1].flags[4:] == (*weights, "--seed", "1", "--epochs=2", "--no-augment")

@@ -35,8 +35,8 @@ def _fake_finetune(monkeypatch):
 
 
 def arguments(out, *, kind=0, models=("Pico_8",), more=()):
-    given = ["--data", "digits", "--models", *models, "--scratch", "--out", str(out), *more]
-    return [*given, "--", "--warmup-epochs", str(kind)]
+    command = ["--data", "digits", "--models", *models, "--scratch", "--out", str(out), *more]
+    return [*command, "--", "--warmup-epochs", str(kind)]
 
 
 def test_one_run_on_each_gpu(tmp_path, monkeypatch):
@@ -160,7 +160,7 @@ class Terminal(io.StringIO):
 
 
 class ScriptedRun(SweepRun):
-    """A run that returns the given statuses one after another."""
+    """A run that returns the listed statuses one after another."""
 
     def __init__(self, name, *statuses):
         super().__init__(PlannedRun(name, "Pico_8", ("--data", "digits", "--model", "Pico_8")), Path())

@@ -1,4 +1,4 @@
-"""Training captioners: a few steps on made scenes and on a table, stopped, resumed, and what can't be trained."""
+"""Training captioners: a few steps on synthetic scenes and on a table, stopped, resumed; errors."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ from vit_jax.train.optim import make_schedule
 
 
 @pytest.fixture
-def few(monkeypatch):
+def few_scenes(monkeypatch):
     monkeypatch.setattr(prepare, "SCENES_PER_EPOCH", 12)
     monkeypatch.setattr(prepare, "SCENES_HELD_OUT", 6)
 
@@ -39,9 +39,9 @@ def table(tmp_path_factory):
         rows = csv.writer(file)
         rows.writerow(["file", "caption"])
         for index in range(10):
-            made = make_scene(0, index)
-            Image.fromarray(made.image).resize((48 + index, 40)).save(folder / f"{index}.png")
-            rows.writerow([f"{index}.png", made.caption])
+            scene = make_scene(0, index)
+            Image.fromarray(scene.image).resize((48 + index, 40)).save(folder / f"{index}.png")
+            rows.writerow([f"{index}.png", scene.caption])
     return folder
 
 
@@ -49,16 +49,16 @@ def flags(*more):
     return ["--batch-size", "4", "--epochs", "2", "--warmup-epochs", "0", *more]
 
 
-def test_scenes_by_command_and_resumed_to_the_same_end(few, tmp_path, capsys, monkeypatch):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(flags("--out", str(whole))) == 0
+def test_scenes_by_command_and_resumed_to_the_same_end(few_scenes, tmp_path, capsys, monkeypatch):
+    uninterrupted, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main(flags("--out", str(uninterrupted))) == 0
     out = capsys.readouterr().out
     assert "peaks inside its object for" in out
-    assert {p.name for p in (whole / "words").iterdir()} == {f"scene_{i}.png" for i in range(4)}
-    told = json.loads((whole / "pointing.json").read_text())
-    assert 0 <= told["layer 1"]["hits"] <= 1
-    model = caption.load(whole / "best")
-    assert load_tokenizer(whole / "best", vocab_size=model.config.vocab_size).decode([2, 7, 3])
+    assert {p.name for p in (uninterrupted / "words").iterdir()} == {f"scene_{i}.png" for i in range(4)}
+    accuracy = json.loads((uninterrupted / "pointing.json").read_text())
+    assert 0 <= accuracy["layer 1"]["hits"] <= 1
+    model = caption.load(uninterrupted / "best")
+    assert load_tokenizer(uninterrupted / "best", vocab_size=model.config.vocab_size).decode([2, 7, 3])
 
     class Stopped(Exception):
         pass
@@ -72,9 +72,9 @@ def test_scenes_by_command_and_resumed_to_the_same_end(few, tmp_path, capsys, mo
             main(flags("--out", str(broken)))
     assert main(["--resume", str(broken)]) == 0
     assert main(["--resume", str(broken)]) == 0  # a finished run changes nothing
-    ours, theirs = (caption.load(folder / "best") for folder in (whole, broken))
+    ours, theirs = (caption.load(folder / "best") for folder in (uninterrupted, broken))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    records = [[r for r in read_metrics(f / "metrics.jsonl") if "val_loss" in r] for f in (whole, broken)]
+    records = [[r for r in read_metrics(f / "metrics.jsonl") if "val_loss" in r] for f in (uninterrupted, broken)]
     assert [[r["val_loss"], r["val_exact"]] for r in records[0]] == [
         [r["val_loss"], r["val_exact"]] for r in records[1]
     ]
@@ -82,7 +82,7 @@ def test_scenes_by_command_and_resumed_to_the_same_end(few, tmp_path, capsys, mo
 
 def test_a_table_by_cider_from_its_own_words(table, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "build").mkdir()  # as pip leaves one in a clone: still no vocabulary
+    (tmp_path / "build").mkdir()  # pip leaves such a folder in a clone: it is not a vocabulary
     out = tmp_path / "run"
     small = ["--model", "scenes", "--longest", "40", "--max-length", "14", "--vocabulary", "build"]
     assert main(flags("--data", str(table), "--out", str(out), "--best-by", "cider", *small)) == 0
@@ -107,13 +107,13 @@ def test_a_table_by_cider_from_its_own_words(table, tmp_path, capsys, monkeypatc
         (["--weights", "{tmp}/none"], "none"),
     ],
 )
-def test_wrong_input_is_one_line(arguments, message, few, tmp_path, capsys):
+def test_wrong_input_is_one_line(arguments, message, few_scenes, tmp_path, capsys):
     arguments = [a.replace("{tmp}", str(tmp_path)) for a in arguments]
     out = [] if "--resume" in arguments else ["--out", str(tmp_path / "run")]
     assert main([*arguments, *out]) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert told.strip().count("\n") == 0
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.strip().count("\n") == 0
 
 
 def test_a_captioner_over_a_pretrained_vit(table, tmp_path, capsys):
@@ -135,7 +135,7 @@ def test_a_captioner_over_a_pretrained_vit(table, tmp_path, capsys):
     np.testing.assert_allclose(model.config.image_preprocess(picture), config.image_preprocess(picture), atol=1e-6)
     assert model.config.image_preprocess.size == (32, 32)
 
-    # A run is weights for another one, and a resumed one keeps what it came from.
+    # A run gives weights to another one. A resumed run keeps its data and weights.
     more = ["--data", str(table), "--weights", str(run), "--vocabulary", str(run / "vocab.txt"), "--max-length", "14"]
     assert main(flags(*more, "--out", str(tmp_path / "more"))) == 0
     assert main([*flags(*more), "--longest", "40", "--out", str(tmp_path / "other")]) == 2
@@ -147,7 +147,7 @@ def test_a_captioner_over_a_pretrained_vit(table, tmp_path, capsys):
     assert "no vision transformer; give one as the encoder" in capsys.readouterr().err
 
 
-def test_another_vocabulary_than_the_weights(table, few, tmp_path, capsys):
+def test_another_vocabulary_than_the_weights(table, few_scenes, tmp_path, capsys):
     assert main(flags("--out", str(tmp_path / "a"))) == 0
     (tmp_path / "v.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nred\n")
     arguments = ["--data", str(table), "--weights", str(tmp_path / "a" / "best"), "--max-length", "14"]
@@ -162,17 +162,17 @@ def test_recipes_there_and_back():
     np.testing.assert_allclose([step(0), step(199), step(200)], [1e-4, 1e-4, 1e-5], rtol=1e-6)
 
 
-def test_batches_go_on_from_any_batch():
+def test_batches_resume_from_any_batch():
     model = caption.CONFIGS["scenes"]
     tokenizer = load_tokenizer_of_scenes()
-    made = SceneExamples("train", 10, 0, tokenizer, model.preprocess, 14)
-    whole = list(caption_batches(made, 4, (64, 64), seed=1, epoch=2))
-    rest = list(caption_batches(made, 4, (64, 64), seed=1, epoch=2, start=1))
-    assert [batch.weights.sum() for batch in whole] == [4, 4, 2]
-    for one, other in zip(whole[1:], rest, strict=True):
+    examples = SceneExamples("train", 10, 0, tokenizer, model.preprocess, 14)
+    batches = list(caption_batches(examples, 4, (64, 64), seed=1, epoch=2))
+    rest = list(caption_batches(examples, 4, (64, 64), seed=1, epoch=2, start=1))
+    assert [batch.weights.sum() for batch in batches] == [4, 4, 2]
+    for one, other in zip(batches[1:], rest, strict=True):
         jax.tree.map(np.testing.assert_array_equal, one, other)
-    other = next(caption_batches(made, 4, (64, 64), seed=1, epoch=3))
-    assert not np.array_equal(other.images, whole[0].images)
+    other = next(caption_batches(examples, 4, (64, 64), seed=1, epoch=3))
+    assert not np.array_equal(other.images, batches[0].images)
 
 
 def load_tokenizer_of_scenes():
@@ -189,10 +189,10 @@ def load_tokenizer_of_scenes():
 def test_pointing_counts_peaks_inside_objects():
     scenes = [make_scene(3, index) for index in range(20)]
     right, wrong = [], []
-    for made in scenes:
-        words = [("", np.zeros((8, 8), np.float32)) for _ in made.caption.split()]
+    for scene in scenes:
+        words = [("", np.zeros((8, 8), np.float32)) for _ in scene.caption.split()]
         inside, outside = list(words), list(words)
-        for place, region in made.regions.items():
+        for place, region in scene.regions.items():
             cells = region.reshape(8, 8, 8, 8).mean(axis=(1, 3)).astype(np.float32)
             inside[place], outside[place] = ("", cells), ("", -cells)
         right.append(inside)
@@ -204,11 +204,11 @@ def test_pointing_counts_peaks_inside_objects():
 
 @pytest.mark.slow
 def test_no_arguments_learn_held_out_scenes(tmp_path):
-    """As the README has it: at least 95 % of captions exact, on scenes whose captions were never shown."""
+    """As the README states: at least 95 % of captions are exact, on scenes whose captions are not in training."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # the tests' are slow
     command = [sys.executable, "-m", "experiments.train_caption", "--out", str(tmp_path / "run")]
     subprocess.run(command, check=True, env=environment)
     best = max(r["val_exact"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "val_exact" in r)
     assert best >= 0.95
-    told = json.loads((tmp_path / "run" / "pointing.json").read_text())
-    assert max(layer["hits"] for layer in told.values()) > 5 * told["layer 0"]["chance"]
+    accuracy = json.loads((tmp_path / "run" / "pointing.json").read_text())
+    assert max(layer["hits"] for layer in accuracy.values()) > 5 * accuracy["layer 0"]["chance"]

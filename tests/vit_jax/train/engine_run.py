@@ -1,7 +1,9 @@
-"""A few float64 steps of the engine on a made data set, for tests that start processes of their own.
+"""Run a few float64 steps of the engine on a synthetic data set, for tests that start their own processes.
 
-python -m tests.experiments.engine_run OUT CASE... [--process I --port P]; a case is devices, fsdp, accumulate, dropout,
-scan, remat; devices 8>2 are 8 for the first epoch, then 2 that restore its checkpoint. With --process it is one of two processes, and all devices of both are taken.
+    python -m tests.vit_jax.train.engine_run OUT CASE... [--process I --port P]
+
+A case is devices, fsdp, accumulate, dropout, scan, remat. Devices "8>2" are 8 for the first epoch, then 2 that restore
+its checkpoint. With --process this is one of two processes, which use the devices of both.
 """
 
 import argparse
@@ -40,7 +42,7 @@ def picture(index: int) -> Image.Image:
 
 
 def prepare(batch, key):
-    """Mirrored by each image's own draw; all in float64."""
+    """Flip each image at random; compute in float64."""
     images = jnp.asarray(batch.images).astype(jnp.float64) / 127.5 - 1
     flip = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
     return ClassifierInputs(
@@ -49,23 +51,23 @@ def prepare(batch, key):
 
 
 def run(devices: int, then: int, fsdp: bool, accumulate: int, dropout: float, scan: bool, remat: str):
-    """The state after the epochs, as arrays by number; the loss of every step among them."""
+    """Return the arrays of the state after all epochs, then the losses of all steps."""
     config = ViTConfig(image_size=(16, 16), patch_size=(4, 4), width=32, depth=3, num_heads=2, mlp_dim=64, num_classes=3,
                        dropout=dropout, attention_dropout=dropout)  # fmt: skip
     tx = make_optimizer(
         Recipe(model="x", epochs=1, learning_rate=1e-2), make_schedule(Recipe(model="x", epochs=1), 4), None
     )
 
-    def placed(count: int):
+    def prepare_step(count: int):
         model = jax.tree.map(lambda x: x.astype(jnp.float64), VisionTransformer(config, rngs=nnx.Rngs(0)))
         mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
         state = place(mesh, init_state(model, tx, averaged=True), fsdp=fsdp)
-        how = BlockExecution(scan=scan, remat=remat)
+        execution = BlockExecution(scan=scan, remat=remat)
         settings = StepSettings(accumulate=accumulate, ema=0.9)
-        loss = functools.partial(classification_loss, execution=how)
+        loss = functools.partial(classification_loss, execution=execution)
         return mesh, state, make_train_step(prepare, loss, tx, settings, mesh=mesh, like=state)
 
-    mesh, state, step = placed(devices)
+    mesh, state, step = prepare_step(devices)
     split = Split([str(i) for i in range(COUNT)], (np.arange(COUNT) % 3).astype(np.int32), picture)
     pictures = CachedImages(split, ImagePreprocess((16, 16)), budget=0)
     losses, last = [], None
@@ -74,9 +76,9 @@ def run(devices: int, then: int, fsdp: bool, accumulate: int, dropout: float, sc
             with tempfile.TemporaryDirectory() as folder:
                 checkpoints = Checkpoints(Path(folder))
                 checkpoints.save(state, {}, step=int(state.step), score=None)
-                step(state, shard_batch(mesh, last))  # goes on at once, in the memory of what is being written
+                step(state, shard_batch(mesh, last))  # reuses at once the memory of the state that is being saved
                 checkpoints.wait()
-                mesh, like, step = placed(then)
+                mesh, like, step = prepare_step(then)
                 state, _ = checkpoints.restore(like)
                 checkpoints.close()
         for batch in training_batches(pictures, BATCH, seed=1, epoch=epoch, rows=process_rows(BATCH)):
@@ -85,8 +87,8 @@ def run(devices: int, then: int, fsdp: bool, accumulate: int, dropout: float, sc
             losses.append(float(state.totals.loss))
     divided_parts = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
     assert (divided_parts > 20) == (fsdp and then > 1), divided_parts
-    whole = local_replica(mesh, state)
-    return [np.asarray(x) for x in jax.tree.leaves(whole)] + [np.array(losses)]
+    replica = local_replica(mesh, state)
+    return [np.asarray(x) for x in jax.tree.leaves(replica)] + [np.array(losses)]
 
 
 def main() -> None:
@@ -99,15 +101,15 @@ def main() -> None:
     args = parser.parse_args()
     if args.process is not None:
         distributed.initialize(ProcessOptions(f"127.0.0.1:{args.port}", processes=2, process=args.process))
-    kept = {}
+    arrays = {}
     for case in args.cases:
         devices, fsdp, accumulate, dropout, scan, remat = case.split(",")
         first, _, then = devices.partition(">")
-        found = run(
+        result = run(
             int(first), int(then or first), fsdp == "fsdp", int(accumulate), float(dropout), scan == "scan", remat
         )
-        kept |= {f"{case}/{i}": x for i, x in enumerate(found)}
-    np.savez(args.out, read=np.array(read), **kept)
+        arrays |= {f"{case}/{i}": x for i, x in enumerate(result)}
+    np.savez(args.out, read=np.array(read), **arrays)
 
 
 if __name__ == "__main__":

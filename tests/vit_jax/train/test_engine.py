@@ -28,7 +28,7 @@ def start(out, cases, *, devices, more=()):
     return subprocess.Popen(command, env=os.environ | {"XLA_FLAGS": flags}, stderr=subprocess.PIPE, text=True)
 
 
-def finished(*children):
+def wait_for(*children):
     for child in children:
         errors = child.communicate(timeout=300)[1]
         assert child.returncode == 0, errors
@@ -37,12 +37,12 @@ def finished(*children):
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
     out = tmp_path_factory.mktemp("engine") / "one.npz"
-    finished(start(out, [ALONE, STILL, *SAME_DRAWS, *ACCUMULATED], devices=8))
+    wait_for(start(out, [ALONE, STILL, *SAME_DRAWS, *ACCUMULATED], devices=8))
     return np.load(out)
 
 
-def arrays(found, case):
-    return [found[f"{case}/{i}"] for i in range(sum(name.startswith(f"{case}/") for name in found.files))]
+def arrays(results, case):
+    return [results[f"{case}/{i}"] for i in range(sum(name.startswith(f"{case}/") for name in results.files))]
 
 
 def assert_alike(ours, theirs):
@@ -66,14 +66,14 @@ def test_two_processes_read_each_image_once_and_give_one_devices_numbers(one_pro
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     outs = [tmp_path / f"{i}.npz" for i in range(2)]
-    finished(
+    wait_for(
         *(start(out, PROCESSES, devices=4, more=["--process", str(i), "--port", port]) for i, out in enumerate(outs))
     )
     both = [np.load(out) for out in outs]
     for case in PROCESSES:
-        for found in both:
-            assert_alike(arrays(found, case), arrays(one_process, ALONE))
-    read = np.concatenate([found["read"] for found in both])
+        for results in both:
+            assert_alike(arrays(results, case), arrays(one_process, ALONE))
+    read = np.concatenate([results["read"] for results in both])
     times = np.bincount(read, minlength=27)
     assert (times == 3 * len(PROCESSES)).all()  # every image once an epoch, whichever process has it
-    assert 0 not in [len(found["read"]) for found in both]
+    assert 0 not in [len(results["read"]) for results in both]

@@ -1,4 +1,4 @@
-"""What goes beyond the plain recipe, against torch and plain formulas; and by command, all of it at once."""
+"""Settings beyond the plain recipe, compared with torch and plain formulas; and all at once by command."""
 
 import jax
 import jax.numpy as jnp
@@ -31,17 +31,17 @@ def batches():
         yield x, np.random.RandomState(i).randint(0, 7, 4).astype(np.int32)
 
 
-def trained(recipe, learnt, loss=classification_loss):
-    """What learns after a few float64 steps."""
-    tx = make_optimizer(recipe, make_schedule(recipe, STEPS), learnt)
-    state = init_state(learnt, tx)
+def train(recipe, model, loss=classification_loss):
+    """Return the state after a few float64 steps."""
+    tx = make_optimizer(recipe, make_schedule(recipe, STEPS), model)
+    state = init_state(model, tx)
     step = jax.jit(lambda state, *rows: apply_step(state, ClassifierInputs(*rows), None, loss, tx, StepSettings()))
     for x, labels in batches():
         state = step(state, jnp.asarray(x), jnp.asarray(labels), jnp.ones(4))
     return state
 
 
-def torch_trained(theirs, parameters, clip=0.0, forward=None, eps=1e-8):
+def train_torch(theirs, parameters, clip=0.0, forward=None, eps=1e-8):
     rule = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.01, eps=eps)
     theirs.eval()
     for x, labels in batches():
@@ -50,20 +50,20 @@ def torch_trained(theirs, parameters, clip=0.0, forward=None, eps=1e-8):
         logits = theirs(images) if forward is None else forward(images)
         torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels).long()).backward()
         if clip:
-            learning = [p for group in rule.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(learning, clip)
+            trained = [p for group in rule.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(trained, clip)
         rule.step()
 
 
-def recipe_of(**more):
+def make_recipe(**more):
     return Recipe(model="tiny", epochs=1, learning_rate=1e-2, **more)
 
 
 @pytest.fixture
 def theirs(x64):
-    made = reference.tiny_torch(num_classes=7)
-    torch.nn.init.normal_(made.fc.weight, generator=torch.Generator().manual_seed(0))
-    return made
+    model = reference.tiny_torch(num_classes=7)
+    torch.nn.init.normal_(model.fc.weight, generator=torch.Generator().manual_seed(0))
+    return model
 
 
 def test_layer_decay_is_torchs_parameter_groups(theirs):
@@ -76,8 +76,8 @@ def test_layer_decay_is_torchs_parameter_groups(theirs):
         return depth + 1 if name.startswith(("fc.", "norm.")) else 0
 
     groups = [{"params": [p], "lr": 1e-2 * decay ** (depth + 1 - layer(n))} for n, p in theirs.named_parameters()]
-    state = trained(recipe_of(layer_decay=decay), model)
-    torch_trained(theirs, groups)
+    state = train(make_recipe(layer_decay=decay), model)
+    train_torch(theirs, groups)
     ours = export(state.model, layout="lukemelas")
     for name, array in reference.state_arrays(theirs).items():
         assert np.abs(ours[name] - array).max() < 1e-8, name
@@ -85,8 +85,8 @@ def test_layer_decay_is_torchs_parameter_groups(theirs):
 
 def test_clipping_is_torchs(theirs):
     model = convert(reference.state_arrays(theirs), num_heads=3)
-    plain, clipped = (trained(recipe_of(eps=1e-3, clip_norm=c), model).model for c in (0.0, 0.05))
-    torch_trained(theirs, theirs.parameters(), clip=0.05, eps=1e-3)
+    plain, clipped = (train(make_recipe(eps=1e-3, clip_norm=c), model).model for c in (0.0, 0.05))
+    train_torch(theirs, theirs.parameters(), clip=0.05, eps=1e-3)
     ours, other = export(clipped, layout="lukemelas"), export(plain, layout="lukemelas")
     for name, array in reference.state_arrays(theirs).items():
         assert np.abs(ours[name] - array).max() < 1e-8, name
@@ -96,8 +96,8 @@ def test_clipping_is_torchs(theirs):
 def test_the_head_alone(theirs):
     model = convert(reference.state_arrays(theirs), num_heads=3)
     before = {name: np.asarray(array) for name, array in to_arrays(model).items()}
-    state = trained(recipe_of(train="head"), model)
-    torch_trained(theirs, theirs.fc.parameters())
+    state = train(make_recipe(train="head"), model)
+    train_torch(theirs, theirs.fc.parameters())
     after = to_arrays(state.model)
     for name in before:
         if not name.startswith("head."):
@@ -105,14 +105,14 @@ def test_the_head_alone(theirs):
     np.testing.assert_allclose(after["head.kernel"], theirs.fc.weight.detach().numpy().T, atol=1e-9)
     assert np.abs(after["head.kernel"] - before["head.kernel"]).max() > 1e-3
     sizes = [leaf.size for leaf in jax.tree.leaves(state.opt_state)]
-    assert max(sizes) == before["head.kernel"].size  # nothing is held for what is frozen
+    assert max(sizes) == before["head.kernel"].size  # frozen parameters have no optimizer state
     assert sum(sizes) < 3 * (before["head.kernel"].size + before["head.bias"].size)
 
 
-def test_clipping_goes_by_the_norm_of_what_learns(theirs):
+def test_clipping_uses_the_norm_of_the_trained_parameters(theirs):
     model = convert(reference.state_arrays(theirs), num_heads=3)
-    state = trained(recipe_of(train="head", eps=1e-3, clip_norm=0.05), model)
-    torch_trained(theirs, theirs.fc.parameters(), clip=0.05, eps=1e-3)
+    state = train(make_recipe(train="head", eps=1e-3, clip_norm=0.05), model)
+    train_torch(theirs, theirs.fc.parameters(), clip=0.05, eps=1e-3)
     np.testing.assert_allclose(state.model.head.kernel[...], theirs.fc.weight.detach().numpy().T, atol=1e-9)
 
 
@@ -127,13 +127,13 @@ def test_lora_against_torch(theirs, targets):
     assert len(start.adapters) == len(targets) * len(model.blocks)
     for old, new in zip(jax.tree.leaves(model), jax.tree.leaves(merge_lora(start, alpha)), strict=True):
         np.testing.assert_array_equal(old, new)
-    additions = {
+    adapters = {
         name: [torch.tensor(np.asarray(x), requires_grad=True) for x in pair] for name, pair in start.adapters.items()
     }
 
     def forward(images):
         changed = dict(theirs.named_parameters())
-        for name, (down, up) in additions.items():
+        for name, (down, up) in adapters.items():
             _, index, *part, _ = name.split(".")
             part, delta = ".".join(part), (alpha / rank * down @ up).T
             split = [f"attn.{p}" for p in ("proj_q", "proj_k", "proj_v")] if part == "attn.qkv" else [PLACES[part]]
@@ -142,18 +142,18 @@ def test_lora_against_torch(theirs, targets):
                 changed[weight] = changed[weight].detach() + rows
         return torch.func.functional_call(theirs, changed, (images,))
 
-    def loss(learnt, inputs, key):
-        return classification_loss(merge_lora(learnt, alpha), inputs, key)
+    def loss(lora_model, inputs, key):
+        return classification_loss(merge_lora(lora_model, alpha), inputs, key)
 
-    learnt = trained(recipe_of(train="lora", lora_rank=rank), start, loss).model
-    learning = [x for pair in additions.values() for x in pair] + list(theirs.fc.parameters())
-    torch_trained(theirs, learning, forward=forward)
-    for name, pair in additions.items():
-        for ours, x in zip(learnt.adapters[name], pair, strict=True):
+    lora_model = train(make_recipe(train="lora", lora_rank=rank), start, loss).model
+    learning = [x for pair in adapters.values() for x in pair] + list(theirs.fc.parameters())
+    train_torch(theirs, learning, forward=forward)
+    for name, pair in adapters.items():
+        for ours, x in zip(lora_model.adapters[name], pair, strict=True):
             np.testing.assert_allclose(ours, x.detach().numpy(), atol=1e-8)
-        assert np.abs(learnt.adapters[name].up).max() > 1e-3
-    np.testing.assert_allclose(learnt.base.head.kernel[...], theirs.fc.weight.detach().numpy().T, atol=1e-8)
-    jax.tree.map(np.testing.assert_array_equal, learnt.base.blocks, model.blocks)
+        assert np.abs(lora_model.adapters[name].up).max() > 1e-3
+    np.testing.assert_allclose(lora_model.base.head.kernel[...], theirs.fc.weight.detach().numpy().T, atol=1e-8)
+    jax.tree.map(np.testing.assert_array_equal, lora_model.base.blocks, model.blocks)
     with pytest.raises(InputError, match="rank of at least 1 and targets among"):
         add_lora(model, rank, jax.random.key(0), ("head.kernel",))
 
@@ -188,42 +188,42 @@ def test_mixup_and_cutmix_follow_their_formulas():
     partners = partner_rows(weights)
     assert partners.tolist() == [3, 0, 1, 2, 4, 5]
     x, y = np.asarray(images), np.asarray(shares)
-    found, target = mixup(images, shares, partners, jnp.asarray(0.3))
-    np.testing.assert_allclose(found[1], 0.3 * x[1] + 0.7 * x[0], rtol=1e-5)
+    mixed, target = mixup(images, shares, partners, jnp.asarray(0.3))
+    np.testing.assert_allclose(mixed[1], 0.3 * x[1] + 0.7 * x[0], rtol=1e-5)
     np.testing.assert_allclose(target[1], 0.3 * y[1] + 0.7 * y[0], rtol=1e-6)
-    np.testing.assert_allclose(found[4:], x[4:], rtol=1e-5)
+    np.testing.assert_allclose(mixed[4:], x[4:], rtol=1e-5)
     # A share of 0.75 leaves a box of half the sides, here cut at the right edge: rows 2 to 6, columns 7 to 12.
-    found, target = cutmix(images, shares, partners, jnp.asarray(0.75), (jnp.asarray(4), jnp.asarray(10)))
-    wanted = x.copy()
-    wanted[:, 2:6, 7:12] = x[np.asarray(partners), 2:6, 7:12]
-    np.testing.assert_array_equal(found, wanted)
-    kept = 1 - 4 * 5 / 120
-    np.testing.assert_allclose(target, kept * y + (1 - kept) * y[np.asarray(partners)], rtol=1e-6)
+    mixed, target = cutmix(images, shares, partners, jnp.asarray(0.75), (jnp.asarray(4), jnp.asarray(10)))
+    expected = x.copy()
+    expected[:, 2:6, 7:12] = x[np.asarray(partners), 2:6, 7:12]
+    np.testing.assert_array_equal(mixed, expected)
+    share = 1 - 4 * 5 / 120
+    np.testing.assert_allclose(target, share * y + (1 - share) * y[np.asarray(partners)], rtol=1e-6)
 
 
-def test_what_is_drawn_for_mixing():
+def test_the_random_numbers_of_mixing():
     images, shares = images_and_shares()
     weights = jnp.ones(6)
 
-    def kept(key, mixing):  # the first image's share of itself; its partner is of another class
+    def compute_own_share(key, mixing):  # the first image's share of itself; its partner is of another class
         return mix_batch(key, images, shares, weights, mixing)[1][0, 0]
 
     keys = jax.random.split(jax.random.key(0), 4000)
-    uniform = np.sort(np.asarray(jax.jit(jax.vmap(lambda k: kept(k, MixConfig(1.0, 0, 3))))(keys)))
+    uniform = np.sort(np.asarray(jax.jit(jax.vmap(lambda k: compute_own_share(k, MixConfig(1.0, 0, 3))))(keys)))
     np.testing.assert_allclose(uniform, (np.arange(4000) + 0.5) / 4000, atol=0.03)  # Beta(1, 1)
-    boxes = jax.jit(jax.vmap(lambda k: kept(k, MixConfig(0, 1.0, 3))))(keys)
+    boxes = jax.jit(jax.vmap(lambda k: compute_own_share(k, MixConfig(0, 1.0, 3))))(keys)
     assert 0.5 < float(boxes.mean()) < 0.75  # boxes cut at the edges leave more than half
     both = jax.jit(jax.vmap(lambda k: mix_batch(k, images, shares, weights, MixConfig(0.1, 1.0, 3))[0]))(keys[:400])
     pasted = (both[:, :, 0, 0, 0] == images[None, :, 0, 0, 0]).all(axis=1).mean()  # a box seldom has the corner
     assert 0.35 < float(pasted) < 0.6
 
 
-def test_drop_path_passes_whole_images_by(x64):
+def test_drop_path_drops_whole_images(x64):
     branch = jnp.ones((4000, 2, 3))
-    found = np.asarray(drop_path(branch, jnp.asarray(0.25), jax.random.key(0)))
-    assert set(np.unique(found)) == {0.0, 1 / 0.75}
-    assert (found.reshape(4000, -1).std(axis=1) == 0).all()
-    assert abs((found[:, 0, 0] == 0).mean() - 0.25) < 0.02
+    dropped = np.asarray(drop_path(branch, jnp.asarray(0.25), jax.random.key(0)))
+    assert set(np.unique(dropped)) == {0.0, 1 / 0.75}
+    assert (dropped.reshape(4000, -1).std(axis=1) == 0).all()
+    assert abs((dropped[:, 0, 0] == 0).mean() - 0.25) < 0.02
     assert drop_path(branch, None, jax.random.key(0)) is branch
     assert drop_path(branch, jnp.asarray(0.25), None) is branch
 
@@ -232,8 +232,8 @@ def test_drop_path_passes_whole_images_by(x64):
     model = jax.tree.map(lambda x: x.astype(jnp.float64), VisionTransformer(config, rngs=nnx.Rngs(0)))
     x, key = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8, 8, 3))), jax.random.key(1)
     plain, scanned = (
-        jax.jit(lambda m, how=how: m.features(x, key=key, execution=how))(model)
-        for how in (BlockExecution(), BlockExecution(scan=True))
+        jax.jit(lambda m, execution=execution: m.features(x, key=key, execution=execution))(model)
+        for execution in (BlockExecution(), BlockExecution(scan=True))
     )
     np.testing.assert_allclose(plain, scanned, atol=1e-12)
     assert np.abs(plain - jax.jit(lambda m: m.features(x))(model)).max() > 1e-3
@@ -257,7 +257,7 @@ def test_everything_at_once_by_command(tmp_path, capsys):
     for folder, kind in kinds.items():
         options = ["--weights", str(out), "--train", *kind, "--recipe", "digits", "--batch-size", "512"]
         assert finetune.main([*SMALL[:2], *options, "--epochs", "2", "--out", str(folder)]) == 0
-    for folder in (out, lora):  # averages and additions are part of what is restored
+    for folder in (out, lora):  # averages and adapters are restored too
         assert finetune.main(["--resume", str(folder)]) == 0
         assert "resuming at step 6 of 6" in capsys.readouterr().out
     first, added, more, same = (to_arrays(load(folder / "best")) for folder in (out, lora, both, head))

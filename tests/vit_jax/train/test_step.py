@@ -1,4 +1,4 @@
-"""The step's parts against plain formulas, and the loop on a task so small that it compiles at once."""
+"""The parts of a training step against plain formulas, and the loop on a task that compiles quickly."""
 
 import sys
 import types
@@ -34,7 +34,7 @@ CONFIG = ViTConfig(image_size=(8, 8), patch_size=(4, 4), width=16, depth=3, num_
 
 
 def vit():
-    """A head of zeros would let no gradient through to what is below it."""
+    """Return a ViT with a random head: a head of zeros would pass no gradient to the layers below."""
     model = VisionTransformer(CONFIG, rngs=nnx.Rngs(0))
     arrays = to_arrays(model)
     kernel = jax.random.normal(jax.random.key(1), arrays["head.kernel"].shape, jnp.float32)
@@ -53,27 +53,27 @@ def largest_difference(a, b):
     return max(float(jnp.abs(x - y).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-def doubled(model):
+def to_float64(model):
     return jax.tree.map(lambda x: x.astype(jnp.float64), model)
 
 
-WAYS = [BlockExecution(scan=scan, remat=remat) for scan in (False, True) for remat in ("none", "dots", "full")]
+EXECUTIONS = [BlockExecution(scan=scan, remat=remat) for scan in (False, True) for remat in ("none", "dots", "full")]
 
 
-def test_layers_run_alike_however_they_are_run(x64):
-    model, rows = doubled(vit()), inputs()
-    wanted = jax.jit(
+def test_every_execution_mode_gives_the_same_gradient(x64):
+    model, rows = to_float64(vit()), inputs()
+    expected = jax.jit(
         lambda m, r: compute_gradient(classify.classification_loss, m, r, jax.random.key(3), StepSettings())
     )(model, rows)
-    for how in WAYS[1:]:
+    for execution in EXECUTIONS[1:]:
 
-        def loss(model, rows, key, how=how):
-            return classify.classification_loss(model, rows, key, execution=how)
+        def loss(model, rows, key, execution=execution):
+            return classify.classification_loss(model, rows, key, execution=execution)
 
-        found = jax.jit(lambda m, r, loss=loss: compute_gradient(loss, m, r, jax.random.key(3), StepSettings()))(
+        actual = jax.jit(lambda m, r, loss=loss: compute_gradient(loss, m, r, jax.random.key(3), StepSettings()))(
             model, rows
         )
-        assert largest_difference(found, wanted) < 1e-12, how
+        assert largest_difference(actual, expected) < 1e-12, execution
 
 
 def captions(count=6):
@@ -89,22 +89,24 @@ def captions(count=6):
 
 @pytest.fixture
 def captioner(x64):
-    return doubled(caption.CaptionTransformer(caption.CONFIGS["scenes"], rngs=nnx.Rngs(0)))
+    return to_float64(caption.CaptionTransformer(caption.CONFIGS["scenes"], rngs=nnx.Rngs(0)))
 
 
-def test_captioners_layers_run_alike_however_they_are_run(captioner):
+def test_every_execution_mode_gives_a_captioner_the_same_gradient(captioner):
     batch = jax.tree.map(jnp.asarray, captions(2))
 
-    def gradient(how):
+    def gradient(execution):
         def loss(model, batch):
-            found = caption_step.captioning_loss(model, batch, None, recipe=CAPTION_RECIPES["scenes"], execution=how)
-            return found.total / found.divisor
+            result = caption_step.captioning_loss(
+                model, batch, None, recipe=CAPTION_RECIPES["scenes"], execution=execution
+            )
+            return result.total / result.divisor
 
         return jax.jit(jax.grad(loss))(captioner, batch)
 
-    wanted = gradient(BlockExecution())
-    for how in (BlockExecution(scan=True), BlockExecution(remat="full"), BlockExecution(scan=True, remat="dots")):
-        assert largest_difference(gradient(how), wanted) < 1e-12, how
+    expected = gradient(BlockExecution())
+    for execution in (BlockExecution(scan=True), BlockExecution(remat="full"), BlockExecution(scan=True, remat="dots")):
+        assert largest_difference(gradient(execution), expected) < 1e-12, execution
 
 
 def test_accumulated_captions_count_tokens_not_parts(captioner):
@@ -114,11 +116,11 @@ def test_accumulated_captions_count_tokens_not_parts(captioner):
         return caption_step.captioning_loss(model, batch, None, recipe=CAPTION_RECIPES["scenes"])
 
     batch = jax.tree.map(jnp.asarray, captions())
-    found = [
+    results = [
         jax.jit(lambda m, b, n=n: compute_gradient(loss, m, b, None, StepSettings(accumulate=n)))(captioner, batch)
         for n in (1, 3)
     ]
-    assert largest_difference(found[0][::2], found[1][::2]) < 1e-12
+    assert largest_difference(results[0][::2], results[1][::2]) < 1e-12
 
 
 def test_bfloat16_computes_in_it_and_keeps_float32():
@@ -158,7 +160,7 @@ def test_the_average_follows_its_formula(x64):
     np.testing.assert_allclose(state.eval_params["w"], average, rtol=1e-12)
 
 
-def test_the_average_of_what_does_not_learn_is_itself():
+def test_the_average_of_a_frozen_parameter_equals_it():
     weights = {"w": jax.random.normal(jax.random.key(0), (1000,))}
 
     def loss_of(model, inputs, key):
@@ -173,11 +175,11 @@ def test_the_average_of_what_does_not_learn_is_itself():
 
 
 def test_dropout_in_bfloat16_keeps_the_mean():
-    kept = dropout(jnp.ones((4,), jnp.bfloat16), 0.2, jax.random.key(1))
-    assert set(np.asarray(kept, np.float32).tolist()) <= {0.0, 1.25}
+    output = dropout(jnp.ones((4,), jnp.bfloat16), 0.2, jax.random.key(1))
+    assert set(np.asarray(output, np.float32).tolist()) <= {0.0, 1.25}
 
 
-def test_how_arrays_are_divided():
+def test_how_arrays_are_sharded():
     assert [tuple(partition_spec(shape, 8)) for shape in [(64, 128), (63, 64), (1, 8), (2048,), (63, 33), (16, 2, 64)]] == [
         (None, "data"), (None, "data"), (), ("data",), (), (None, None, "data"),
     ]  # fmt: skip
@@ -188,7 +190,7 @@ class Tiny:
     """Learns w towards the mean of ten numbers, by single steps."""
 
     def __init__(self, rate=0.1, epochs=3, bad_step=None, **settings):
-        self.kept, self.settings = [], StepSettings(**settings)
+        self.best_epochs, self.settings = [], StepSettings(**settings)
         self.rate, self.epochs, self.bad_step = rate, epochs, bad_step
 
     def batches(self, epoch, start):
@@ -206,7 +208,7 @@ class Tiny:
             model={"w": jnp.zeros(())}, tx=optax.sgd(self.rate), prepare=lambda batch, key: batch, loss_of=self.loss_of,
             settings=self.settings, batches=self.batches, batch_size=4, steps_per_epoch=10, epochs=self.epochs,
             validate=lambda model: {"val_loss": float(abs(model["w"] - 4.5)), "val_accuracy": 0.0},
-            score=lambda record: -record["val_loss"], keep_best=lambda model, record: self.kept.append(record["epoch"]),
+            score=lambda record: -record["val_loss"], keep_best=lambda model, record: self.best_epochs.append(record["epoch"]),
             **more,
         )  # fmt: skip
 
@@ -221,47 +223,47 @@ def test_training_ends_early_without_a_better_epoch(tmp_path, capsys):
     tiny = Tiny(rate=0.0, epochs=9)
     assert int(tiny.run(tmp_path / "r", patience=2).state.step) == 30
     assert "no improvement in 2 epochs: stopped early" in capsys.readouterr().out
-    assert tiny.kept == [1]
+    assert tiny.best_epochs == [1]
     assert int(Tiny(rate=0.0, epochs=9).run(tmp_path / "r", patience=2, resume=True).state.step) == 30
 
 
-def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_last_good_state(tmp_path):
+def test_a_non_finite_loss_is_reported_with_its_step_and_the_last_good_state_is_kept(tmp_path):
     message = "non-finite loss at step 17; the checkpoint of step 10 is kept"
     with pytest.raises(InputError, match=message):
         Tiny(bad_step=17).run(tmp_path / "r")
-    outcome = Tiny().run(tmp_path / "r", resume=True)  # with good data it goes on from there
-    left_alone = Tiny().run(tmp_path / "alone")
-    assert float(outcome.state.model["w"]) == float(left_alone.state.model["w"])
+    resumed = Tiny().run(tmp_path / "r", resume=True)  # with good data it resumes from there
+    uninterrupted = Tiny().run(tmp_path / "alone")
+    assert float(resumed.state.model["w"]) == float(uninterrupted.state.model["w"])
     assert [r["val_loss"] for r in read_metrics(tmp_path / "r" / "metrics.jsonl")] == [
         r["val_loss"] for r in read_metrics(tmp_path / "alone" / "metrics.jsonl")
     ]
 
 
-def biggest(folder):
+def find_largest_file(folder):
     return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
 
 
-def test_a_torn_checkpoint_is_passed_over_with_a_word(tmp_path, capsys):
-    whole = Tiny(epochs=4).run(tmp_path / "r")
+def test_a_torn_checkpoint_is_skipped_with_a_warning(tmp_path, capsys):
+    uninterrupted = Tiny(epochs=4).run(tmp_path / "r")
     checkpoints = tmp_path / "r" / "checkpoints"
-    assert sorted(int(p.name) for p in checkpoints.iterdir()) == [10, 30, 40]  # the best and the two last
+    assert sorted(int(p.name) for p in checkpoints.iterdir()) == [10, 30, 40]  # the best and the last two
     for file in [p for p in (checkpoints / "40" / "state").rglob("*") if p.is_file() and "ocdbt" in str(p)]:
         file.write_bytes(file.read_bytes()[:5])
-    again = Tiny(epochs=4).run(tmp_path / "r", resume=True)
-    assert "skipped: " in (told := capsys.readouterr()).err
-    assert "checkpoint 40 can't be read" in told.err
-    assert "resuming at step 30" in told.out
-    assert float(again.state.model["w"]) == float(whole.state.model["w"])
+    resumed = Tiny(epochs=4).run(tmp_path / "r", resume=True)
+    assert "skipped: " in (printed := capsys.readouterr()).err
+    assert "checkpoint 40 can't be read" in printed.err
+    assert "resuming at step 30" in printed.out
+    assert float(resumed.state.model["w"]) == float(uninterrupted.state.model["w"])
 
 
-def test_the_best_is_written_anew_where_a_kill_lost_it(tmp_path):
+def test_the_best_model_is_written_again_after_a_kill_lost_it(tmp_path):
     Tiny(epochs=2).run(tmp_path / "r")
     (tmp_path / "r" / "best").unlink()
     tiny = Tiny(epochs=2)
     task, options = tiny.task(), RunOptions(memory_check=False)
     run_task(tmp_path / "r", task, make_mesh(4), options, resume=True, best_file=tmp_path / "r" / "best")
     best = max(read_metrics(tmp_path / "r" / "metrics.jsonl"), key=lambda record: -record["val_loss"])
-    assert tiny.kept == [best["epoch"]] == [1]
+    assert tiny.best_epochs == [best["epoch"]] == [1]
 
 
 def test_checkpoints_within_an_epoch(tmp_path, monkeypatch):
@@ -277,7 +279,7 @@ def test_checkpoints_within_an_epoch(tmp_path, monkeypatch):
     assert saved == [*((step, True) for step in range(1, 10)), (10, False)]
 
 
-def test_what_a_step_needs_is_told_and_what_fits_is_named(tmp_path, capsys, monkeypatch):
+def test_the_memory_of_a_step_is_reported_and_an_accumulation_that_fits_is_suggested(tmp_path, capsys, monkeypatch):
     rows = 64
 
     class Wide(Tiny):
@@ -294,13 +296,13 @@ def test_what_a_step_needs_is_told_and_what_fits_is_named(tmp_path, capsys, monk
         def task(self, **more):
             return super().task(**more)._replace(batch_size=rows)
 
-    def step_of(count):
+    def measure_memory(count):
         task = Wide(accumulate=count).task()
         step = make_train_step(task.prepare, task.loss_of, task.tx, task.settings)
         state = init_state(task.model, task.tx)
         return memory.memory_use(step.lower(state, next(task.batches(0, 0))).compile())
 
-    one, four = step_of(1), step_of(4)
+    one, four = measure_memory(1), measure_memory(4)
     assert one.state >= rows * 1000 * 4
     assert one.total > rows * 1000 * 1000 * 4  # the largest product
     assert one.total > 3 * four.total
@@ -314,7 +316,7 @@ def test_what_a_step_needs_is_told_and_what_fits_is_named(tmp_path, capsys, monk
     assert memory.available_bytes() > 10**8
 
 
-def test_memory_that_runs_out_is_told_as_that(tmp_path, monkeypatch):
+def test_running_out_of_memory_is_reported(tmp_path, monkeypatch):
     class Full(session._CompiledStep):
         def __call__(self, state, batch):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
@@ -331,7 +333,7 @@ def test_accumulation_that_does_not_divide_the_batch(tmp_path):
 
 def test_a_profile_is_traced(tmp_path, capsys):
     Tiny(epochs=1).run(tmp_path / "r", options=RunOptions(profile=2))
-    assert biggest(tmp_path / "r" / "profile").stat().st_size > 1000
+    assert find_largest_file(tmp_path / "r" / "profile").stat().st_size > 1000
     assert "profile: 2 steps traced into" in capsys.readouterr().out
 
 
@@ -358,8 +360,8 @@ def test_weights_and_biases_get_every_record_and_one_run(tmp_path, monkeypatch):
     Tiny(epochs=2).run(folder, options=options)
     fake.util.generate_id = None  # a resumed run keeps its own
     Tiny(epochs=3).run(folder, options=options, resume=True)
-    begun = ("pets", "abc", "allow")
-    assert calls == [begun, (10, 1), (20, 2), "finished", begun, (30, 3), "finished"]
+    started = ("pets", "abc", "allow")
+    assert calls == [started, (10, 1), (20, 2), "finished", started, (30, 3), "finished"]
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(InputError, match="--wandb needs wandb; pip install wandb"):
         Tiny().run(folder, options=options)

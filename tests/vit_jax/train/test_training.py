@@ -186,7 +186,7 @@ def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path):
         log.write({"step": step, "loss": 0.5})
     log.close()
     with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 4, "lo')  # broken off by a kill
+        file.write('{"step": 4, "lo')  # truncated by a kill
     assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     log = MetricsLog(tmp_path, step=2, sinks=open_sinks(tmp_path, RunOptions(tensorboard=True), step=2))
     log.write({"step": 3, "loss": 0.25})
@@ -196,7 +196,7 @@ def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path):
 
 
 def test_parameter_names_are_stable():
-    """They are what saved models are made of: a rename breaks every file written before."""
+    """Saved models store parameters under these names: a rename breaks every existing file."""
     from vit_jax import CONFIGS
     from vit_jax.checkpoint import abstract_model
 
