@@ -130,7 +130,7 @@ def test_no_module_imports_what_windows_lacks(package):
 
 
 def test_only_the_benchmark_imports_the_peers():
-    """They need torch, which is no dependency; the benchmark imports them when asked to compare."""
+    """They need torch, which is not a dependency. The benchmark imports them only for a comparison."""
     for package in PACKAGES:
         for path in modules(package):
             if not path.relative_to(ROOT).as_posix().startswith(BENCHMARKS):
@@ -155,7 +155,7 @@ def test_the_check_command_runs_the_readmes_tests():
 
 
 def test_the_readmes_python_runs(tmp_path, monkeypatch):
-    """As it stands there, but with a small checkpoint and small images."""
+    """Run the README's code unchanged, except for a small checkpoint and small images."""
     import torch
 
     import tests.reference as reference

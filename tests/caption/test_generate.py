@@ -119,7 +119,7 @@ def test_a_batch_gives_each_image_the_captions_it_has_alone(case, x64):
 
 
 def test_within_another_jit(case, x64):
-    """There the outer jit's compiler options apply."""
+    """The compiler options of the outer jit apply there."""
     model, images, mask, _ = case
     options = dict(max_length=LENGTH, num_beams=2, start=START, end=END)
     alone = generate(model, images, mask, **options)

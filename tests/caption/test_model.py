@@ -140,7 +140,7 @@ def test_padded_text_changes_nothing(model, inputs):
     ("dilated", "sizes"), [(True, [(80, 33), (49, 80), (17, 18), (65, 79)]), (False, [(80, 33), (31, 47)])]
 )
 def test_mixed_sizes_give_each_image_what_it_gives_alone(dilated, sizes, inputs, x64):
-    """Whatever the padding holds, for content sizes odd and even at every stride."""
+    """The content of the padding has no effect, for odd and even content sizes at every stride."""
     model = random_model(replace(SMALL, encoder=replace(SMALL.encoder, dilated_last_stage=dilated)), jnp.float64)
     tokens, content = inputs[2][:1], inputs[3][:1]
     random = np.random.RandomState(7)
@@ -208,10 +208,10 @@ def test_the_gradient_in_the_weights(model, inputs):
     def logit(perturbations):
         return decode_with_attention(model, memory, tokens, content, perturbations=perturbations).logits[0, 3, 7]
 
-    slopes = jax.grad(logit)(zeros)
+    gradients = jax.grad(logit)(zeros)
     for which, index in [(0, (0, 0, 1, 2, 1)), (1, (1, 0, 2, 3, 0))]:
         up, down = (tuple(z.at[index].set(h) if i == which else z for i, z in enumerate(zeros)) for h in (1e-5, -1e-5))
-        assert abs((logit(up) - logit(down)) / 2e-5 - slopes[which][index]) < 1e-7
+        assert abs((logit(up) - logit(down)) / 2e-5 - gradients[which][index]) < 1e-7
 
 
 @pytest.mark.parametrize(("size", "stride", "dilation"), [(7, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 2), (1, 2, 1)])
@@ -244,11 +244,11 @@ def test_pooling_gives_its_gradient_to_the_first_of_equal_values_as_in_torch(sha
     x = rng.integers(1, 4, shape).astype(np.float32)  # many equals, all above 0
     theirs = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
     pooled = torch.nn.functional.max_pool2d(theirs, 3, 2, 1)
-    sent = rng.standard_normal(pooled.shape).astype(np.float32)
-    pooled.backward(torch.from_numpy(sent))
+    cotangent = rng.standard_normal(pooled.shape).astype(np.float32)
+    pooled.backward(torch.from_numpy(cotangent))
     ours, vjp = jax.vjp(max_pool, jnp.asarray(x))
     np.testing.assert_array_equal(ours, pooled.detach().numpy().transpose(0, 2, 3, 1))
-    (gradient,) = vjp(jnp.asarray(sent.transpose(0, 2, 3, 1)))
+    (gradient,) = vjp(jnp.asarray(cotangent.transpose(0, 2, 3, 1)))
     np.testing.assert_allclose(gradient, theirs.grad.numpy().transpose(0, 2, 3, 1), atol=1e-6)
 
 

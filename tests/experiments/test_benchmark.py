@@ -29,7 +29,7 @@ SMALL = ["caption", "--model", "mini", "--rounds", "2", "--batch", "2"]
 
 @pytest.mark.slow
 def test_captions_are_compared_with_the_original(tmp_path, capsys):
-    """Both write the same captions of the requested length, whatever the model would prefer."""
+    """Both write the same captions of the requested length, even where the model would end them earlier."""
     command = [*SMALL, "--lengths", "3", "5", "--against", "torch", "--out", str(tmp_path)]
     assert benchmark.main(command) == 0
     printed = capsys.readouterr().out
@@ -57,7 +57,7 @@ def test_different_captions_are_an_error():
 
 @pytest.mark.parametrize("train", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_vit_is_compared_with_the_originals(train, tmp_path, capsys):
-    """Each runs in a process of its own; all give the same logits or losses; the fraction of the matrix rate is printed."""
+    """Each runs in its own process; all give the same logits or losses. The fraction of the matrix rate is printed."""
     small = [
         "vit",
         "--model",

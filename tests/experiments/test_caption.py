@@ -170,7 +170,7 @@ def test_it_resumes_where_it_stopped(saved, pictures, tmp_path, capsys, monkeypa
     assert "2 of 5 are done already" in capsys.readouterr().err
     first = records_in(out)
     assert len(first) == 5
-    # A missing figure is drawn again; with all present, nothing is done.
+    # A missing figure is plotted again; if all are present, nothing is done.
     (out / "p1.png").unlink()
     assert program.main(command) == 0
     assert program.main(command) == 0

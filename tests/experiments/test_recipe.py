@@ -1,4 +1,4 @@
-"""The settings of a recipe: each has a flag, is off by default, is checked, and is read back from older runs too."""
+"""The settings of a recipe: each has a flag, is off by default and is validated; recipes of older runs read back."""
 
 import argparse
 import json
@@ -115,8 +115,8 @@ def test_no_augment_starts_from_no_augmentation():
     assert NO_AUGMENT.angles == (0,)
 
 
-def test_runs_recorded_before_them_read_back():
-    """A recipe as programs wrote it when there was nothing beyond the basic one."""
+def test_runs_recorded_before_these_settings_read_back():
+    """Read a recipe that was written before the settings beyond the basic recipe existed."""
     text = """{"model": "B_16_imagenet1k", "epochs": 10, "image_size": [384, 384], "batch_size": 16,
         "learning_rate": 1e-05, "schedule": "constant", "warmup_epochs": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-08,
         "weight_decay": 0.01, "dropout": null, "augment": {"crop_scale": [0.08, 1.0], "crop_ratio": [0.75,
@@ -162,22 +162,22 @@ def test_the_basic_recipe_is_optaxs_adamw_to_the_bit():
 
 
 def test_one_adamw_by_group_is_one_adamw_per_group():
-    """To the bit, with parameters that do not change and cost no memory; checkpoints of the latter keep their place."""
+    """They agree bitwise. Frozen parameters have no state; parameter names in older checkpoints are mapped."""
     rng = np.random.default_rng(0)
     parameters = {name: jnp.asarray(rng.normal(size=(3, 4)), jnp.float32) for name in "abc"}
     groups = {"a": "low", "b": "high", "c": FROZEN}
     numbers = dict(b1=0.9, b2=0.99, eps=1e-6, weight_decay=0.02)
     rates = {"low": optax.linear_schedule(0.0, 1e-3, 3), "high": optax.constant_schedule(1e-2)}
-    rules = {name: optax.adamw(rate, **numbers) for name, rate in rates.items()} | {FROZEN: optax.set_to_zero()}
+    optimizers = {name: optax.adamw(rate, **numbers) for name, rate in rates.items()} | {FROZEN: optax.set_to_zero()}
     per_group = optax.chain(optax.masked(optax.set_to_zero(), {"a": False, "b": False, "c": True}),
-                            optax.multi_transform(rules, groups))  # fmt: skip
+                            optax.multi_transform(optimizers, groups))  # fmt: skip
     results, states = [], []
     for tx in (adamw_by_group(groups, rates, **numbers), per_group):
-        state, now, update = tx.init(parameters), parameters, jax.jit(tx.update)
+        state, current, update = tx.init(parameters), parameters, jax.jit(tx.update)
         for i in range(4):
-            updates, state = update(jax.tree.map(lambda p, i=i: jnp.sin(p + i), parameters), state, now)
-            now = optax.apply_updates(now, updates)
-        results.append(now)
+            updates, state = update(jax.tree.map(lambda p, i=i: jnp.sin(p + i), parameters), state, current)
+            current = optax.apply_updates(current, updates)
+        results.append(current)
         leaves = jax.tree_util.tree_flatten_with_path({"opt_state": state})[0]
         states.append({jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves})
     jax.tree.map(np.testing.assert_array_equal, *results)
@@ -190,7 +190,7 @@ def test_one_adamw_by_group_is_one_adamw_per_group():
 
 @pytest.mark.parametrize("pooling", ["cls", "map"])
 def test_layers_are_counted_as_beits(pooling):
-    """Its get_num_layer_for_vit: tokens, positions and patches 0, blocks from 1, what comes after them depth + 1."""
+    """As in get_num_layer_for_vit: tokens, positions and patches 0, blocks from 1, everything after them depth + 1."""
     config = ViTConfig(
         image_size=(8, 8), patch_size=(4, 4), width=8, depth=3, num_heads=2, mlp_dim=16, num_classes=3, pooling=pooling,
         representation=5, num_registers=1, pre_norm=True, distillation_token=True, distillation_head=pooling == "cls",

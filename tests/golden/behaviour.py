@@ -90,9 +90,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     groups, results = args.only or list(GROUPS), {}
     for group in groups:
-        began = time.monotonic()
+        start = time.monotonic()
         results |= compute(group)
-        print(f"{group}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+        print(f"{group}: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
     if args.action == "record":
         write_record(args.file, results)
         print(f"{args.file}: {len(results)} results, {args.file.stat().st_size / 1e6:.2f} MB")

@@ -70,8 +70,8 @@ def record_captioner(model: Any, *, vit: bool = False) -> Results:
         "beams_reference": dict(num_beams=2, padding="reference"),
     }
     for name, options in searches.items():
-        found = caption.generate(model, x, mask, **ends, **options)
-        results |= {f"{name}/{field}": np.asarray(getattr(found, field)) for field in found._fields}
+        generated = caption.generate(model, x, mask, **ends, **options)
+        results |= {f"{name}/{field}": np.asarray(getattr(generated, field)) for field in generated._fields}
     results["greedy/text"] = " | ".join(TOKENIZER.decode(row) for row in np.asarray(results["greedy/tokens"]))
     row = tokens[0][tokens[0] != 0]
     content = caption.content_size(mask[0], output.grid)

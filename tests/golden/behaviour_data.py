@@ -16,7 +16,7 @@ from PIL import Image
 import vit_jax
 from caption.data.augment import CaptionAugment
 from caption.data.augment import augment_image as training_input
-from caption.data.loader import SceneExamples as Made
+from caption.data.loader import SceneExamples as TrainingScenes
 from caption.data.loader import caption_batches
 from caption.data.scenes import make_scene as scene
 from caption.data.scenes import scene_captions
@@ -95,10 +95,10 @@ def _batches() -> Results:
     for name, batch in {"train": epoch[0], "train_last": epoch[-1], "val": next(ordered_batches(val, 64))}.items():
         results |= {f"digits/{name}_{field}": getattr(batch, field) for field in batch._fields}
     for index in range(3):
-        made = scene(3, index, split="val")
-        results |= {f"scenes/{index}_image": made.image, f"scenes/{index}_caption": made.caption}
+        example = scene(3, index, split="val")
+        results |= {f"scenes/{index}_image": example.image, f"scenes/{index}_caption": example.caption}
     results["scenes/captions"] = "\n".join(scene_captions("train"))
-    examples = Made("train", 6, 0, TOKENIZER, CaptionPreprocess(longest=64), 14)
+    examples = TrainingScenes("train", 6, 0, TOKENIZER, CaptionPreprocess(longest=64), 14)
     batch = next(caption_batches(examples, 4, (64, 64), seed=1, epoch=2))
     return results | {f"scenes/batch_{field}": getattr(batch, field) for field in batch._fields}
 
@@ -120,7 +120,7 @@ def record_scores() -> Results:
     }
 
 
-class _ParserFound(BaseException):
+class _CapturedParser(BaseException):
     """Carry a command's parser out of its main function."""
 
 
@@ -128,7 +128,7 @@ def parser_of(command: str) -> argparse.ArgumentParser:
     """Return the argument parser that `python -m command` builds; the command itself does not run."""
 
     def capture(self: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
-        raise _ParserFound(self)
+        raise _CapturedParser(self)
 
     patches = [mock.patch.object(argparse.ArgumentParser, name, capture) for name in ("parse_args", "parse_known_args")]
     modules = {name: module for name, module in sys.modules.items() if name == command}
@@ -137,8 +137,8 @@ def parser_of(command: str) -> argparse.ArgumentParser:
             del sys.modules[name]
         try:
             runpy.run_module(command, run_name="__main__")
-        except _ParserFound as found:
-            return found.args[0]
+        except _CapturedParser as captured:
+            return captured.args[0]
         finally:
             sys.modules.update(modules)
     raise AssertionError(f"{command} parses no arguments")

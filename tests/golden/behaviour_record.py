@@ -72,11 +72,11 @@ def largest_difference(name: str, recorded: Any, value: Any, *, floor: float = 0
     _, dtype, shape, samples = recorded
     if (value.dtype.name, value.shape) != (dtype, shape):
         return float("inf")
-    found, finite = sample(name, value), np.isfinite(samples)
-    if not np.array_equal(np.isfinite(found), finite):
+    actual, finite = sample(name, value), np.isfinite(samples)
+    if not np.array_equal(np.isfinite(actual), finite):
         return float("inf")
     scale = max(floor, np.abs(samples[finite]).max(initial=0.0))
-    return float(np.abs(found[finite] - samples[finite]).max(initial=0.0) / (scale or 1.0))
+    return float(np.abs(actual[finite] - samples[finite]).max(initial=0.0) / (scale or 1.0))
 
 
 def is_equal(name: str, recorded: Any, value: Any) -> bool:
@@ -88,8 +88,8 @@ def is_equal(name: str, recorded: Any, value: Any) -> bool:
     if not name.startswith("flags/"):
         return recorded == value
     old, new = json.loads(recorded), json.loads(value)
-    kept = old["choices"] is None or (new["choices"] is not None and set(old["choices"]) <= set(new["choices"]))
-    return kept and old | {"choices": None} == new | {"choices": None}
+    compatible = old["choices"] is None or (new["choices"] is not None and set(old["choices"]) <= set(new["choices"]))
+    return compatible and old | {"choices": None} == new | {"choices": None}
 
 
 def compare(record: Mapping[str, Any], results: Results) -> int:

@@ -12,11 +12,11 @@ B, N, M, H, K = 2, 7, 9, 3, 4
 
 
 def formula(query, key, value, mask):
-    """The explicit softmax, by numpy's own arithmetic."""
+    """Compute attention in numpy with an explicit softmax."""
     scores = np.einsum("bnhk,bmhk->bhnm", query, key) / np.sqrt(query.shape[-1])
     scores = np.where(mask, scores, -np.inf)
-    raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return np.einsum("bhnm,bmhk->bnhk", raised / raised.sum(axis=-1, keepdims=True), value)
+    exp_scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.einsum("bhnm,bmhk->bnhk", exp_scores / exp_scores.sum(axis=-1, keepdims=True), value)
 
 
 def case(n=N, m=M, dtype=float):
@@ -33,23 +33,23 @@ def test_attention_per_head_is_the_formula_with_its_gradient(masked, rows, x64):
     parts, mask = case()
     if rows:
         mask = mask & (np.arange(N)[:, None] >= np.arange(M) - 3)
-    given = jnp.asarray(mask) if masked else None
-    found = attention_per_head(*map(jnp.asarray, parts), given)
-    np.testing.assert_allclose(found, formula(*parts, mask | (not masked)), rtol=1e-12, atol=1e-14)
+    mask_argument = jnp.asarray(mask) if masked else None
+    output = attention_per_head(*map(jnp.asarray, parts), mask_argument)
+    np.testing.assert_allclose(output, formula(*parts, mask | (not masked)), rtol=1e-12, atol=1e-14)
 
     def explicit(query, key, value):
-        return jnp.einsum("bhnm,bmhk->bnhk", attention_weights(query, key, given), value)
+        return jnp.einsum("bhnm,bmhk->bnhk", attention_weights(query, key, mask_argument), value)
 
     gradients = [
         jax.grad(lambda *x, form=form: jnp.sin(form(*x)).sum(), argnums=(0, 1, 2))(*map(jnp.asarray, parts))
-        for form in (explicit, lambda *x: attention_per_head(*x, given))
+        for form in (explicit, lambda *x: attention_per_head(*x, mask_argument))
     ]
     for ours, theirs in zip(*gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-13)
 
 
-def kept_for_the_backward_pass(function, *arguments):
-    """The lengths of the arrays that a gradient waits with."""
+def list_residual_sizes(function, *arguments):
+    """Return the sizes of the arrays that the backward pass stores, sorted."""
     return sorted(leaf.size for leaf in jax.tree.leaves(jax.vjp(function, *arguments)[1]))
 
 
@@ -57,10 +57,10 @@ def test_attention_per_head_keeps_no_scores_for_its_gradient():
     n, m = 40, 50  # every other array is smaller than a head's scores
     parts, mask = case(n, m)
     arguments = [*map(jnp.asarray, parts), jnp.asarray(mask)]
-    assert max(kept_for_the_backward_pass(attention_per_head, *arguments)) < B * n * m
+    assert max(list_residual_sizes(attention_per_head, *arguments)) < B * n * m
     _, weights = attend(*arguments[:3], mask=arguments[3], return_weights=True)
-    asked = kept_for_the_backward_pass(lambda *x: attend(*x, mask=arguments[3], return_weights=True), *arguments[:3])
-    assert weights.size in asked
+    residuals = list_residual_sizes(lambda *x: attend(*x, mask=arguments[3], return_weights=True), *arguments[:3])
+    assert weights.size in residuals
 
 
 def test_attention_per_head_has_derivatives_of_every_kind(x64):
@@ -73,30 +73,30 @@ def test_attention_per_head_has_derivatives_of_every_kind(x64):
     _, forward = jax.jvp(total, arguments, direction)
     backward = sum(jnp.vdot(g, d) for g, d in zip(jax.grad(total, (0, 1, 2))(*arguments), direction, strict=True))
     np.testing.assert_allclose(forward, backward, rtol=1e-12)
-    _, turned = jax.jvp(jax.grad(total), arguments, direction)  # a Hessian by a vector
+    _, hessian_product = jax.jvp(jax.grad(total), arguments, direction)  # Hessian-vector product
     step = 1e-5
     ahead, behind = (
         jax.grad(total)(*(x + sign * step * d for x, d in zip(arguments, direction, strict=True))) for sign in (1, -1)
     )
-    np.testing.assert_allclose(turned, (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(hessian_product, (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("heads", [1, H])
-def test_large_scores_with_a_mask_answer_as_the_weights_say(heads):
-    """From CACHED_SCORES on a CPU takes one head at a time where the heads share their mask, but not when asked for weights."""
+def test_large_scores_with_a_mask_agree_with_the_explicit_weights(heads):
+    """From CACHED_SCORES on, a CPU computes one head at a time if heads share a mask and no weights are requested."""
     length = int(CACHED_SCORES**0.5) + 1
     parts, mask = case(length, length, np.float32)
     mask = np.broadcast_to(mask, (B, heads, 1, length))
     arguments = [*map(jnp.asarray, parts)]
     plain, none = attend(*arguments, mask=jnp.asarray(mask))
-    asked, weights = attend(*arguments, mask=jnp.asarray(mask), return_weights=True)
+    with_weights, weights = attend(*arguments, mask=jnp.asarray(mask), return_weights=True)
     assert none is None
-    np.testing.assert_allclose(plain, asked, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(plain, with_weights, rtol=1e-5, atol=1e-6)
     assert np.abs(np.where(mask, 0, weights)).max() == 0
 
 
 @pytest.mark.parametrize(
-    ("dtype", "size", "capability", "taken"),
+    ("dtype", "size", "capability", "supported"),
     [
         ("bfloat16", 64, "9.0", True),
         ("float16", 80, "8.0", True),
@@ -109,12 +109,12 @@ def test_large_scores_with_a_mask_answer_as_the_weights_say(heads):
         ("bfloat16", 64, "", False),
     ],
 )
-def test_where_cudnn_is_taken(dtype, size, capability, taken):
-    assert cudnn_supports(jnp.dtype(dtype), size, capability) is taken
+def test_when_cudnn_is_used(dtype, size, capability, supported):
+    assert cudnn_supports(jnp.dtype(dtype), size, capability) is supported
 
 
 @pytest.mark.gpu
-def test_cudnn_answers_as_the_weights_say():
+def test_cudnn_agrees_with_the_explicit_weights():
     """An odd number of tokens, as ViTs have; forward and gradient."""
     assert cudnn_supports(jnp.dtype("bfloat16"), 64, compute_capability())
     rng = np.random.default_rng(0)

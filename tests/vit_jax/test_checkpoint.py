@@ -1,4 +1,4 @@
-"""Saving and loading: exact, whole or not at all, and plain about what is wrong."""
+"""Saving and loading: exact, complete or not at all; errors name what is wrong."""
 
 import json
 import resource
@@ -21,9 +21,9 @@ CONFIG = ViTConfig(
 
 @pytest.fixture
 def model():
-    made = VisionTransformer(CONFIG, rngs=nnx.Rngs(0))
-    made.head.kernel[...] = jax.random.normal(jax.random.key(0), (16, 3))
-    return made
+    initial = VisionTransformer(CONFIG, rngs=nnx.Rngs(0))
+    initial.head.kernel[...] = jax.random.normal(jax.random.key(0), (16, 3))
+    return initial
 
 
 def test_round_trip_is_exact(model, tmp_path):

@@ -1,4 +1,4 @@
-"""Stochastic depth: what a block answers with and without it, how often, at which rate, in which arithmetic."""
+"""Stochastic depth: the output of a block with and without it, its frequency, its rates, its precision."""
 
 import json
 
@@ -22,30 +22,30 @@ def block_and_tokens(count, **changes):
     return block, jnp.asarray(np.random.default_rng(0).normal(size=(count, 3, 8)))
 
 
-def test_every_image_has_one_of_timms_four_answers(x64):
-    """Each branch is there, divided by the share that keeps it, or not; either is drawn by itself."""
+def test_every_image_has_one_of_timms_four_outputs(x64):
+    """Each branch is independently dropped, or divided by the probability of keeping it."""
     rate, count = 0.3, 4000
     block, x = block_and_tokens(count)
     block = jax.tree.map(lambda p: p.astype(jnp.float64), block)
-    found = jax.jit(lambda b: b(x, key=jax.random.key(5), drop_path_rate=jnp.asarray(rate, jnp.float32))[0])(block)
+    output = jax.jit(lambda b: b(x, key=jax.random.key(5), drop_path_rate=jnp.asarray(rate, jnp.float32))[0])(block)
     keep = 1 - float(np.float32(rate))
 
     @jax.jit
-    def answer(block, attention, mlp):
+    def expected_output(block, attention, mlp):
         y = x + attention / keep * block.attn(block.norm1(x))[0]
         return y + mlp / keep * block.mlp(block.norm2(y))
 
     close = {}
     for attention in (0.0, 1.0):
         for mlp in (0.0, 1.0):
-            close[attention, mlp] = np.abs(found - answer(block, attention, mlp)).max(axis=(1, 2)) < 1e-12
+            close[attention, mlp] = np.abs(output - expected_output(block, attention, mlp)).max(axis=(1, 2)) < 1e-12
     assert (sum(close.values()) == 1).all()
     for (attention, mlp), images in close.items():
         share = (keep if attention else 1 - keep) * (keep if mlp else 1 - keep)
         assert abs(images.mean() - share) < 4 * np.sqrt(share * (1 - share) / count)
 
 
-def test_without_it_a_block_draws_and_answers_as_ever():
+def test_without_drop_path_a_block_has_the_same_random_numbers_and_output():
     block, x = block_and_tokens(4, dropout=0.2, attention_dropout=0.1)
     x, key = x.astype(jnp.float32), jax.random.key(3)
 
@@ -59,17 +59,17 @@ def test_without_it_a_block_draws_and_answers_as_ever():
     rate = jnp.asarray(0.5, jnp.float32)
     np.testing.assert_array_equal(
         jax.jit(lambda b: b(x, drop_path_rate=rate)[0])(block), jax.jit(lambda b: b(x)[0])(block)
-    )  # no key, no draws
+    )  # without a key nothing is dropped
 
 
 @pytest.mark.parametrize("rate", [0.003, 0.05, 0.1])
 def test_bfloat16_is_float32_rounded(rate):
-    """bfloat16 knows neither 0.997 nor uniform draws as fine as that."""
+    """bfloat16 cannot represent 0.997, nor uniform random numbers of that resolution."""
     branch = jnp.asarray(np.random.default_rng(0).normal(size=(20000, 1, 2)), jnp.bfloat16)
-    draw = jax.jit(lambda x: drop_path(x, jnp.asarray(rate, jnp.float32), jax.random.key(0)))
-    found, exact = draw(branch), draw(branch.astype(jnp.float32))
-    assert found.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16))
+    drop = jax.jit(lambda x: drop_path(x, jnp.asarray(rate, jnp.float32), jax.random.key(0)))
+    rounded, exact = drop(branch), drop(branch.astype(jnp.float32))
+    assert rounded.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(rounded, exact.astype(jnp.bfloat16))
     assert abs((np.asarray(exact)[:, 0, 0] == 0).mean() - rate) < 4 * np.sqrt(rate / 20000)
 
 
@@ -82,13 +82,13 @@ def test_rates_grow_as_timms(depth):
         ViTConfig(**SIZES, drop_path=1.0)
 
 
-def test_models_saved_before_it_load(tmp_path):
+def test_models_saved_before_drop_path_load(tmp_path):
     model = VisionTransformer(ViTConfig(**SIZES), rngs=nnx.Rngs(0))
     save(model, tmp_path / "m")
     path = tmp_path / "m" / "config.json"
     card = json.loads(path.read_text())
     del card["config"]["drop_path"]
     path.write_text(json.dumps(card))
-    again = load(tmp_path / "m")
-    assert again.config == model.config
-    jax.tree.map(np.testing.assert_array_equal, again, model)
+    loaded = load(tmp_path / "m")
+    assert loaded.config == model.config
+    jax.tree.map(np.testing.assert_array_equal, loaded, model)

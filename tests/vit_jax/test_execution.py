@@ -1,4 +1,4 @@
-"""compiler_options() skip the passes they name, and values stay; the plain mode has no workaround."""
+"""compiler_options() skip the named compiler passes without changing values; the plain mode has no workaround."""
 
 from functools import partial
 
@@ -35,15 +35,19 @@ def test_what_is_materialized_is_not_fused_into_its_readers(forward_only):
         return jnp.cos(sum_) * sum_.T
 
     options = compiler_options(forward_only=forward_only)
-    found = [
-        jax.jit(two_readers, compiler_options=given).lower(jnp.ones((64, 64))).compile().as_text().count(" fusion(")
-        for given in (options, {})
+    fusions = [
+        jax.jit(two_readers, compiler_options=compiler_flags)
+        .lower(jnp.ones((64, 64)))
+        .compile()
+        .as_text()
+        .count(" fusion(")
+        for compiler_flags in (options, {})
     ]
-    assert found[0] > found[1]
+    assert fusions[0] > fusions[1]
 
 
 @pytest.mark.parametrize("forward_only", [False, True])
-def test_the_answer_stays(forward_only):
+def test_compiler_options_do_not_change_the_output(forward_only):
     config = ViTConfig(
         image_size=(64, 96), patch_size=(16, 16), width=96, depth=2, num_heads=4, mlp_dim=192, num_classes=5
     )

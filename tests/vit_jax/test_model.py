@@ -20,14 +20,14 @@ CONFIG = ViTConfig(
     image_size=(24, 16), patch_size=(8, 4), width=32, depth=3, num_heads=4, mlp_dim=48, num_classes=5,
     dropout=0.2, attention_dropout=0.2,
 )  # fmt: skip
-answer = jax.jit(forward_with_attention, static_argnames=("layers", "head_fusion"))
+run_model = jax.jit(forward_with_attention, static_argnames=("layers", "head_fusion"))
 
 
 @pytest.fixture(scope="module")
 def model():
-    made = VisionTransformer(CONFIG, rngs=nnx.Rngs(0))
+    initial = VisionTransformer(CONFIG, rngs=nnx.Rngs(0))
     keys = iter(jax.random.split(jax.random.key(1), 100))
-    return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), made)
+    return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), initial)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_golden_parity_in_float64(name, x64):
     config = model.config
     depth = config.depth
     x = reference.images(5, 1, *config.image_size)
-    output = answer(model, x, layers=(0, depth // 2, depth - 1))
+    output = run_model(model, x, layers=(0, depth // 2, depth - 1))
     assert output.logits.dtype == jnp.float64
     first, middle, last = output.attention
     for ours, key in [
@@ -59,7 +59,7 @@ def test_golden_in_float32():
     # the bound leaves room for another order of summation on another machine.
     golden = np.load(reference.GOLDEN / "lukemelas_vit.npz")
     model = convert(reference.golden_parameters("lukemelas_vit", "B_32"), name="B_32")
-    output = answer(model, reference.images(5, 1, 224, 224).astype(np.float32), layers=(0,))
+    output = run_model(model, reference.images(5, 1, 224, 224).astype(np.float32), layers=(0,))
     assert output.logits.dtype == jnp.float32
     assert reference.relative_error(output.logits[:, :128], golden["B_32/logits"]) < 2e-5
     assert reference.relative_error(output.attention[0][:, :, 0], golden["B_32/attn_first"]) < 2e-5
@@ -74,7 +74,7 @@ def test_live_parity_layer_by_layer(image_size, x64):
     x = reference.images(3, 2, *image_size)
     with torch.no_grad():
         logits = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
-    output = answer(model, x)
+    output = run_model(model, x)
     for layer, block in enumerate(theirs.transformer.blocks):
         assert reference.relative_error(output.attention[layer], block.attn.scores.numpy()) < 1e-12
     assert reference.relative_error(output.logits, logits) < 1e-12
@@ -83,7 +83,7 @@ def test_live_parity_layer_by_layer(image_size, x64):
 
 @pytest.mark.parametrize(("size", "classes"), [(48, 7), (16, 7), (48, 11)])
 def test_live_parity_at_another_size_and_class_count(size, classes, x64, tmp_path):
-    """The original resizes positions itself when it loads a file; a new head starts at zero there and here."""
+    """The original resizes positions when it loads a file. In both, a new head starts at zero."""
     import torch
     from pytorch_pretrained_vit import ViT, load_pretrained_weights
 
@@ -107,7 +107,7 @@ def test_live_parity_at_another_size_and_class_count(size, classes, x64, tmp_pat
 
 
 def test_rows_of_attention_sum_to_one(model, images):
-    output = answer(model, images)
+    output = run_model(model, images)
     assert output.attention.shape == (3, 3, 4, 13, 13)
     assert output.features.shape == (3, 13, 32)
     np.testing.assert_allclose(output.attention.sum(axis=-1), 1, atol=1e-6)
@@ -119,11 +119,11 @@ def in_float64(tree):
 
 def test_a_batch_equals_its_items(model, images, x64):
     model, images = in_float64((model, images))
-    whole = answer(model, images)
+    together = run_model(model, images)
     for i in range(3):
-        alone = answer(model, images[i : i + 1])
-        np.testing.assert_allclose(whole.logits[i], alone.logits[0], rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(whole.attention[:, i], alone.attention[:, 0], atol=1e-12)
+        alone = run_model(model, images[i : i + 1])
+        np.testing.assert_allclose(together.logits[i], alone.logits[0], rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(together.attention[:, i], alone.attention[:, 0], atol=1e-12)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(jnp.float32, 1e-6), (jnp.bfloat16, 1e-2)])
@@ -131,20 +131,20 @@ def test_asking_for_attention_does_not_change_the_logits(model, images, dtype, b
     # bfloat16 has 8 bits: 1e-2 is about two roundings of the largest logit.
     model = jax.tree.map(lambda x: x.astype(dtype), model)
     plain = jax.jit(lambda m, x: m(x))(model, images.astype(dtype))
-    explicit = answer(model, images.astype(dtype))
+    explicit = run_model(model, images.astype(dtype))
     assert explicit.logits.dtype == dtype
     assert reference.relative_error(explicit.logits, plain) < bound
 
 
 def test_chosen_layers_and_fused_heads(model, images):
-    everything = answer(model, images).attention
-    chosen = answer(model, images, layers=(-1, 0)).attention
+    everything = run_model(model, images).attention
+    chosen = run_model(model, images, layers=(-1, 0)).attention
     np.testing.assert_allclose(chosen, everything[jnp.array([2, 0])], atol=1e-6)
     for fusion, reduce in [("mean", jnp.mean), ("max", jnp.max), ("min", jnp.min)]:
-        fused = answer(model, images, head_fusion=fusion).attention
+        fused = run_model(model, images, head_fusion=fusion).attention
         np.testing.assert_allclose(fused, reduce(everything, axis=2), atol=1e-6)
-    assert answer(model, images, layers=()).attention.shape == (0, 3, 4, 13, 13)
-    assert answer(model, images, layers=(), head_fusion="max").attention.shape == (0, 3, 13, 13)
+    assert run_model(model, images, layers=()).attention.shape == (0, 3, 4, 13, 13)
+    assert run_model(model, images, layers=(), head_fusion="max").attention.shape == (0, 3, 13, 13)
 
 
 def test_wrong_requests(model, images):
@@ -194,7 +194,7 @@ def test_modules_are_pytrees_of_parameters(model, images):
 
 
 def test_an_mlp_keeps_its_hidden_layer_once(model):
-    """For its gradient: what the activation answers is worked out again."""
+    """The backward pass recomputes the output of the activation."""
     mlp, x = model.blocks[0].mlp, jnp.ones((2, 50, model.config.width))
     _, pull = jax.vjp(lambda mlp, x: mlp(x), mlp, x)
     hidden = 2 * 50 * model.config.mlp_dim

@@ -62,9 +62,9 @@ def test_antialiased_cubic_is_jax_image_resize(old, new, x64):
 
 def test_the_conventions_differ_and_the_same_grid_is_untouched():
     positions = jax.numpy.asarray(table(4, 4, 1), jax.numpy.float32)
-    made = [resize_position_embedding(positions, (4, 4), (6, 6), num_prefix=1, method=m) for m in REFERENCES]
-    for i, one in enumerate(made):
-        assert all(float(abs(one - other).max()) > 0.01 for other in made[:i])
+    resized = [resize_position_embedding(positions, (4, 4), (6, 6), num_prefix=1, method=m) for m in REFERENCES]
+    for i, one in enumerate(resized):
+        assert all(float(abs(one - other).max()) > 0.01 for other in resized[:i])
     assert resize_position_embedding(positions, (4, 4), (4, 4), num_prefix=1, method="bicubic") is positions
 
 

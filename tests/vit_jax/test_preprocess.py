@@ -22,7 +22,7 @@ def test_normalize_is_torchvisions():
 
 @pytest.mark.parametrize("crop", [0.875, 1.0])
 @pytest.mark.parametrize("shape", [(40, 90), (90, 40), (10, 10), (7, 300)])
-def test_crop_keeps_the_shape_of_things(crop, shape):
+def test_crop_keeps_the_centre_at_any_aspect_ratio(crop, shape):
     height, width = shape
     ramp = np.tile(np.linspace(0, 255, width).astype(np.uint8)[None, :, None], (height, 1, 3))
     out = ImagePreprocess((32, 48), Preprocess(crop=crop)).resize(Image.fromarray(ramp))

@@ -40,7 +40,7 @@ def test_arrays_of_older_versions_have_another_leading_axis():
     jax.tree.map(np.testing.assert_array_equal, convert(older), convert(arrays))
 
 
-def test_what_simple_vit_cannot_show_or_hold():
+def test_what_simple_vit_checkpoints_cannot_store():
     arrays = reference.golden_parameters("vit_pytorch", "SimpleViT")
     with pytest.raises(InputError, match="do not show the image size; give it"):
         convert(arrays)

@@ -1,4 +1,4 @@
-"""Readers of captioned images: three layouts, their splits and order, and every error that they can have."""
+"""Readers of captioned images: three layouts, their splits and order, and all their errors."""
 
 import json
 

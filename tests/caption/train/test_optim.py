@@ -32,8 +32,8 @@ def test_three_steps(x64, monkeypatch):
     model = convert(reference.catr_parameters())
     images, mask = reference.catr_padded()
     tokens, content = golden["tokens"], ~golden["caption_mask"]
-    rule = make_optimizer(model)
-    learns = trainable(model)
+    optimizer = make_optimizer(model)
+    is_trained = trainable(model)
 
     def loss_of(model):
         return caption_loss(model(images, mask, tokens[:, :-1], content[:, :-1], padding="reference"), tokens[:, 1:])
@@ -41,11 +41,11 @@ def test_three_steps(x64, monkeypatch):
     @jax.jit
     def step(model, state):
         loss, gradients = jax.value_and_grad(loss_of)(model)
-        norm = optax.tree.norm([g for name, g in to_arrays(gradients).items() if learns[name]])
-        updates, state = rule.update(gradients, state, model)
+        norm = optax.tree.norm([g for name, g in to_arrays(gradients).items() if is_trained[name]])
+        updates, state = optimizer.update(gradients, state, model)
         return optax.apply_updates(model, updates), state, loss, norm, gradients
 
-    state = rule.init(model)
+    state = optimizer.init(model)
     for index in range(3):
         model, state, loss, norm, gradients = step(model, state)
         print(f"loss {reference.relative_error(loss, golden['losses'][index]):.1e}", end=", ")
@@ -77,14 +77,14 @@ def test_groups_are_the_references():
     assert (
         sum(group == "backbone" for group in groups.values()) == 3 * (4 + 23 + 3) + 3
     )  # three convolutions a block, and a shortcut a stage
-    all_learn = parameter_groups(model, frozen_stages=0)
-    assert all_learn["encoder.stem.kernel"] == "backbone"
-    assert all_learn["encoder.stem.norm.mean"] == "frozen"
+    none_frozen = parameter_groups(model, frozen_stages=0)
+    assert none_frozen["encoder.stem.kernel"] == "backbone"
+    assert none_frozen["encoder.stem.norm.mean"] == "frozen"
     with pytest.raises(InputError, match="frozen_stages is between 0 and 4, not 5"):
         parameter_groups(model, frozen_stages=5)
 
 
-def test_a_vit_learns_as_a_whole():
+def test_all_parameters_of_a_vit_are_trained():
     assert set(parameter_groups(abstract_model(CONFIGS["vit_b16"])).values()) == {"backbone", "rest"}
 
 
@@ -105,5 +105,5 @@ def test_loss_is_torchs(ignored, smoothing, x64):
     assert abs(float(ours) - theirs.item()) < 1e-12
 
 
-def test_nothing_but_padding_costs_nothing():
+def test_padding_alone_has_zero_loss():
     assert float(caption_loss(jnp.ones((1, 2, 3)), np.zeros((1, 2), int), ignore_token=0)) == 0

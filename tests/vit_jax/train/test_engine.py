@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-ALONE = "1,whole,1,0.1,plain,none"
-STILL = "1,whole,1,0,plain,none"
-SAME_DRAWS = [
+ONE_DEVICE = "1,whole,1,0.1,plain,none"
+NO_DROPOUT = "1,whole,1,0,plain,none"
+SAME_RANDOM_NUMBERS = [
     "8,whole,1,0.1,plain,none",
     "8,fsdp,1,0.1,plain,none",
     "2,fsdp,1,0.1,plain,full",
@@ -37,7 +37,7 @@ def wait_for(*children):
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
     out = tmp_path_factory.mktemp("engine") / "one.npz"
-    wait_for(start(out, [ALONE, STILL, *SAME_DRAWS, *ACCUMULATED], devices=8))
+    wait_for(start(out, [ONE_DEVICE, NO_DROPOUT, *SAME_RANDOM_NUMBERS, *ACCUMULATED], devices=8))
     return np.load(out)
 
 
@@ -45,20 +45,24 @@ def arrays(results, case):
     return [results[f"{case}/{i}"] for i in range(sum(name.startswith(f"{case}/") for name in results.files))]
 
 
-def assert_alike(ours, theirs):
+def assert_close(ours, theirs):
     assert len(ours) == len(theirs) > 100
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("case", "like"), [(c, ALONE) for c in SAME_DRAWS] + [(c, STILL) for c in ACCUMULATED])
+@pytest.mark.parametrize(
+    ("case", "like"), [(c, ONE_DEVICE) for c in SAME_RANDOM_NUMBERS] + [(c, NO_DROPOUT) for c in ACCUMULATED]
+)
 def test_devices_layers_and_accumulation_give_one_devices_numbers(case, like, one_process):
-    assert_alike(arrays(one_process, case), arrays(one_process, like))
+    assert_close(arrays(one_process, case), arrays(one_process, like))
 
 
-def test_dropout_does_something(one_process):
-    moved = max(abs(a - b).max() for a, b in zip(arrays(one_process, ALONE), arrays(one_process, STILL), strict=True))
-    assert moved > 1e-3
+def test_dropout_changes_the_result(one_process):
+    difference = max(
+        abs(a - b).max() for a, b in zip(arrays(one_process, ONE_DEVICE), arrays(one_process, NO_DROPOUT), strict=True)
+    )
+    assert difference > 1e-3
 
 
 def test_two_processes_read_each_image_once_and_give_one_devices_numbers(one_process, tmp_path):
@@ -72,8 +76,8 @@ def test_two_processes_read_each_image_once_and_give_one_devices_numbers(one_pro
     both = [np.load(out) for out in outs]
     for case in PROCESSES:
         for results in both:
-            assert_alike(arrays(results, case), arrays(one_process, ALONE))
+            assert_close(arrays(results, case), arrays(one_process, ONE_DEVICE))
     read = np.concatenate([results["read"] for results in both])
     times = np.bincount(read, minlength=27)
-    assert (times == 3 * len(PROCESSES)).all()  # every image once an epoch, whichever process has it
+    assert (times == 3 * len(PROCESSES)).all()  # every image once an epoch, in either process
     assert 0 not in [len(results["read"]) for results in both]

@@ -187,7 +187,7 @@ def test_how_arrays_are_sharded():
 
 
 class Tiny:
-    """Learns w towards the mean of ten numbers, by single steps."""
+    """A task that trains w towards the mean of ten numbers, one number a step."""
 
     def __init__(self, rate=0.1, epochs=3, bad_step=None, **settings):
         self.best_epochs, self.settings = [], StepSettings(**settings)
