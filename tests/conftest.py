@@ -25,6 +25,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture
 def x64():
-    """Float64 arithmetic while the test runs."""
+    """Enable float64 arithmetic while the test runs."""
     with jax.enable_x64(True):
         yield

@@ -29,7 +29,7 @@ def modules(package: str) -> list[Path]:
     return paths
 
 
-def imported_names(path: Path) -> set[str]:
+def list_imported_names(path: Path) -> set[str]:
     """Return the dotted names of all imports of a module; `from a import b` gives a and a.b."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -42,19 +42,19 @@ def imported_names(path: Path) -> set[str]:
     return names
 
 
-def imported(path: Path) -> set[str]:
+def list_imported_packages(path: Path) -> set[str]:
     """Return the top-level packages that a module imports."""
-    return {name.split(".")[0] for name in imported_names(path)}
+    return {name.split(".")[0] for name in list_imported_names(path)}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_run_one_way(package):
     later = set(PACKAGES[PACKAGES.index(package) + 1 :])
     for path in modules(package):
-        assert not imported(path) & later, path
+        assert not list_imported_packages(path) & later, path
         name = path.relative_to(ROOT).as_posix()
         if name != "weights_convert/verify.py" and not name.startswith(BENCHMARKS):
-            assert not imported(path) & {"torch", "torchvision", "tensorflow"}, path
+            assert not list_imported_packages(path) & {"torch", "torchvision", "tensorflow"}, path
 
 
 @pytest.mark.parametrize("part", NOT_IMPORTED_BY)
@@ -65,7 +65,7 @@ def test_imports_inside_vit_jax_run_one_way(part):
     else:
         paths = modules(f"vit_jax/{part}")
     for path in paths:
-        names = imported_names(path)
+        names = list_imported_names(path)
         above = [name for name in names for prefix in NOT_IMPORTED_BY[part] if f"{name}.".startswith(f"{prefix}.")]
         assert not above, path
 
@@ -89,7 +89,9 @@ def test_libraries_do_not_parse_flags():
     for package in ("vit_jax", "caption", "weights_convert"):
         for path in modules(package):
             name = path.relative_to(ROOT).as_posix()
-            assert path.name == "__main__.py" or name in PARSES_FLAGS or "argparse" not in imported(path), path
+            assert (
+                path.name == "__main__.py" or name in PARSES_FLAGS or "argparse" not in list_imported_packages(path)
+            ), path
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -126,7 +128,7 @@ def test_the_top_level_of_experiments_stays_small():
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_module_imports_what_windows_lacks(package):
     for path in modules(package):
-        assert not imported(path) & POSIX_ONLY, path
+        assert not list_imported_packages(path) & POSIX_ONLY, path
 
 
 def test_only_the_benchmark_imports_the_peers():

@@ -30,7 +30,7 @@ BOUNDS = {
 }
 
 
-def bound_of(name):
+def find_bound(name):
     if name.startswith(("train", "caption_train")) and "/totals" in name and "bfloat16" not in name:
         return 1e-4
     return next((bound for part, bound in BOUNDS.items() if part in name), FLOAT64)
@@ -38,7 +38,7 @@ def bound_of(name):
 
 def differs(name, recorded, value):
     equal = behaviour_record.is_equal(name, recorded, value)
-    return not (equal or behaviour_record.largest_difference(name, recorded, value, floor=FLOOR) <= bound_of(name))
+    return not (equal or behaviour_record.largest_difference(name, recorded, value, floor=FLOOR) <= find_bound(name))
 
 
 @pytest.mark.parametrize("group", behaviour.GROUPS)

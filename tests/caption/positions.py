@@ -6,7 +6,7 @@ from caption.positions import EPS, SCALE, TEMPERATURE
 
 
 def torch_positions(mask, width):
-    """The reference's own positions. torch's float32 sine is 1 unit in the last place off the nearest value at times,
+    """Return the reference's own positions. torch's float32 sine is 1 unit in the last place off the nearest value at times,
     which no other library repeats, and 6e-8 here would hide everything below it."""
     import torch
 

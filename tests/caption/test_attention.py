@@ -73,7 +73,7 @@ def test_content_size_of_a_padded_image():
 
 
 def test_relevance_is_the_rule_of_the_paper(case, x64):  # noqa: F811
-    """Each word in numpy, with jax.grad of its own logit over the tokens up to it."""
+    """Compute each word in numpy, with jax.grad of its own logit over the tokens up to it."""
     model, images, mask, _ = case
     image, content = images[1:2], mask[1:2]
     tokens = jnp.array([[5, 3, 7, 2, 6]], jnp.int32)

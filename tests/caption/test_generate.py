@@ -27,7 +27,7 @@ CONFIG = CaptionConfig(
 
 @pytest.fixture(scope="module")
 def case():
-    """A model with far from uniform outputs, three padded images, their masks, and uncached log-probabilities."""
+    """Return a model with far from uniform outputs, three padded images, masks, and uncached log-probabilities."""
     with jax.enable_x64(True):
         model = CaptionTransformer(CONFIG, rngs=nnx.Rngs(0))
         rng = np.random.default_rng(1)
@@ -58,7 +58,7 @@ def repeats(tokens, n):
 
 
 def oracle(log_probs, image, beams, penalty, ngram):
-    """Beam search as beam_search.py describes it, without early stopping."""
+    """Run beam search as beam_search.py describes it, without early stopping."""
     active, finished = [([START], 0.0)], []
     while len(active[0][0]) < LENGTH:
         candidates = []
@@ -129,7 +129,7 @@ def test_within_another_jit(case, x64):
 
 
 def test_the_loop_stops_when_all_are_done(case, x64):
-    """A model that ends at once takes one step: later positions stay unwritten."""
+    """A model that ends immediately takes one step: later positions are not written."""
     model, images, mask, _ = case
     model = jax.tree.map(lambda x: x, model)
     bias = model.head.layers[-1].bias

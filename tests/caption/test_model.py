@@ -44,7 +44,7 @@ compute_logits = jax.jit(lambda m, *inputs, **options: m(*inputs, **options), st
 
 @functools.cache
 def random_model(config, dtype):
-    """A model with every parameter away from its initial value."""
+    """Return a model with every parameter away from its initial value."""
     model = CaptionTransformer(config, rngs=nnx.Rngs(0))
     random = np.random.RandomState(0)
     return jax.tree.map(lambda x: jnp.abs(jnp.asarray(x + 0.2 * random.standard_normal(x.shape), dtype)) if x.ndim == 1

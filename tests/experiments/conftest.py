@@ -11,7 +11,7 @@ AWKWARD = ["a<b>&c", r"d$\e$|ü猫"]  # class names that must be escaped in HTML
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
-    """Two classes with awkward names, distinguished by the bright side; a fifth of the images are mislabelled."""
+    """Write two classes with awkward names, distinguished by the bright side; a fifth of the images are mislabelled."""
     root = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     for split, count in (("train", 12), ("val", 6)):
@@ -33,7 +33,7 @@ def flags(pictures, *more):
 
 @pytest.fixture(scope="session")
 def swept(pictures, tmp_path_factory):
-    """A finished sweep of two models."""
+    """Return the folder of a finished sweep of two models."""
     out = tmp_path_factory.mktemp("sweeps") / "sweep"
     assert sweep.main(flags(pictures, "--set", "learning_rate=1e-3", "--out", str(out))) == 0
     return out

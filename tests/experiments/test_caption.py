@@ -40,7 +40,7 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    """A random model whose output distributions are far from uniform."""
+    """Return a random model whose output distributions are far from uniform."""
     config = caption.CaptionConfig(
         encoder=caption.ResNetConfig(stage_depths=(1, 1), stage_widths=(4, 8), stem_width=4, expansion=2),
         width=16,
@@ -71,7 +71,7 @@ def saved(model, tokenizer, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Five scenes of several shapes below one folder."""
+    """Write five scenes of several shapes below one folder."""
     root = tmp_path_factory.mktemp("pictures")
     (root / "more").mkdir()
     for index, (height, width) in enumerate(SIZES):
@@ -256,7 +256,7 @@ def test_a_vit_sees_the_whole_picture(tokenizer, pictures, tmp_path):
 
 @pytest.fixture
 def published(monkeypatch, tmp_path, tokenizer, model):
-    """Stand-ins for CATR's release, BERT's vocabulary and the notebook's pictures, on a loopback server."""
+    """Serve stand-ins for CATR's release, BERT's vocabulary and the notebook's pictures on loopback."""
     import torch
 
     from tests.weights_convert.test_catr import small_arrays

@@ -24,7 +24,7 @@ def golden_model() -> catr.Caption:
 
 
 def padded_images() -> tuple[torch.Tensor, torch.Tensor]:
-    """Case b: two images in the corner of 299x299, as the original's training collates them."""
+    """Return case b: two images in the corner of 299x299, as the original's training collates them."""
     random = np.random.RandomState(2)
     images, mask = torch.zeros(2, 3, 299, 299, dtype=torch.float64), torch.ones(2, 299, 299, dtype=torch.bool)
     for row, (height, width) in enumerate([(224, 299), (299, 199)]):
@@ -34,7 +34,7 @@ def padded_images() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def one_image() -> tuple[torch.Tensor, torch.Tensor]:
-    """Case a: one image without padding."""
+    """Return case a: one image without padding."""
     image = np.random.RandomState(1).uniform(-1, 1, (1, 3, 160, 224))
     return torch.from_numpy(image), torch.zeros(1, 160, 224, dtype=torch.bool)
 

@@ -25,7 +25,7 @@ SMALL = ["--model", "Nano_6", "--batch-size", "8", "--epochs", "2", "--learning-
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    """Pictures of discs and bars, in train/ and val/."""
+    """Write pictures of discs and bars to train/ and val/."""
     root = tmp_path_factory.mktemp("shapes")
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:30, :40]
@@ -42,7 +42,7 @@ def shapes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(shapes, tmp_path_factory):
-    """A finished run on the shapes."""
+    """Return the folder of a finished run on the shapes."""
     out = tmp_path_factory.mktemp("runs") / "shapes"
     command = ["--data", str(shapes), "--out", str(out), *SMALL, "--crop-scale", "0.5", "1", "--flip", "0.5"]
     assert finetune.main(command) == 0
@@ -53,7 +53,7 @@ def records(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def size_of(path):
+def read_size(path):
     with Image.open(path) as image:
         return image.size
 
@@ -66,7 +66,7 @@ def test_a_run_folder_holds_everything(run, shapes):
     stored = json.loads((run / "config.json").read_text())
     assert stored["data"] == str(shapes)
     assert stored["recipe"]["augment"]["crop_scale"] == [0.5, 1]
-    assert size_of(run / "curves.png") == (1200, 480)
+    assert read_size(run / "curves.png") == (1200, 480)
     card = load_card(run / "best")
     assert card.class_names == ("bar", "disc")
     assert card.provenance["record"]["val_accuracy"] == max(r["val_accuracy"] for r in epochs)
@@ -80,7 +80,7 @@ def test_evaluate_agrees_with_the_run(run, shapes, tmp_path, capsys):
     result = json.loads((tmp_path / "e" / "evaluation.json").read_text())
     assert result["accuracy"] == pytest.approx(best)
     assert np.sum(result["confusion"], axis=1).tolist() == [5, 5]
-    assert min(size_of(tmp_path / "e" / "confusion.png")) > 300
+    assert min(read_size(tmp_path / "e" / "confusion.png")) > 300
     assert evaluate.main([str(run / "best"), "--data", str(shapes), "--split", "train"]) == 0
     assert "of 28 images" in capsys.readouterr().out
 
@@ -158,7 +158,7 @@ def test_a_killed_run_resumes_from_its_last_epoch(shapes, tmp_path):
 
 
 def test_fine_tuning_starts_from_a_torch_checkpoint(shapes, tmp_path, capsys):
-    """A foreign .pth, its positions resized and a new head; then a saved model and a run as weights."""
+    """Start from a foreign .pth with resized positions and a new head; then from a saved model and from a run."""
     torch.save(reference.tiny_torch(num_classes=7, dim=64, num_heads=1).float().state_dict(), tmp_path / "tiny.pth")
     base = ["--data", str(shapes), "--epochs", "1", "--batch-size", "8", "--no-augment", "--recipe", "pets"]
     out = tmp_path / "one"

@@ -35,7 +35,7 @@ def test_only_late_errors_of_orbax_are_silenced(text, cause, quiet):
 
 @pytest.mark.slow
 def test_a_second_run_reuses_what_the_first_compiled(tmp_path):
-    """The programs are in a folder per processor below the cache. The flag and jax's own variable turn it off."""
+    """Compiled programs go to a folder per processor below the cache. The flag or jax's own variable turns it off."""
     small = ["--model", "Pico_8", "--batch-size", "512", "--epochs", "1"]
 
     def run(name, *more, **environment):

@@ -82,7 +82,7 @@ def test_a_killed_or_failed_run_is_not_done_and_is_tried_again(kind, error, tmp_
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("kind", [2, 3])
 def test_a_signal_is_passed_on_and_the_run_does_not_count_as_failed(kind, number, tmp_path, capsys):
-    """Both when it saves (2) and when the signal ends it at once (3)."""
+    """This holds when the run saves (2) and when the signal ends it immediately (3)."""
     out = tmp_path / "s"
 
     def send():

@@ -86,7 +86,7 @@ def test_a_caption_without_words_scores_nothing():
 
 
 def generate_captions(images: int, seed: int) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Captions of few words of different frequency, so that n-grams recur; some are very short or long."""
+    """Return captions of few words of different frequency, so that n-grams recur; some are very short or long."""
     rng = random.Random(seed)
     vocabulary = ["a"] * 4 + ["the"] * 2 + ["man", "dog", "cat", "on", "in", "red", "bus", "people's", "isn't", "U.S."]
 

@@ -18,7 +18,7 @@ from weights_convert import convert, export
 GOLDEN = reference.GOLDEN / "catr_train.npz"
 
 
-def sampled(arrays, name):
+def sample_array(arrays, name):
     flat = arrays[name].reshape(-1)
     return flat[:: max(1, flat.size // 64)][:64]
 
@@ -62,7 +62,7 @@ def compare(arrays, golden, kind):
     names = [name.removeprefix(f"{kind}/") for name in golden if name.startswith(f"{kind}/")]
     assert names
     for name in names:
-        error = reference.relative_error(sampled(arrays, name), golden[f"{kind}/{name}"])
+        error = reference.relative_error(sample_array(arrays, name), golden[f"{kind}/{name}"])
         print(f"{kind} {name} {error:.1e}")
         assert error < 1e-9, name
 

@@ -82,7 +82,7 @@ def test_an_empty_folder_and_a_file_are_refused(tmp_path):
         open_dataset(str(tmp_path / "d" / "notes.txt"))
 
 
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
+def encode(image: Image.Image, kind: str, **options) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -93,20 +93,20 @@ def test_every_mode_is_converted_to_rgb():
     rgba = red.copy()
     rgba.putalpha(128)
     pictures = {
-        "palette": encoded(red.quantize(8), "PNG"),
-        "palette with transparency": encoded(red.quantize(8), "PNG", transparency=bytes([0, 128])),
-        "alpha": encoded(rgba, "PNG"),
-        "cmyk": encoded(red.convert("CMYK"), "JPEG", quality=95),
-        "gif": encoded(red, "GIF"),
+        "palette": encode(red.quantize(8), "PNG"),
+        "palette with transparency": encode(red.quantize(8), "PNG", transparency=bytes([0, 128])),
+        "alpha": encode(rgba, "PNG"),
+        "cmyk": encode(red.convert("CMYK"), "JPEG", quality=95),
+        "gif": encode(red, "GIF"),
     }
     for name, data in pictures.items():
         image = open_rgb(data)
         assert (image.mode, image.size) == ("RGB", (8, 6)), name
         assert np.abs(np.asarray(image, int) - RED).max() < 12, name
-    assert open_rgb(encoded(Image.new("L", (4, 4), 77), "PNG")).getpixel((0, 0)) == (77, 77, 77)
-    assert open_rgb(encoded(Image.new("1", (4, 4), 1), "PNG")).getpixel((0, 0)) == (255, 255, 255)
+    assert open_rgb(encode(Image.new("L", (4, 4), 77), "PNG")).getpixel((0, 0)) == (77, 77, 77)
+    assert open_rgb(encode(Image.new("1", (4, 4), 1), "PNG")).getpixel((0, 0)) == (255, 255, 255)
     deep = Image.fromarray(np.full((4, 4), 40_000, np.uint16))
-    assert open_rgb(encoded(deep, "PNG")).getpixel((0, 0)) == (156, 156, 156)
+    assert open_rgb(encode(deep, "PNG")).getpixel((0, 0)) == (156, 156, 156)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -117,7 +117,7 @@ def test_exif_orientation_is_applied(orientation):
     stored = upright if orientation == 1 else upright.transpose(Image.Transpose(undo[orientation]))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = open_rgb(encoded(stored, "PNG", exif=exif))
+    image = open_rgb(encode(stored, "PNG", exif=exif))
     assert image.size == (16, 24)
     np.testing.assert_array_equal(np.asarray(image), np.asarray(upright))
 
@@ -263,7 +263,7 @@ def test_damaged_archives_are_refused(damage, tmp_path):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A tensorflow-datasets set prepared without TensorFlow."""
+    """Prepare a tensorflow-datasets set without TensorFlow."""
     import tensorflow_datasets as tfds
 
     class TinyColours(tfds.core.GeneratorBasedBuilder):
@@ -282,7 +282,7 @@ def prepared(tmp_path_factory):
             for i in range(count):
                 yield (
                     i,
-                    {"image": io.BytesIO(encoded(Image.new("RGB", (9, 8), (RED, BLUE)[i % 2]), "PNG")), "label": i % 2},
+                    {"image": io.BytesIO(encode(Image.new("RGB", (9, 8), (RED, BLUE)[i % 2]), "PNG")), "label": i % 2},
                 )
 
     root = tmp_path_factory.mktemp("tfds")

@@ -28,7 +28,7 @@ def torchvision_mixup(images, labels, lam):
 
 
 def torchvision_cutmix(images, labels, lam, r_y, r_x):
-    """The same file, CutMix."""
+    """torchvision/transforms/v2/_augment.py, CutMix."""
     height, width = images.shape[-2:]
     r = 0.5 * math.sqrt(1.0 - lam)
     r_w_half, r_h_half = int(r * width), int(r * height)

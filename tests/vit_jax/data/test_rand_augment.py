@@ -70,7 +70,7 @@ def test_operations_equal_pillow(name, picture):
 
 
 def test_amounts_equal_torchvision():
-    """Its table at a few bins, for images of 331 pixels a side."""
+    """Compare with torchvision's table at a few bins, for images of 331 pixels a side."""
     both = {name: [amounts(i, 331, 331) for i in (0, 9, 30)] for name, (_, amounts) in OPERATIONS.items()}
     at = {name: [first for first, *_ in amounts] for name, amounts in both.items()}
     assert both["shear_x"][1] == pytest.approx((0.09, -0.09))

@@ -147,7 +147,7 @@ def test_globals_are_refused_by_name(kind, value, name, tmp_path):
     assert not marker.exists()
 
 
-def zipped(path, data: bytes, **members: bytes):
+def write_archive(path, data: bytes, **members: bytes):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", data)
         for name, content in members.items():
@@ -174,7 +174,7 @@ def tensor_pickle(size=(2,), stride=(1,), offset=0, count=4) -> bytes:
 
 def test_the_handwritten_pickle_is_read(tmp_path):
     values = np.arange(4, dtype=np.float32)
-    path = zipped(tmp_path / "a.pth", tensor_pickle(), **{"0": values.tobytes()})
+    path = write_archive(tmp_path / "a.pth", tensor_pickle(), **{"0": values.tobytes()})
     np.testing.assert_array_equal(read_checkpoint(path)["w"], [0, 1])
 
 
@@ -194,7 +194,7 @@ def test_the_handwritten_pickle_is_read(tmp_path):
     ],
 )
 def test_tensors_outside_their_storage(arguments, message, tmp_path):
-    path = zipped(tmp_path / "a.pth", tensor_pickle(**arguments), **{"0": bytes(16)})
+    path = write_archive(tmp_path / "a.pth", tensor_pickle(**arguments), **{"0": bytes(16)})
     with pytest.raises(InputError, match=message):
         read_checkpoint(path)
 
@@ -225,7 +225,7 @@ def test_tensors_outside_their_storage(arguments, message, tmp_path):
     ],
 )
 def test_crafted_pickles(data, tmp_path):
-    read_refused(zipped(tmp_path / "a.pth", data, **{"0": bytes(16)}))
+    read_refused(write_archive(tmp_path / "a.pth", data, **{"0": bytes(16)}))
 
 
 def test_a_bomb_of_shared_dicts(tmp_path):
