@@ -167,10 +167,11 @@ def test_dropout_needs_a_key_and_is_unbiased(model, images, x64):
     model, images = in_float64((model, images))
     plain = model(images)
     np.testing.assert_array_equal(plain, model(images))
-    dropped = jax.vmap(lambda key: model(images, key=key))(jax.random.split(jax.random.key(0), 4))
+    run = jax.jit(lambda key: model(images, key=key))
+    dropped = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 4))
     assert float(jnp.abs(dropped - plain[None]).max()) > 1e-2
     assert not np.allclose(dropped[0], dropped[1])
-    alone = model(images, key=jax.random.split(jax.random.key(0), 4)[0])
+    alone = run(jax.random.split(jax.random.key(0), 4)[0])
     np.testing.assert_allclose(dropped[0], alone, rtol=1e-12, atol=1e-12)
 
 
@@ -187,10 +188,10 @@ def test_dropout_keeps_the_mean():
 def test_modules_are_pytrees_of_parameters(model, images):
     leaves = jax.tree.leaves(model)
     assert all(isinstance(leaf, jax.Array) for leaf in leaves)
-    gradient = jax.grad(lambda m: m(images).sum())(model)
+    gradient = jax.jit(jax.grad(lambda m: m(images).sum()))(model)
     assert jax.tree.structure(gradient) == jax.tree.structure(model)
     stacked = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), model)
-    assert jax.vmap(lambda m: m(images))(stacked).shape == (2, 3, 5)
+    assert jax.jit(jax.vmap(lambda m: m(images)))(stacked).shape == (2, 3, 5)
 
 
 def test_an_mlp_keeps_its_hidden_layer_once(model):
