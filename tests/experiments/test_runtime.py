@@ -46,7 +46,7 @@ def test_a_second_run_reuses_what_the_first_compiled(tmp_path):
 
     run("none", "--no-compile-cache")
     assert not (tmp_path / "cache").exists()
-    run("told", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "told-cache"))
+    run("configured", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "configured-cache"))
     assert not (tmp_path / "cache").exists()
     run("first")
     steps = list((tmp_path / "cache" / "compiled").glob("*/jit_train_step-*-cache"))
