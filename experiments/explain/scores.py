@@ -90,11 +90,11 @@ def score_method(
 
 
 def bootstrap_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean over images and its 95 % bootstrap percentile interval: (mean, lower, upper)."""
+    """Return the mean over images and its 95 % bootstrap percentile interval: (mean, lower, upper); NaN if a value is."""
     from scipy.stats import bootstrap  # slow to import, and only this function needs it
 
     mean = float(values.mean())
-    if len(values) < 2:
+    if len(values) < 2 or math.isnan(mean):
         return mean, mean, mean
     rng = np.random.default_rng(0)
     interval = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=rng).confidence_interval

@@ -92,6 +92,7 @@ def test_one_image(model, use_positions, x64):
     assert_close(np.array(log_probs), "a_greedy_logprob")
 
 
+@pytest.mark.slow
 def test_our_own_positions_change_the_logits_little(model, x64):
     """They differ by 6e-8 in a few sines."""
     images, mask = reference.images(1, 1, 160, 224), np.ones((1, 160, 224), bool)
@@ -99,6 +100,7 @@ def test_our_own_positions_change_the_logits_little(model, x64):
     assert_close(logits[0, :12, :64], "a_logits")
 
 
+@pytest.mark.slow
 def test_two_padded_images(model, use_positions, x64):
     """As in the reference's training, where convolutions reach over the padding's edge."""
     images, mask = reference.catr_padded()
@@ -129,6 +131,7 @@ def test_float32():
     assert error < 1e-5
 
 
+@pytest.mark.slow
 def test_conversion_and_export_are_exact(model):
     arrays = reference.catr_parameters()
     exported = export(model, layout="catr")

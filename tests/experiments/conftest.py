@@ -1,4 +1,4 @@
-"""Fixtures of the sweep and report tests: a small sweep, run once."""
+"""Fixtures of the program tests: small data sets, and a small sweep that is run once."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,23 @@ from PIL import Image
 from experiments.sweep import __main__ as sweep
 
 AWKWARD = ["a<b>&c", r"d$\e$|ü猫"]  # class names that must be escaped in HTML, Markdown and figures
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """Write pictures of discs and bars to train/ and val/."""
+    root = tmp_path_factory.mktemp("shapes")
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:30, :40]
+    for split, count in (("train", 14), ("val", 5)):
+        for kind in ("bar", "disc"):
+            (root / split).mkdir(exist_ok=True)
+            for i in range(count):
+                cx, cy = rng.uniform(12, 28), rng.uniform(10, 20)
+                inside = np.hypot(x - cx, y - cy) < 8 if kind == "disc" else abs(x - cx) < 3
+                pixels = np.where(inside[..., None], rng.integers(150, 255, 3), rng.integers(0, 90, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(root / split / f"{kind}_{i}.png")
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ def test_captions_are_compared_with_the_original(tmp_path, capsys):
     assert "torch" in stored["torch"]
 
 
+@pytest.mark.slow
 def test_different_captions_are_an_error():
     model = benchmark_caption.create_endless_model(CONFIGS["mini"])
     images = np.random.default_rng(0).uniform(-1, 1, (1, 64, 80, 3)).astype(np.float32)
@@ -55,7 +56,8 @@ def test_different_captions_are_an_error():
         benchmark_caption.check_tokens(model, images, lambda length: other(length) + np.arange(length) // 2, 6)
 
 
-@pytest.mark.parametrize("train", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("train", [False, True])
 def test_a_vit_is_compared_with_the_originals(train, tmp_path, capsys):
     """Each runs in its own process; all give the same logits or losses. The fraction of the matrix rate is printed."""
     small = [
@@ -92,6 +94,7 @@ def make_workload(train: bool, **changes) -> Workload:
     return Workload(config, 4, train, False, "float32")
 
 
+@pytest.mark.slow
 def test_the_timed_steps_train_alike():
     workload = make_workload(True, num_classes=4)
     model = create_model(workload.config)
@@ -114,7 +117,7 @@ def test_different_logits_are_an_error():
         benchmark_vit.check_outputs(make_workload(True), {"here": np.array(8.0), name: 8.0})
 
 
-@pytest.mark.parametrize("changes", [{}, {"pooling": "gap"}])
+@pytest.mark.parametrize("changes", [pytest.param({}, marks=pytest.mark.slow), {"pooling": "gap"}])
 def test_operations_are_counted_as_the_compiler_counts_them(changes):
     """Only the products: the compiler's count, which includes everything else, is a little higher."""
     workload = Workload(replace(VIT_CONFIGS["Ti_16"], **changes), 1, False, False, "float32")
@@ -160,6 +163,7 @@ def test_scale(tmp_path, capsys):
     assert Image.open(tmp_path / "benchmark_scale.png").width > 500
 
 
+@pytest.mark.slow
 def test_loading_is_compared_with_a_dataloader(tmp_path, capsys):
     """Both give the same pixels, on one core and on all."""
     folder = tmp_path / "pictures"

@@ -80,6 +80,10 @@ def pictures(tmp_path_factory):
     return root
 
 
+run_with_attention = jax.jit(caption.forward_with_attention)
+run_relevance = jax.jit(caption.word_relevance)
+
+
 def caption_alone(model, tokenizer, file, **options):
     """Return the batch, captions and texts of one picture, unpadded and not batched: what the program should write."""
     batch = pad_batch([model.config.preprocess(Image.open(file).convert("RGB"))])
@@ -137,9 +141,9 @@ def test_maps_equal_those_of_the_picture_alone(model, tokenizer, pictures, maps)
         assert result.captions[0].caption == text
         assert math.isclose(result.captions[0].log_probability, value, rel_tol=1e-4)
         tokens = generated.tokens[0, :, : int(generated.lengths[0, 0])]
-        output = caption.forward_with_attention(model, *batch, tokens, np.ones(tokens.shape, bool))
+        output = run_with_attention(model, *batch, tokens, np.ones(tokens.shape, bool))
         if maps.method == "relevance":
-            rows = caption.word_relevance(model, *batch, tokens)
+            rows = run_relevance(model, *batch, tokens)
             expected = group_word_maps(np.asarray(rows), tokens[0].tolist(), tokenizer, output.grid)
         else:
             expected = caption.word_attention(output, tokens[0], tokenizer, layer=maps.layer, head=maps.head)

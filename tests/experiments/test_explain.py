@@ -178,6 +178,7 @@ def test_bootstrap_interval():
     assert mean - low == pytest.approx(expected, rel=0.15)
     assert high - mean == pytest.approx(expected, rel=0.15)
     assert bootstrap_interval(np.array([0.25])) == (0.25, 0.25, 0.25)
+    assert np.isnan(bootstrap_interval(np.array([0.25, np.nan, 0.5]))).all()
 
 
 @pytest.mark.parametrize(

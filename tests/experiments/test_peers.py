@@ -45,6 +45,7 @@ def golden_logits(images, mask) -> np.ndarray:
     return golden_model()(images, mask, tokens, caption_mask).numpy()
 
 
+@pytest.mark.slow
 def test_logits_without_padding():
     logits = golden_logits(*one_image())
     assert reference.relative_error(logits[0, :12, :64], GOLDEN["a_logits"]) < 1e-9

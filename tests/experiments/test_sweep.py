@@ -85,6 +85,7 @@ def wait_for(metrics, epochs):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_reported_and_the_others_continue(pictures, tmp_path, capsys):
     out = tmp_path / "sweep"
     arguments = ["--data", str(pictures), "--models", "Pico_8", "--set", "image_size=25,24", "--out", str(out)]

@@ -26,10 +26,20 @@ from vit_jax.train.logging import read_metrics
 from vit_jax.train.optim import make_schedule
 
 
-@pytest.fixture
-def few_scenes(monkeypatch):
-    monkeypatch.setattr(prepare, "SCENES_PER_EPOCH", 12)
-    monkeypatch.setattr(prepare, "SCENES_HELD_OUT", 6)
+@pytest.fixture(scope="module")
+def few_scenes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "SCENES_PER_EPOCH", 12)
+        patch.setattr(prepare, "SCENES_HELD_OUT", 6)
+        yield
+
+
+@pytest.fixture(scope="module")
+def scenes_run(few_scenes, tmp_path_factory):
+    """Return the folder of a finished run on scenes."""
+    out = tmp_path_factory.mktemp("runs") / "scenes"
+    assert main(flags("--out", str(out))) == 0
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +59,25 @@ def flags(*more):
     return ["--batch-size", "4", "--epochs", "2", "--warmup-epochs", "0", *more]
 
 
-def test_scenes_by_command_and_resumed_to_the_same_end(few_scenes, tmp_path, capsys, monkeypatch):
-    uninterrupted, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(flags("--out", str(uninterrupted))) == 0
-    out = capsys.readouterr().out
-    assert "peaks inside its object for" in out
-    assert {p.name for p in (uninterrupted / "words").iterdir()} == {f"scene_{i}.png" for i in range(4)}
-    accuracy = json.loads((uninterrupted / "pointing.json").read_text())
+def test_a_run_on_scenes_holds_everything(scenes_run):
+    assert {p.name for p in (scenes_run / "words").iterdir()} == {f"scene_{i}.png" for i in range(4)}
+    accuracy = json.loads((scenes_run / "pointing.json").read_text())
     assert 0 <= accuracy["layer 1"]["hits"] <= 1
-    model = caption.load(uninterrupted / "best")
-    assert load_tokenizer(uninterrupted / "best", vocab_size=model.config.vocab_size).decode([2, 7, 3])
+    model = caption.load(scenes_run / "best")
+    tokenizer = load_tokenizer(scenes_run / "best", vocab_size=model.config.vocab_size)
+    assert tokenizer.decode([2, 7, 3])
+
+
+def test_a_finished_run_resumed_reports_the_same(scenes_run, capsys):
+    before = (scenes_run / "pointing.json").read_text()
+    assert main(["--resume", str(scenes_run)]) == 0
+    assert "peaks inside its object for" in capsys.readouterr().out
+    assert (scenes_run / "pointing.json").read_text() == before
+
+
+@pytest.mark.slow
+def test_a_broken_run_resumes_to_the_same_end(scenes_run, tmp_path, monkeypatch):
+    broken = tmp_path / "broken"
 
     class Stopped(Exception):
         pass
@@ -71,10 +90,9 @@ def test_scenes_by_command_and_resumed_to_the_same_end(few_scenes, tmp_path, cap
         with pytest.raises(Stopped):
             main(flags("--out", str(broken)))
     assert main(["--resume", str(broken)]) == 0
-    assert main(["--resume", str(broken)]) == 0  # a finished run changes nothing
-    ours, theirs = (caption.load(folder / "best") for folder in (uninterrupted, broken))
+    ours, theirs = (caption.load(folder / "best") for folder in (scenes_run, broken))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    records = [[r for r in read_metrics(f / "metrics.jsonl") if "val_loss" in r] for f in (uninterrupted, broken)]
+    records = [[r for r in read_metrics(f / "metrics.jsonl") if "val_loss" in r] for f in (scenes_run, broken)]
     assert [[r["val_loss"], r["val_exact"]] for r in records[0]] == [
         [r["val_loss"], r["val_exact"]] for r in records[1]
     ]
@@ -91,8 +109,6 @@ def test_a_table_by_cider_from_its_own_words(table, tmp_path, capsys, monkeypatc
     assert np.isfinite(record["val_cider"])
     assert caption.load(out / "best").config.preprocess.longest == 40
     assert (out / "curves.png").stat().st_size > 10_000
-    again = ["--weights", str(out / "best"), "--vocabulary", str(out / "vocab.txt"), "--max-length", "14"]
-    assert main(flags("--data", str(table), "--out", str(tmp_path / "more"), "--recipe", "small", *again)) == 0
 
 
 @pytest.mark.parametrize(
@@ -116,41 +132,64 @@ def test_wrong_input_is_one_line(arguments, message, few_scenes, tmp_path, capsy
     assert error.strip().count("\n") == 0
 
 
-def test_a_captioner_over_a_pretrained_vit(table, tmp_path, capsys):
+SMALL = ["--model", "scenes", "--max-length", "14", "--vocabulary", "build"]
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    """Return a small ViT and the folder it is saved in."""
     config = ViTConfig(
         image_size=(32, 32), patch_size=(8, 8), width=16, depth=2, num_heads=2, mlp_dim=32, num_classes=5
     )
-    vit = VisionTransformer(config, rngs=nnx.Rngs(0))
-    save(vit, tmp_path / "vit")
-    run = tmp_path / "run"
-    small = ["--data", str(table), "--model", "scenes", "--max-length", "14", "--vocabulary", "build"]
-    more = ["--accumulate", "2", "--ema", "0.5", "--dtype", "bfloat16", "--patience", "1", "--remat", "full"]
-    assert main(flags(*small, *more, "--encoder", str(tmp_path / "vit"), "--out", str(tmp_path / "all"))) == 0
-    frozen = ["--encoder", str(tmp_path / "vit"), "--backbone-learning-rate", "0", "--weight-decay", "0"]
-    assert main(flags(*small, *frozen, "--out", str(run))) == 0
-    model = caption.load(run / "best")
+    model, folder = VisionTransformer(config, rngs=nnx.Rngs(0)), tmp_path_factory.mktemp("models") / "vit"
+    save(model, folder)
+    return model, folder
+
+
+@pytest.fixture(scope="module")
+def vit_run(table, vit, tmp_path_factory):
+    """Return the folder of a finished run over the frozen ViT."""
+    out = tmp_path_factory.mktemp("runs") / "over_vit"
+    frozen = ["--encoder", str(vit[1]), "--backbone-learning-rate", "0", "--weight-decay", "0"]
+    assert main(flags("--data", str(table), *SMALL, *frozen, "--out", str(out))) == 0
+    return out
+
+
+def test_a_captioner_over_a_pretrained_vit(table, vit, vit_run, tmp_path, capsys):
+    model, config = caption.load(vit_run / "best"), vit[0].config
     assert model.config.encoder.image_size == (32, 32)
-    jax.tree.map(np.testing.assert_array_equal, model.encoder.blocks, vit.blocks)
+    jax.tree.map(np.testing.assert_array_equal, model.encoder.blocks, vit[0].blocks)
     picture = Image.open(table / "3.png")
     np.testing.assert_allclose(model.config.image_preprocess(picture), config.image_preprocess(picture), atol=1e-6)
     assert model.config.image_preprocess.size == (32, 32)
-
-    # A run gives weights to another one. A resumed run keeps its data and weights.
-    more = ["--data", str(table), "--weights", str(run), "--vocabulary", str(run / "vocab.txt"), "--max-length", "14"]
-    assert main(flags(*more, "--out", str(tmp_path / "more"))) == 0
-    assert main([*flags(*more), "--longest", "40", "--out", str(tmp_path / "other")]) == 2
-    assert "its encoder takes images of 32x32 pixels; give --longest 32" in capsys.readouterr().err
-    assert main(["--resume", str(tmp_path / "more"), "--data", str(table)]) == 0
-    assert main(["--resume", str(tmp_path / "more"), "--data", str(tmp_path), "--weights", str(run / "best")]) == 2
-    assert "leave out --data, --weights" in capsys.readouterr().err
-    assert main(flags(*small, "--encoder", str(run), "--out", str(tmp_path / "no"))) == 2
+    assert main(flags("--data", str(table), *SMALL, "--encoder", str(vit_run), "--out", str(tmp_path / "no"))) == 2
     assert "no vision transformer; give one as the encoder" in capsys.readouterr().err
 
 
-def test_another_vocabulary_than_the_weights(table, few_scenes, tmp_path, capsys):
-    assert main(flags("--out", str(tmp_path / "a"))) == 0
+@pytest.mark.slow
+def test_a_run_gives_weights_to_another_and_a_resumed_run_keeps_its_data(table, vit_run, tmp_path, capsys):
+    given = ["--weights", str(vit_run), "--vocabulary", str(vit_run / "vocab.txt"), "--max-length", "14"]
+    more = ["--data", str(table), *given]
+    assert main(flags(*more, "--recipe", "small", "--out", str(tmp_path / "more"))) == 0
+    assert main([*flags(*more), "--longest", "40", "--out", str(tmp_path / "other")]) == 2
+    assert "its encoder takes images of 32x32 pixels; give --longest 32" in capsys.readouterr().err
+    assert main(["--resume", str(tmp_path / "more"), "--data", str(table)]) == 0
+    assert main(["--resume", str(tmp_path / "more"), "--data", str(tmp_path), "--weights", str(vit_run / "best")]) == 2
+    assert "leave out --data, --weights" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_all_settings_at_once(table, vit, tmp_path):
+    more = ["--accumulate", "2", "--ema", "0.5", "--dtype", "bfloat16", "--patience", "1", "--remat", "full"]
+    command = flags("--data", str(table), *SMALL, *more, "--encoder", str(vit[1]), "--out", str(tmp_path / "all"))
+    assert main(command) == 0
+    leaves = jax.tree.leaves(caption.load(tmp_path / "all" / "best"))
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+
+
+def test_another_vocabulary_than_the_weights(table, scenes_run, tmp_path, capsys):
     (tmp_path / "v.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nred\n")
-    arguments = ["--data", str(table), "--weights", str(tmp_path / "a" / "best"), "--max-length", "14"]
+    arguments = ["--data", str(table), "--weights", str(scenes_run / "best"), "--max-length", "14"]
     assert main([*arguments, "--vocabulary", str(tmp_path / "v.txt"), "--out", str(tmp_path / "b")]) == 2
     assert "5 WordPieces, and the model has" in capsys.readouterr().err
 

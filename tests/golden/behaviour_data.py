@@ -14,23 +14,17 @@ import numpy as np
 from PIL import Image
 
 import vit_jax
-from caption.data.augment import CaptionAugment
-from caption.data.augment import augment_image as training_input
-from caption.data.loader import SceneExamples as TrainingScenes
-from caption.data.loader import caption_batches
-from caption.data.scenes import make_scene as scene
-from caption.data.scenes import scene_captions
+from caption.data.augment import CaptionAugment, augment_image
+from caption.data.loader import SceneExamples, caption_batches
+from caption.data.scenes import make_scene, scene_captions
 from caption.preprocess import CaptionPreprocess, pad_batch
 from caption.scoring.metrics import score_images
 from tests.golden.behaviour_captioners import TOKENIZER
 from tests.golden.behaviour_record import Results
-from vit_jax.data.augment.mix import MixConfig as Mixing
-from vit_jax.data.augment.mix import mix_batch
-from vit_jax.data.augment.transforms import Augment
-from vit_jax.data.augment.transforms import augment_batch as augment
+from vit_jax.data.augment.mix import MixConfig, mix_batch
+from vit_jax.data.augment.transforms import Augment, augment_batch
 from vit_jax.data.digits import open_digits
-from vit_jax.data.loader import CachedImages as Pictures
-from vit_jax.data.loader import ordered_batches, training_batches
+from vit_jax.data.loader import CachedImages, ordered_batches, training_batches
 from vit_jax.train.recipe import RECIPES
 
 COMMANDS = (
@@ -72,17 +66,17 @@ def record_data() -> Results:
     kinds |= {name: RECIPES[name].augment for name in RECIPES}
     for name, settings in kinds.items():
         for seed in (0, 1):
-            run = jax.jit(lambda key, x, settings=settings: augment(key, x, settings))
+            run = jax.jit(lambda key, x, settings=settings: augment_batch(key, x, settings))
             results[f"augment/{name}_{seed}"] = run(jax.random.key(seed), pixels)
     shares = np.eye(4, dtype=np.float32)
-    mixings = {"mixup": Mixing(0.8, 0.0, 4), "cutmix": Mixing(0.0, 1.0, 4), "both": Mixing(0.8, 1.0, 4)}
+    mixings = {"mixup": MixConfig(0.8, 0.0, 4), "cutmix": MixConfig(0.0, 1.0, 4), "both": MixConfig(0.8, 1.0, 4)}
     for name, mixing in mixings.items():
         mixed = jax.jit(lambda key, *a, mixing=mixing: mix_batch(key, *a, mixing))
         values = mixed(jax.random.key(4), jnp.float32(pixels / 255), shares, jnp.array([1.0, 1, 1, 0], jnp.float32))
         results |= {f"mix/{name}_{part}": value for part, value in zip(("images", "shares"), values, strict=True)}
     for seed in (0, 1):
         rng, settings = np.random.default_rng(seed), CaptionAugment()
-        results[f"caption_augment/{seed}"] = training_input(picture(60, 80), CaptionPreprocess(40), settings, rng)
+        results[f"caption_augment/{seed}"] = augment_image(picture(60, 80), CaptionPreprocess(40), settings, rng)
     return results | _batches()
 
 
@@ -90,15 +84,15 @@ def _batches() -> Results:
     results: Results = {}
     digits = open_digits(seed=1)
     preprocess = vit_jax.ImagePreprocess((24, 24))
-    train, val = (Pictures(split, preprocess, budget=10**7) for split in (digits.train, digits.val))
+    train, val = (CachedImages(split, preprocess, budget=10**7) for split in (digits.train, digits.val))
     epoch = list(training_batches(train, 300, seed=2, epoch=1, start=1))
     for name, batch in {"train": epoch[0], "train_last": epoch[-1], "val": next(ordered_batches(val, 64))}.items():
         results |= {f"digits/{name}_{field}": getattr(batch, field) for field in batch._fields}
     for index in range(3):
-        example = scene(3, index, split="val")
+        example = make_scene(3, index, split="val")
         results |= {f"scenes/{index}_image": example.image, f"scenes/{index}_caption": example.caption}
     results["scenes/captions"] = "\n".join(scene_captions("train"))
-    examples = TrainingScenes("train", 6, 0, TOKENIZER, CaptionPreprocess(longest=64), 14)
+    examples = SceneExamples("train", 6, 0, TOKENIZER, CaptionPreprocess(longest=64), 14)
     batch = next(caption_batches(examples, 4, (64, 64), seed=1, epoch=2))
     return results | {f"scenes/batch_{field}": getattr(batch, field) for field in batch._fields}
 

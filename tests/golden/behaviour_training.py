@@ -13,23 +13,20 @@ import caption
 import vit_jax
 from caption.data.loader import CaptionBatch
 from caption.train.recipe import CaptionRecipe
-from caption.train.task import captioning_loss as caption_loss_of
+from caption.train.task import captioning_loss
 from caption.train.task import make_eval_step as make_caption_eval_step
 from caption.train.task import prepare as prepare_captions
 from tests.golden.behaviour_captioners import CAPTION, caption_inputs, captioner
 from tests.golden.behaviour_models import by_name, fill_model
 from tests.golden.behaviour_record import Results
-from vit_jax.data.augment.mix import NO_MIX as NO_MIXING
-from vit_jax.data.augment.mix import MixConfig as Mixing
+from vit_jax.data.augment.mix import NO_MIX, MixConfig
 from vit_jax.data.loader import Batch
 from vit_jax.execution import BlockExecution
-from vit_jax.train.classify import classification_loss as loss_of
-from vit_jax.train.classify import make_eval_step, make_prepare
+from vit_jax.train.classify import classification_loss, make_eval_step, make_prepare
 from vit_jax.train.lora import ATTENTION, MLP, add_lora, merge_lora
-from vit_jax.train.optim import make_optimizer as optimizer
-from vit_jax.train.optim import make_schedule as learning_rates
+from vit_jax.train.optim import make_optimizer, make_schedule
 from vit_jax.train.recipe import RECIPES, Recipe
-from vit_jax.train.state import init_state as first_state
+from vit_jax.train.state import init_state
 from vit_jax.train.step import StepSettings, make_train_step
 
 TINY = vit_jax.ViTConfig(
@@ -60,14 +57,14 @@ def record_training(
 
     def loss(learned: Any, *arguments: Any) -> Any:
         options: dict[str, Any] = dict(execution=execution, label_smoothing=recipe.label_smoothing)
-        return loss_of(full_model(learned), *arguments, **options)
+        return classification_loss(full_model(learned), *arguments, **options)
 
-    mixing = Mixing(recipe.mixup, recipe.cutmix, TINY.num_classes) if recipe.mixup or recipe.cutmix else NO_MIXING
+    mixing = MixConfig(recipe.mixup, recipe.cutmix, TINY.num_classes) if recipe.mixup or recipe.cutmix else NO_MIX
     preprocess = model.config.preprocess
-    tx = optimizer(recipe, learning_rates(recipe, 3), learned)
+    tx = make_optimizer(recipe, make_schedule(recipe, 3), learned)
     settings = StepSettings(recipe.seed, recipe.accumulate, recipe.dtype, recipe.ema)
     step = make_train_step(make_prepare(recipe.augment, preprocess, mixing), loss, tx, settings)
-    state = first_state(learned, tx, averaged=recipe.ema > 0)
+    state = init_state(learned, tx, averaged=recipe.ema > 0)
     results: Results = {}
     for index in range(STEPS):
         batch = _picture_batch(index, short=index == 3)
@@ -95,18 +92,18 @@ def record_caption_training(
     model, steps = captioner(CAPTION, dtype), 3
     tx = caption.make_optimizer(
         model,
-        learning_rate=learning_rates(recipe, steps),
-        backbone_learning_rate=learning_rates(recipe, steps, peak=recipe.backbone_learning_rate),
+        learning_rate=make_schedule(recipe, steps),
+        backbone_learning_rate=make_schedule(recipe, steps, peak=recipe.backbone_learning_rate),
         weight_decay=recipe.weight_decay,
         b2=recipe.beta2,
         clip_norm=recipe.clip_norm,
         frozen_stages=recipe.frozen_stages,
         frozen_norms=not recipe.train_norms,
     )
-    loss = partial(caption_loss_of, recipe=recipe, execution=execution or BlockExecution())
+    loss = partial(captioning_loss, recipe=recipe, execution=execution or BlockExecution())
     settings = StepSettings(recipe.seed, recipe.accumulate, recipe.dtype, recipe.ema)
     step = make_train_step(prepare_captions, loss, tx, settings)
-    state = first_state(jax.tree.map(jnp.copy, model), tx, averaged=recipe.ema > 0)
+    state = init_state(jax.tree.map(jnp.copy, model), tx, averaged=recipe.ema > 0)
     x, mask, tokens = caption_inputs(vit=False)
     results: Results = {}
     for index in range(STEPS):

@@ -10,15 +10,16 @@ import pytest
 
 ONE_DEVICE = "1,whole,1,0.1,plain,none"
 NO_DROPOUT = "1,whole,1,0,plain,none"
-SAME_RANDOM_NUMBERS = [
+LIKE_ONE_DEVICE = ["8>2,fsdp,1,0.1,plain,none"]
+LIKE_ONE_DEVICE_SLOW = [
     "8,whole,1,0.1,plain,none",
     "8,fsdp,1,0.1,plain,none",
     "2,fsdp,1,0.1,plain,full",
     "4,fsdp,1,0.1,scan,dots",
-    "8>2,fsdp,1,0.1,plain,none",
     "2>1,whole,1,0.1,plain,none",
 ]
-ACCUMULATED = ["1,whole,4,0,plain,none", "8,fsdp,2,0,scan,full"]
+LIKE_NO_DROPOUT = ["8,fsdp,2,0,scan,full"]
+LIKE_NO_DROPOUT_SLOW = ["1,whole,4,0,plain,none"]
 PROCESSES = ["8,whole,1,0.1,plain,none", "8,fsdp,1,0.1,plain,none"]
 
 
@@ -34,11 +35,15 @@ def wait_for(*children):
         assert child.returncode == 0, errors
 
 
+def run_in_one_process(folder, cases):
+    wait_for(start(folder / "one.npz", cases, devices=8))
+    return np.load(folder / "one.npz")
+
+
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
-    out = tmp_path_factory.mktemp("engine") / "one.npz"
-    wait_for(start(out, [ONE_DEVICE, NO_DROPOUT, *SAME_RANDOM_NUMBERS, *ACCUMULATED], devices=8))
-    return np.load(out)
+    cases = [ONE_DEVICE, NO_DROPOUT, *LIKE_ONE_DEVICE, *LIKE_NO_DROPOUT]
+    return run_in_one_process(tmp_path_factory.mktemp("engine"), cases)
 
 
 def arrays(results, case):
@@ -52,10 +57,18 @@ def assert_close(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    ("case", "like"), [(c, ONE_DEVICE) for c in SAME_RANDOM_NUMBERS] + [(c, NO_DROPOUT) for c in ACCUMULATED]
+    ("case", "like"), [(c, ONE_DEVICE) for c in LIKE_ONE_DEVICE] + [(c, NO_DROPOUT) for c in LIKE_NO_DROPOUT]
 )
 def test_devices_layers_and_accumulation_give_one_devices_numbers(case, like, one_process):
     assert_close(arrays(one_process, case), arrays(one_process, like))
+
+
+@pytest.mark.slow
+def test_any_devices_layers_and_accumulation_give_one_devices_numbers(one_process, tmp_path):
+    results = run_in_one_process(tmp_path, LIKE_ONE_DEVICE_SLOW + LIKE_NO_DROPOUT_SLOW)
+    for cases, like in ((LIKE_ONE_DEVICE_SLOW, ONE_DEVICE), (LIKE_NO_DROPOUT_SLOW, NO_DROPOUT)):
+        for case in cases:
+            assert_close(arrays(results, case), arrays(one_process, like))
 
 
 def test_dropout_changes_the_result(one_process):
@@ -65,6 +78,7 @@ def test_dropout_changes_the_result(one_process):
     assert difference > 1e-3
 
 
+@pytest.mark.slow
 def test_two_processes_read_each_image_once_and_give_one_devices_numbers(one_process, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Settings beyond the plain recipe, compared with torch and plain formulas; and all at once by command."""
+"""Settings beyond the plain recipe, compared with torch and plain formulas."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,7 @@ import torch
 from flax import nnx
 
 import tests.reference as reference
-from experiments import finetune
-from vit_jax import InputError, VisionTransformer, ViTConfig, load
+from vit_jax import InputError, VisionTransformer, ViTConfig
 from vit_jax.block import drop_path
 from vit_jax.checkpoint import to_arrays
 from vit_jax.data.augment.mix import MixConfig, cutmix, mix_batch, mixup, partner_rows
@@ -237,34 +236,3 @@ def test_drop_path_drops_whole_images(x64):
     )
     np.testing.assert_allclose(plain, scanned, atol=1e-12)
     assert np.abs(plain - jax.jit(lambda m: m.features(x))(model)).max() > 1e-3
-
-
-SMALL = ["--data", "digits", "--model", "Nano_6", "--batch-size", "512", "--epochs", "2", "--warmup-epochs", "0"]
-ALL = ["--drop-path", "0.1", "--label-smoothing", "0.1", "--mixup", "0.8", "--cutmix", "1", "--layer-decay", "0.9",
-       "--clip-norm", "1", "--ema", "0.9", "--accumulate", "2", "--dtype", "bfloat16", "--remat", "full",
-       "--scan-layers"]  # fmt: skip
-
-
-def test_everything_at_once_by_command(tmp_path, capsys):
-    out = tmp_path / "all"
-    assert finetune.main([*SMALL, *ALL, "--out", str(out)]) == 0
-    assert finetune.main(["--resume", str(out), "--mixup", "0.7"]) == 2
-    assert "leave out --mixup" in capsys.readouterr().err
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(load(out / "best")))
-
-    lora, both, head = tmp_path / "lora", tmp_path / "both", tmp_path / "head"
-    kinds = {lora: ["lora", "--lora-rank", "4"], both: ["lora", "--lora-targets", "all"], head: ["head"]}
-    for folder, kind in kinds.items():
-        options = ["--weights", str(out), "--train", *kind, "--recipe", "digits", "--batch-size", "512"]
-        assert finetune.main([*SMALL[:2], *options, "--epochs", "2", "--out", str(folder)]) == 0
-    for folder in (out, lora):  # averages and adapters are restored too
-        assert finetune.main(["--resume", str(folder)]) == 0
-        assert "resuming at step 6 of 6" in capsys.readouterr().out
-    first, added, more, same = (to_arrays(load(folder / "best")) for folder in (out, lora, both, head))
-    assert set(first) == set(added)
-    name = "blocks.1.attn.qkv.kernel"
-    assert np.linalg.matrix_rank(np.asarray(added[name] - first[name]), tol=1e-6) == 4
-    np.testing.assert_array_equal(same[name], first[name])
-    np.testing.assert_array_equal(added["blocks.1.mlp.up.kernel"], first["blocks.1.mlp.up.kernel"])
-    assert np.abs(more["blocks.1.mlp.up.kernel"] - first["blocks.1.mlp.up.kernel"]).max() > 0
-    assert np.abs(same["head.kernel"] - first["head.kernel"]).max() > 0

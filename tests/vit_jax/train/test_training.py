@@ -125,6 +125,7 @@ np.savez(sys.argv[1], *[np.asarray(x) for x in jax.tree.leaves(state)])
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_train_like_one(tmp_path):
     import os
 
