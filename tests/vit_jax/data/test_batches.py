@@ -10,7 +10,7 @@ from vit_jax.data.batches import batches_per_epoch, pad_batch_to, read_batches, 
 from vit_jax.data.cache import ImageCache
 from vit_jax.data.decode import CorruptImageError
 from vit_jax.data.process_shard import RowRange
-from vit_jax.data.reading import read_each
+from vit_jax.data.reading import iterate_in_threads, read_each
 
 
 def pad(items, size):
@@ -44,6 +44,12 @@ def test_the_order_of_an_epoch_is_decided_by_seed_and_epoch():
     assert all(sorted(order) == list(range(50)) for order in orders.values())
     assert len({tuple(order) for order in orders.values()}) == 4
     assert list(shuffle(range(50), seed=1, epoch=1)) == orders[1, 1]
+
+
+@pytest.mark.parametrize("ahead", [1, 64, 1000])
+def test_items_read_in_threads_keep_their_order(ahead):
+    assert list(iterate_in_threads(range(1001), ahead=ahead)) == list(range(1001))
+    assert list(iterate_in_threads([], ahead=ahead)) == []
 
 
 def read(item):
