@@ -1,5 +1,6 @@
 """Reference models: golden parameters of the originals, and small random models of pytorch_pretrained_vit."""
 
+import functools
 import json
 import zlib
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ TINY = dict(
 )
 
 
+@functools.lru_cache(maxsize=1)  # seconds for a full-size model; consecutive tests share it and must not change it
 def golden_parameters(family: str, name: str | None = None) -> dict[str, np.ndarray]:
     """Return a reference model's state_dict with golden parameters. name: None for a family of one model."""
     shapes = json.loads((GOLDEN / f"{family}_state_dict.json").read_text())

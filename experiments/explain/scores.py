@@ -90,7 +90,7 @@ def score_method(
 
 
 def bootstrap_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean over images and its 95 % bootstrap percentile interval: (mean, lower, upper); NaN if a value is."""
+    """Return the mean over images and its 95 % bootstrap percentile interval: (mean, lower, upper); NaN if any is."""
     from scipy.stats import bootstrap  # slow to import, and only this function needs it
 
     mean = float(values.mean())

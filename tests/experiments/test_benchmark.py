@@ -154,6 +154,7 @@ def test_a_failing_worker_reports_its_error():
         Worker(fail)
 
 
+@pytest.mark.slow
 def test_scale(tmp_path, capsys):
     small = ["scale", "--model", "Nano_6", "--rounds", "1", "--image-sizes", "24", "48", "--batch-sizes", "1", "2"]
     assert benchmark.main([*small, "--depths", "1", "2", "--out", str(tmp_path)]) == 0

@@ -10,6 +10,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -73,7 +74,9 @@ def test_a_saved_captioner_loads(unpack):
     assert load_tokenizer(folder / "model").vocabulary == behaviour_captioners.TOKENIZER.vocabulary
     images, mask, tokens = behaviour_captioners.caption_inputs(vit=False)
     np.testing.assert_array_equal(tokens, expected["tokens"])
-    output = caption.forward_with_attention(model, images[:2].astype(np.float32), mask[:2], tokens, tokens != 0)
+    output = jax.jit(caption.forward_with_attention)(
+        model, images[:2].astype(np.float32), mask[:2], tokens, tokens != 0
+    )
     assert reference.relative_error(output.logits, expected["logits"]) < 1e-5  # 5 + 2 + 2 layers of float32
 
 

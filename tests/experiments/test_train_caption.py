@@ -68,6 +68,7 @@ def test_a_run_on_scenes_holds_everything(scenes_run):
     assert tokenizer.decode([2, 7, 3])
 
 
+@pytest.mark.slow
 def test_a_finished_run_resumed_reports_the_same(scenes_run, capsys):
     before = (scenes_run / "pointing.json").read_text()
     assert main(["--resume", str(scenes_run)]) == 0

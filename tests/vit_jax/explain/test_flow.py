@@ -65,7 +65,7 @@ def test_from_a_model():
     model = VisionTransformer(config, rngs=nnx.Rngs(0))
     images = jax.random.normal(jax.random.key(1), (2, 24, 16, 3))
     flows = jax.jit(attention_flow)(model, images)
-    attention = forward_with_attention(model, images, head_fusion="mean").attention
+    attention = jax.jit(lambda m, x: forward_with_attention(m, x, head_fusion="mean"))(model, images).attention
     for item in range(2):
         expected = flow_in_networkx(np.asarray(attention[:, item]), np.eye(8)[0])[2:]
         np.testing.assert_allclose(flows[item], expected, atol=1e-5)
