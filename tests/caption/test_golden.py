@@ -13,7 +13,7 @@ from caption.positions import sine_positions
 from tests.caption.positions import torch_positions
 from weights_convert import convert, export
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.slow]  # full size
 
 GOLDEN = np.load(reference.GOLDEN / "catr.npz")
 START, GREEDY_STEPS = 101, 12
@@ -92,7 +92,6 @@ def test_one_image(model, use_positions, x64):
     assert_close(np.array(log_probs), "a_greedy_logprob")
 
 
-@pytest.mark.slow
 def test_our_own_positions_change_the_logits_little(model, x64):
     """They differ by 6e-8 in a few sines."""
     images, mask = reference.images(1, 1, 160, 224), np.ones((1, 160, 224), bool)
@@ -100,7 +99,6 @@ def test_our_own_positions_change_the_logits_little(model, x64):
     assert_close(logits[0, :12, :64], "a_logits")
 
 
-@pytest.mark.slow
 def test_two_padded_images(model, use_positions, x64):
     """As in the reference's training, where convolutions reach over the padding's edge."""
     images, mask = reference.catr_padded()
@@ -131,7 +129,6 @@ def test_float32():
     assert error < 1e-5
 
 
-@pytest.mark.slow
 def test_conversion_and_export_are_exact(model):
     arrays = reference.catr_parameters()
     exported = export(model, layout="catr")

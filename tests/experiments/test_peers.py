@@ -52,6 +52,7 @@ def test_logits_without_padding():
     assert logits[0, :9].argmax(-1).tolist() == GOLDEN["a_argmax"].tolist()
 
 
+@pytest.mark.slow
 def test_logits_with_padding():
     images, mask = padded_images()
     logits = golden_logits(images, mask)

@@ -15,7 +15,6 @@ from weights_convert import convert
 pytestmark = pytest.mark.parity
 
 NAMES = ["B_32_imagenet1k", "B_32", "B_16", "B_16_imagenet1k", "L_32", "L_32_imagenet1k", "L_16", "L_16_imagenet1k"]
-FULL_SIZE = [pytest.param(name, marks=[pytest.mark.slow] if name != "B_32" else []) for name in NAMES]
 CONFIG = ViTConfig(
     image_size=(24, 16), patch_size=(8, 4), width=32, depth=3, num_heads=4, mlp_dim=48, num_classes=5,
     dropout=0.2, attention_dropout=0.2,
@@ -35,7 +34,8 @@ def images():
     return jax.random.uniform(jax.random.key(2), (3, 24, 16, 3), minval=-1, maxval=1)
 
 
-@pytest.mark.parametrize("name", FULL_SIZE)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_golden_parity_in_float64(name, x64):
     golden = np.load(reference.GOLDEN / "lukemelas_vit.npz")
     model = convert(reference.golden_parameters("lukemelas_vit", name), layout="lukemelas", name=name)
@@ -54,6 +54,7 @@ def test_golden_parity_in_float64(name, x64):
         assert reference.relative_error(ours, golden[f"{name}/{key}"]) < 1e-9, key
 
 
+@pytest.mark.slow
 def test_golden_in_float32():
     # Twelve layers of float32 (24 bits) products of length 768: the error measured is 1e-6 of the largest logit, and
     # the bound leaves room for another order of summation on another machine.

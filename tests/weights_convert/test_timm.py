@@ -15,11 +15,11 @@ pytestmark = pytest.mark.parity
 
 HEADS = {"vit_tiny_patch16_224": 3, "deit_tiny_distilled_patch16_224": 3, "vit_medium_patch16_reg4_gap_256": 8}
 NAMES = sorted(json.loads((reference.GOLDEN / "timm_vit_state_dict.json").read_text()))
-QUICK = ("deit_tiny_distilled_patch16_224", "vit_small_patch14_dinov2.lvd142m")  # the most parts: the others are slow
 forward = jax.jit(forward_with_attention, static_argnames=("layers", "head_fusion"))
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in NAMES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_golden_parity_and_the_way_back(name, x64):
     golden = np.load(reference.GOLDEN / "timm_vit.npz")
     arrays = reference.golden_parameters("timm_vit", name)

@@ -67,6 +67,7 @@ def compare(arrays, golden, kind):
         assert error < 1e-9, name
 
 
+@pytest.mark.slow
 def test_groups_are_the_references():
     model = abstract_model(CONFIGS["catr"])
     groups = parameter_groups(model)
