@@ -70,14 +70,17 @@ def word_attention(
 
 
 def group_word_maps(
-    rows: Float[np.ndarray, "t s"],
+    rows: Float[np.ndarray, "queries s"],
     tokens: Ids,
     tokenizer: WordTokenizer,
     grid: tuple[int, int],
     *,
     content: tuple[int, int] | None = None,
 ) -> WordMaps:
-    """Group the rows of any method, one per query, into maps of words; arguments as in word_attention."""
+    """Group the rows of any method, one per query, into maps of words; arguments as in word_attention.
+
+    Rows after the last word's are ignored: tokens may be the part of a padded text that has words.
+    """
     height, width = grid if content is None else content
     if not (0 < height <= grid[0] and 0 < width <= grid[1]):
         raise InputError(f"content of {height}x{width} is no part of the grid, {grid[0]}x{grid[1]}")

@@ -13,7 +13,9 @@ names and shapes of one small checkpoint per family; `record` does not change it
 
 import os
 
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type= --xla_backend_optimization_level=0")
+from tests.golden.behaviour_record import XLA_FLAGS
+
+os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import argparse

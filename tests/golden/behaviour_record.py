@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+XLA_FLAGS = "--xla_cpu_experimental_ynn_fusion_type= --xla_backend_optimization_level=0"  # of the record
+
 FEW_SAMPLES = ("/gradient/", "/converted/", "/exported/", "/parameters/")  # 16 values in place of 64
 WORDING = "help/"  # reported by compare but not counted: help texts may be reworded
 Results = dict[str, Any]  # name -> numpy array or str
