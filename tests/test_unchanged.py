@@ -46,7 +46,7 @@ def differs(name, recorded, value):
 
 
 def test_all_behaviour_is_as_recorded():
-    """Run the tests below in a process with the flags of the record: others move a crop's edge by a pixel."""
+    """Run the tests below in a process with the flags of the record: with others the pets augmentation differs."""
     environment = os.environ | {"XLA_FLAGS": behaviour_record.XLA_FLAGS}
     command = [sys.executable, "-m", "pytest", "-m", "slow", "-k", "group", "-p", "no:cacheprovider", __file__]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -40,7 +40,7 @@ class _Parts:
 def iterate_in_threads(source: Any, *, ahead: int) -> Iterator[Any]:
     """Iterate over a source with a length and an index, in order, reading `ahead` items ahead in threads.
 
-    Raises what reading an item raises, at the turn of its part: 1 / PARTS_PER_THREAD of what a thread reads ahead.
+    Raises what reading an item raises, when the list that holds the item is due.
     """
     if not len(source):
         return iter(())
