@@ -40,7 +40,6 @@ def beam_search(
     prepared: PreparedDecoder,
     *,
     batch: int,
-    dtype: jnp.dtype,
     length_penalty: Float[Array, ""],
     max_length: int,
     num_beams: int,
@@ -48,9 +47,13 @@ def beam_search(
     start: int,
     end: int,
 ) -> BeamState:
-    """Return the state whose finished hypotheses are the result; the options are those of caption.generate."""
+    """Return the state whose finished hypotheses are the result; the options are those of caption.generate.
+
+    Log-probabilities are summed in float32 at least.
+    """
     step = partial(_extend, model, prepared, length_penalty, no_repeat_ngram, end)
     should_continue = partial(_should_continue, length_penalty, max_length)
+    dtype = prepared.layers[0].qkv_kernel.dtype
     state = _init_state(model, batch, num_beams, max_length, start, dtype)
     state = jax.lax.while_loop(should_continue, step, state)
     # Hypotheses that are still active are cut, and count as they are.
@@ -61,9 +64,9 @@ def _init_state(
     model: CaptionTransformer, batch: int, beams: int, max_length: int, start: int, dtype: jnp.dtype
 ) -> BeamState:
     """Every beam holds the start token. All but the first are impossible, so that they do not grow alike."""
-    tokens = jnp.full((batch, beams, max_length), PAD, jnp.int32)
-    first_only = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf).astype(dtype)
-    impossible = jnp.full((batch, beams), -jnp.inf, dtype)
+    tokens, sums = jnp.full((batch, beams, max_length), PAD, jnp.int32), jnp.promote_types(dtype, jnp.float32)
+    first_only = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf).astype(sums)
+    impossible = jnp.full((batch, beams), -jnp.inf, sums)
     return BeamState(
         length=jnp.ones((), jnp.int32),
         tokens=tokens.at[:, :, 0].set(start),
@@ -100,7 +103,7 @@ def _extend(
     b, k, _ = state.tokens.shape
     last = jax.lax.dynamic_index_in_dim(state.tokens, state.length - 1, axis=2, keepdims=False)
     logits, cache = decode_step(model, last.reshape(b * k), state.length - 1, state.cache, prepared)
-    log_probs = jax.nn.log_softmax(logits, axis=-1).reshape(b, k, -1)
+    log_probs = jax.nn.log_softmax(logits.astype(state.log_probs.dtype), axis=-1).reshape(b, k, -1)
     v = log_probs.shape[-1]
     if ngram:
         log_probs = jnp.where(_repeats_ngram(state.tokens, state.length, ngram, v), -jnp.inf, log_probs)

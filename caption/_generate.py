@@ -112,7 +112,7 @@ def _encode_and_search(
     """Return all beams' captions, best first."""
     memory = model.encode(images, image_mask, padding=padding)
     prepared = prepare_decoder(model, memory)
-    state = beam_search(model, prepared, batch=images.shape[0], dtype=memory.tokens.dtype, **options)
+    state = beam_search(model, prepared, batch=images.shape[0], **options)
     exists = jnp.isfinite(state.finished_log_probs)
     tokens = jnp.where(exists[:, :, None], state.finished, PAD)
     return GeneratedCaptions(tokens, state.finished_log_probs, jnp.where(exists, state.finished_lengths, 0))

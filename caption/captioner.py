@@ -113,6 +113,6 @@ class Captioner:
         weights = hashlib.sha256()
         for name, array in to_arrays(self.model).items():
             weights.update(name.encode())
-            weights.update(np.ascontiguousarray(array).data)
+            weights.update(np.ascontiguousarray(array).tobytes())
         vocabulary = hashlib.sha256("\n".join(self.tokenizer.vocabulary).encode()).hexdigest()
         return {"weights": weights.hexdigest(), "vocabulary": vocabulary} | asdict(self.search)

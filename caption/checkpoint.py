@@ -27,10 +27,24 @@ class CaptionCard:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
+class _OneKey(nnx.Rngs):
+    """The same key for every parameter, where only shapes matter.
+
+    A traced nnx.Rngs takes time quadratic in the number of parameters: at every draw flax asks the traced counter for
+    its sharding, and jax walks over the whole program for the text of the error. CATR: 3.8 s, 0.8 with one key.
+    """
+
+    def __init__(self) -> None:
+        pass
+
+    def params(self) -> jax.Array:
+        return jax.random.key(0)
+
+
 @functools.cache
 def abstract_model(config: CaptionConfig) -> CaptionTransformer:
     """Return the model's shapes, with nothing allocated."""
-    return jax.eval_shape(lambda: CaptionTransformer(config, rngs=nnx.Rngs(0)))
+    return jax.eval_shape(lambda: CaptionTransformer(config, rngs=_OneKey()))
 
 
 def _config_from_dict(stored: dict[str, Any]) -> CaptionConfig:

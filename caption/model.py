@@ -103,7 +103,7 @@ class CaptionTransformer(nnx.Module):
         execution: BlockExecution = DEFAULT_EXECUTION,
     ) -> tuple[MapsOut, Bool[Array, "b gh gw"]]:
         """Return the image encoder's feature maps [B, gh, gw, C], and the mask at that size."""
-        images, mask = jnp.asarray(images), jnp.asarray(image_mask)
+        images, mask = jnp.asarray(images, self.embedding.words.dtype), jnp.asarray(image_mask)
         if padding not in PADDING:
             raise InputError(f"unknown padding {padding!r}: one of {', '.join(PADDING)}")
         if mask.shape != images.shape[:3]:

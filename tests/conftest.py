@@ -1,13 +1,18 @@
 """Strictness for every test: types and shapes checked at run time, no silent rank promotion, warnings are errors."""
 
 import os
+import pkgutil
 import tempfile
 from importlib.metadata import version
+from pathlib import Path
 
 if version("jaxlib") == "0.10.2":  # see vit_jax/_xla.py, which must not be imported before the hook below
     # The tests compile far more than they compute: these flags halve compile time. VIT_JAX_TEST_XLA_DEFAULT=1 compiles
     # as users do.
-    fast = " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    fast = (
+        " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+        " --xla_cpu_parallel_codegen_split_count=1"
+    )
     more = "" if os.environ.get("VIT_JAX_TEST_XLA_DEFAULT") == "1" else fast
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=" + more)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -21,9 +26,13 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers and the program
 
 import jax
 import pytest
+from beartype.claw import beartype_package
 from jaxtyping import install_import_hook
 
-install_import_hook(["vit_jax", "caption", "weights_convert", "experiments"], "beartype.beartype")
+beartype_package("weights_convert.formats")  # types without shapes: its functions are called for every byte of a pickle
+parts = pkgutil.iter_modules([str(Path(__file__).parents[1] / "weights_convert")])
+others = [f"weights_convert.{part.name}" for part in parts if part.name != "formats"]
+install_import_hook(["vit_jax", "caption", "experiments", *others], "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

@@ -71,7 +71,7 @@ class PatchEmbed(nnx.Module):
         """Return the patches' tokens in row order; the patch must divide the image."""
         ph, pw, c, d = self.kernel.shape
         b, h, w, _ = images.shape
-        x = jnp.asarray(images).reshape(b, h // ph, ph, w // pw, pw, c)
+        x = jnp.asarray(images, self.kernel.dtype).reshape(b, h // ph, ph, w // pw, pw, c)
         x = x.transpose(0, 1, 3, 2, 4, 5)  # [B, gh, gw, ph, pw, c]
         x = x.reshape(b, (h // ph) * (w // pw), ph * pw * c)
         x = self.norm_pixels(x) if self.has_norms else x

@@ -1,5 +1,6 @@
 """How a checkpoint will be converted: its layout and architecture, decided from names and shapes alone."""
 
+import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -149,8 +150,8 @@ def _infer_config(
 
 def _align_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> tuple[int, ...]:
     """Return `expected` if only leading axes of length 1 differ, as between versions of a library; else `shape`."""
+    return expected if _strip_leading_ones(shape) == _strip_leading_ones(expected) else shape
 
-    def strip_leading(axes: tuple[int, ...]) -> tuple[int, ...]:
-        return strip_leading(axes[1:]) if axes[:1] == (1,) else axes
 
-    return expected if strip_leading(shape) == strip_leading(expected) else shape
+def _strip_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(itertools.dropwhile(lambda size: size == 1, shape))

@@ -48,8 +48,9 @@ def captioning_loss(
     """
     pad = model.config.pad_token
     tokens, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]
-    images = batch.images.astype(jax.tree.leaves(model)[0].dtype)
-    logits = model(images, batch.mask, tokens, tokens != pad, padding=recipe.padding, key=key, execution=execution)
+    logits = model(
+        batch.images, batch.mask, tokens, tokens != pad, padding=recipe.padding, key=key, execution=execution
+    )
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     ignored = pad if recipe.ignore_padding else None
     smoothing = recipe.label_smoothing if key is not None else 0.0

@@ -126,7 +126,7 @@ def run_benchmark(args: argparse.Namespace) -> None:
     peer = build_peer(model, images) if args.against else None
     if peer is not None:
         check_tokens(model, images, peer, max(args.lengths))
-    machine = describe_machine(with_torch=peer is not None)
+    machine = describe_machine(("torch",) if peer is not None else ())
     height, width = SIZE
     title = f"{args.model}, {width}x{height}, greedy, {args.rounds} rounds"
     text = "; ".join([title, *machine.values()])

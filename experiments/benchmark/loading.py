@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from experiments.benchmark.machine import describe_machine
+from experiments.benchmark.peer_programs import import_family
 from experiments.benchmark.results import format_ratios, write_timings
 from experiments.benchmark.timing import time_alternately
-from experiments.benchmark.torch_peers import import_peers
 from experiments.benchmark.worker import Worker
 from vit_jax import ImagePreprocess, InputError
 from vit_jax.cli import image_size, positive_int
@@ -93,9 +93,10 @@ def run_benchmark(args: argparse.Namespace) -> None:
     cores = available_cores()
     if max(args.cores) > len(cores):
         raise InputError(f"--cores {max(args.cores)}: this machine lets a program have {len(cores)}")
-    if args.against:
-        import_peers()
-    machine = describe_machine(with_torch=bool(args.against))
+    against = (args.against,) if args.against else ()
+    for family in against:
+        import_family(family)
+    machine = describe_machine(against)
     with ExitStack() as stack:
         folder = Path(args.data or stack.enter_context(tempfile.TemporaryDirectory()))
         if not args.data:

@@ -2,39 +2,36 @@
 
 import os
 import platform
-from pathlib import Path
+from collections.abc import Sequence
 
 import jax
 
-VECTOR_EXTENSIONS = ("amx_tile", "avx512f", "avx2")  # widest first
+from experiments.benchmark.peer_programs import import_family
+from experiments.common.processor import processor_features, processor_name
+
+VECTOR_EXTENSIONS = ("amx_tile", "avx512_bf16", "avx512f", "avx2")  # widest first
 
 
-def describe_machine(*, with_torch: bool = False) -> dict[str, str]:
-    """Return the device with its cores, the versions of Python and jax, and torch's version and threads if asked."""
+def describe_machine(against: Sequence[str] = ()) -> dict[str, str]:
+    """Return the device with its cores, the versions of Python and jax, and what each family of peers says of itself.
+
+    against: names of peer_programs.FAMILIES.
+    """
     import flax
     import jaxlib
 
     device = jax.devices()[0]
-    name = processor_name() if device.platform == "cpu" else device.device_kind
+    name = describe_processor() if device.platform == "cpu" else device.device_kind
     versions = f"jax {jax.__version__}, jaxlib {jaxlib.__version__}, flax {flax.__version__}"
     description = {
         "device": f"{name}, {os.cpu_count()} cores, {platform.machine()}",
         "versions": f"Python {platform.python_version()}, {versions}",
     }
-    if with_torch:
-        import torch
-
-        description["torch"] = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
-    return description
+    return description | {family: import_family(family).describe() for family in against}
 
 
-def processor_name() -> str:
+def describe_processor() -> str:
     """Return the processor's name and its widest vector extension, which the speed of products depends on."""
-    cpuinfo = Path("/proc/cpuinfo")
-    fields: dict[str, str] = {}
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []:
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
-    flags = fields.get("flags", "").split()
-    widest = [f"({extension})" for extension in VECTOR_EXTENSIONS if extension in flags][:1]
-    return " ".join([fields.get("model name") or platform.processor() or "CPU", *widest])
+    features = processor_features()
+    widest = [f"({extension})" for extension in VECTOR_EXTENSIONS if extension in features][:1]
+    return " ".join([processor_name(), *widest])

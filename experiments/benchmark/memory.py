@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from experiments.benchmark.machine import describe_machine
+from experiments.benchmark.peer_programs import FAMILY_OF, add_peer_flags, import_family, parse_peers
 from experiments.benchmark.process_memory import peak_bytes, reset_peak, resident_bytes
 from experiments.benchmark.programs import OURS, build_program
 from experiments.benchmark.results import format_table, write_results
 from experiments.benchmark.timing import alternate_order
-from experiments.benchmark.torch_peers import import_peers, parse_peers
 from experiments.benchmark.worker import Worker
 from experiments.benchmark.workload import Workload, add_workload_flags, parse_workload
 from vit_jax.cli import positive_int
@@ -34,6 +34,7 @@ class PeakBytes(NamedTuple):
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `benchmark memory`."""
     add_workload_flags(parser)
+    add_peer_flags(parser)
     parser.add_argument("--rounds", type=positive_int, default=3)
     parser.add_argument("--out", help="folder for benchmark_memory.json and .md")
 
@@ -41,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def build_measurement(workload: Workload, name: str) -> Callable[[], PeakBytes]:
     """In a worker process: build a program by its name, and a function that measures its peak memory."""
     if name != OURS:
-        import_peers()  # counted among the imports
+        import_family(FAMILY_OF[name])  # counted among the imports
     before = resident_bytes()
     program = build_program(workload, name)
 
@@ -76,8 +77,8 @@ def _measure_device_peak(program: Callable[[], object], calls: int) -> int:
 def run_benchmark(args: argparse.Namespace) -> None:
     """Measure, and print the table."""
     workload = parse_workload(args)
-    names = [OURS, *parse_peers(args, workload.config)]
-    machine = describe_machine(with_torch=len(names) > 1)
+    names = [OURS, *parse_peers(args, workload)]
+    machine = describe_machine(args.against)
     peaks: dict[str, list[PeakBytes]] = {name: [] for name in names}
     for number in range(args.rounds):
         for name in alternate_order(names, number):

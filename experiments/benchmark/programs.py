@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmark.flops import build_matrix_product
-from experiments.benchmark.torch_peers import build_peer
+from experiments.benchmark.peer_programs import build_peer
 from experiments.benchmark.workload import Workload, create_model
 from experiments.common import runtime
 from vit_jax import VisionTransformer, compiler_options

@@ -13,10 +13,10 @@ import time
 import numpy as np
 
 from experiments.benchmark.machine import describe_machine
+from experiments.benchmark.peer_programs import COMPILED, add_peer_flags, parse_peers
 from experiments.benchmark.programs import OURS, build_program
 from experiments.benchmark.results import format_ratios, write_timings
 from experiments.benchmark.timing import Timings
-from experiments.benchmark.torch_peers import COMPILED, parse_peers
 from experiments.benchmark.workload import add_workload_flags, parse_workload
 from vit_jax import InputError
 from vit_jax.cli import Parser, positive_int
@@ -37,6 +37,7 @@ CACHES = ("VIT_JAX_CACHE", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `benchmark compile`."""
     add_workload_flags(parser)
+    add_peer_flags(parser)
     parser.add_argument("--rounds", type=positive_int, default=3)
     parser.add_argument("--out", help="folder for benchmark_compile.json, .md and .png")
 
@@ -80,8 +81,8 @@ def _workload_flags(args: argparse.Namespace) -> list[str]:
 def run_benchmark(args: argparse.Namespace) -> None:
     """Measure, and print the table."""
     workload = parse_workload(args)
-    names = [OURS, *parse_peers(args, workload.config)]
-    machine = describe_machine(with_torch=len(names) > 1)
+    names = [OURS, *parse_peers(args, workload)]
+    machine = describe_machine(args.against)
     seconds, imports = _measure_rounds(names, _workload_flags(args), args.rounds)
     timings = Timings({}, {name: np.array(values) for name, values in seconds.items()})
     before, ours = np.median(imports, axis=0)

@@ -13,10 +13,10 @@ import numpy as np
 
 from experiments.benchmark.flops import PRODUCT, count_flops, matrix_rate
 from experiments.benchmark.machine import describe_machine
+from experiments.benchmark.peer_programs import FAMILY_OF, add_peer_flags, parse_peers
 from experiments.benchmark.programs import MATRIX_PRODUCT, OURS, build_program
 from experiments.benchmark.results import format_ratios, write_timings
 from experiments.benchmark.timing import Timings, time_alternately
-from experiments.benchmark.torch_peers import PEERS, parse_peers
 from experiments.benchmark.worker import Worker
 from experiments.benchmark.workload import Workload, add_workload_flags, parse_workload
 from vit_jax import InputError
@@ -28,6 +28,7 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}  # of the largest logit; bfloat1
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `benchmark vit`."""
     add_workload_flags(parser)
+    add_peer_flags(parser)
     parser.add_argument("--rounds", type=positive_int, default=7)
     parser.add_argument("--out", help="folder for benchmark_vit.json, .md and .png")
 
@@ -35,8 +36,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run_benchmark(args: argparse.Namespace) -> None:
     """Measure, and print the ratios to ours."""
     workload = parse_workload(args)
-    names = [OURS, *parse_peers(args, workload.config)]
-    machine = describe_machine(with_torch=len(names) > 1)
+    names = [OURS, *parse_peers(args, workload)]
+    machine = describe_machine(args.against)
     with ExitStack() as stack:
         workers = {
             name: stack.enter_context(Worker(build_program, workload, name)) for name in [*names, MATRIX_PRODUCT]
@@ -56,7 +57,7 @@ def run_benchmark(args: argparse.Namespace) -> None:
 def check_outputs(workload: Workload, outputs: dict[str, Any]) -> None:
     """Raise InputError when a peer's first output differs from ours: a comparison would mean nothing."""
     ours = np.asarray(outputs[OURS], np.float32) / (workload.batch_size if workload.train else 1)
-    for name in set(outputs) & set(PEERS):
+    for name in set(outputs) & set(FAMILY_OF):
         error = np.abs(outputs[name] - ours).max() / np.abs(ours).max()
         if not error < TOLERANCE[workload.dtype]:
             kind = "another loss" if workload.train else "other logits"

@@ -46,15 +46,12 @@ class Workload:
 
 
 def add_workload_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that choose a workload and its peers."""
+    """Add the flags that choose a workload."""
     parser.add_argument("--model", default="B_16_imagenet1k", help="a named architecture")
     parser.add_argument("--image-size", type=image_size, metavar="N|HxW", help="default: the model's own")
     parser.add_argument("--batch-size", type=positive_int, default=1)
     add_mode_flags(parser)
     parser.add_argument("--scan-layers", action="store_true", help="ours compiles one block and loops over it")
-    parser.add_argument("--against", choices=("torch",), help="measure the originals too (needs the test extra)")
-    parser.add_argument("--torch-compile", action=argparse.BooleanOptionalAction, default=True,
-                        help="with torch.compile among them, which needs a C++ compiler on a CPU")  # fmt: skip
 
 
 def add_mode_flags(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ from caption.captioner import Captioner, SearchOptions
 from caption.word_maps import WORD_MAP_METHODS, MapOptions
 from experiments.caption.records import CAPTIONS, TABLE
 from experiments.common.captioners import open_captioner
+from experiments.common.precision import add_dtype_flag, cast_model
 from vit_jax import InputError
 from vit_jax.cli import Parser, non_negative, positive_int
 
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--cache", help="download folder (default: $VIT_JAX_CACHE or ~/.cache/vit_jax)")
     parser.add_argument("--batch-size", type=positive_int, default=8)
+    add_dtype_flag(parser)
     parser.add_argument("--skip-corrupt", action="store_true", help="report unreadable pictures and continue")
     parser.add_argument(
         "--check-released", action="store_true", help="download CATR's own pictures and compare their captions"
@@ -77,4 +79,4 @@ def build_captioner(args: argparse.Namespace) -> Captioner:
     if not 2 <= max_length <= max_positions:
         raise InputError(f"--max-length {max_length}: between 2 and the model's {max_positions} positions")
     search = SearchOptions(max_length, args.beams, args.n_best, args.length_penalty, args.no_repeat)
-    return Captioner(model, tokenizer, search, None if args.no_figures else maps)
+    return Captioner(cast_model(model, args.dtype), tokenizer, search, None if args.no_figures else maps)

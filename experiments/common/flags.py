@@ -6,6 +6,7 @@ Each described field has a flag of its name.
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from vit_jax import InputError
@@ -84,20 +85,17 @@ def _options(field: Field, defaults: Mapping[str, Any] | None) -> dict[str, Any]
         options |= {"nargs": "?", "const": field.description.const}
     elif field.length is not None:
         options |= {"nargs": field.length or "+"}
-    return options | {"type": _parser_of(field)}
+    return options | {"type": partial(_parse_value, field)}
 
 
-def _parser_of(field: Field) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        try:
-            value = field.item(text)
-        except ValueError:
-            value = None
-        if value is None or not field.allows(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {field.expectation()}")
-        return value
-
-    return parse
+def _parse_value(field: Field, text: str) -> Any:
+    try:
+        value = field.item(text)
+    except ValueError:
+        value = None
+    if value is None or not field.allows(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {field.expectation()}")
+    return value
 
 
 def _default_text(field: Field, defaults: Mapping[str, Any] | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from experiments.common.processor import processor_features
 from vit_jax import _xla
 from vit_jax.download import cache_folder
 
@@ -41,10 +42,8 @@ def _enable_compilation_cache() -> None:
 
 def _machine_hash() -> str:
     """Return a hash of the processor's features: a home folder may be shared by machines of different kinds."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:12]
+    features = " ".join(processor_features()) or platform.processor()
+    return hashlib.sha256(f"{platform.machine()} {features}".encode()).hexdigest()[:12]
 
 
 def _print_unless_abandoned(unraisable: Any) -> None:

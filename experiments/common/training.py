@@ -18,6 +18,7 @@ from experiments.common.flags import (
     override_recipe,
     read_flags,
 )
+from experiments.common.precision import warn_if_slow
 from vit_jax import InputError
 from vit_jax.cli import Parser, non_negative
 from vit_jax.train import distributed
@@ -151,6 +152,8 @@ def run_program(program: TrainingProgram, argv: list[str] | None) -> int:
         check_unused(folder)
     runtime.configure(compile_cache=options.compile_cache)
     distributed.initialize(processes)
+    if distributed.is_first_process():
+        warn_if_slow(config.recipe.dtype)
     try:
         outcome = program.train(folder, config, options, resume=resume, cache_gb=args.cache_gb)
     finally:

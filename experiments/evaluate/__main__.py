@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.common import runtime
 from experiments.common.models import open_model
+from experiments.common.precision import add_dtype_flag, cast_model
 from experiments.evaluate import captions as evaluate_captions
 from vit_jax import InputError
 from vit_jax.cli import Parser, positive_int
@@ -34,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=("val", "train"), default="val")
     parser.add_argument("--out", help="folder for evaluation.json and confusion.png")
     parser.add_argument("--batch-size", type=positive_int, default=16)
+    add_dtype_flag(parser)
     evaluate_captions.add_flags(parser)
     return parser
 
@@ -109,7 +111,8 @@ def main(argv: list[str] | None = None) -> int:
     from vit_jax.inference import compute_logits
 
     images = CachedImages(split, model.config.image_preprocess, budget=0)
-    predicted = compute_logits(model, images, args.batch_size, on_corrupt="raise").logits.argmax(axis=1)
+    computed = compute_logits(cast_model(model, args.dtype), images, args.batch_size, on_corrupt="raise")
+    predicted = computed.logits.argmax(axis=1)
     counts = confusion_matrix(labels, predicted, labels=range(model.config.num_classes))
     accuracy = float((labels == predicted).mean())
     _print_table(counts, card.class_names)

@@ -7,6 +7,7 @@ from pathlib import Path
 from experiments.common import runtime
 from experiments.common.models import open_model
 from experiments.common.pictures import list_images
+from experiments.common.precision import cast_model
 from experiments.explain.evaluation import evaluate_faithfulness
 from experiments.explain.explainer import Explainer
 from experiments.explain.flags import make_parser, parse_method_options, parse_methods, parse_targets
@@ -55,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     _check_flags(args)
     paths = list_images(args.images)
     model, card = open_model(args.model, image_size=args.image_size)
+    model = cast_model(model, args.dtype)
     if args.evaluate:
         return evaluate_faithfulness(model, [path.file for path in paths], args)
     out = Path(args.out)

@@ -34,7 +34,7 @@ class Explainer:
         self.all_heads, self.all_layers = all_heads, all_layers
         normalize = model.config.preprocess.normalize
         self._normalize = jax.jit(lambda pixels: normalize(pixels.astype("float32") / 255))
-        self._probabilities = jax.jit(lambda m, x: jax.nn.softmax(m(x)))
+        self._probabilities = jax.jit(lambda m, x: jax.nn.softmax(m(x).astype("float32")))
         self._maps = {name: compile_method(name, self.options) for name in methods}
         self._head_attention = jax.jit(head_attention, static_argnames="layer")
 
@@ -54,7 +54,7 @@ class Explainer:
         targets = predicted if self.targets is None else np.tile(self.targets, (len(pixels), 1))
         results = {"probabilities": probabilities, "targets": targets.astype(np.int32)}
         for name, compute_maps in self._maps.items():
-            results[name] = np.asarray(compute_maps(self.model, images, targets))
+            results[name] = np.asarray(compute_maps(self.model, images, targets), np.float32)
         if self.all_heads:
             results["attention_heads"] = self._attention_per_head(images, self.options.layer)
         if self.all_layers:

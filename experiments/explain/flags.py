@@ -2,6 +2,7 @@
 
 import argparse
 
+from experiments.common.precision import add_dtype_flag
 from vit_jax import InputError, ModelCard
 from vit_jax.cli import Parser, image_size, positive_int
 from vit_jax.explain import BASELINES, DEFAULT_METHODS, METHODS, MethodOptions
@@ -35,6 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rise-masks", type=positive_int, default=1000, help="number of rise's masks (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of rise's masks and the random control (default: 0)")
     parser.add_argument("--batch-size", type=positive_int, default=8, help="images per batch (default: 8)")
+    add_dtype_flag(parser)
     group = parser.add_argument_group("faithfulness")
     group.add_argument("--evaluate", action="store_true", help="score the methods on images with masks")
     group.add_argument(

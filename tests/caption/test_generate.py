@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from caption import CaptionConfig, CaptionTransformer, ResNetConfig, generate
 from caption.model import decode
+from tests.create import create
 from vit_jax import InputError
 from vit_jax.checkpoint import to_arrays
 
@@ -29,7 +29,7 @@ CONFIG = CaptionConfig(
 def case():
     """Return a model with far from uniform outputs, three padded images, masks, and uncached log-probabilities."""
     with jax.enable_x64(True):
-        model = CaptionTransformer(CONFIG, rngs=nnx.Rngs(0))
+        model = create(CaptionTransformer, CONFIG)
         rng = np.random.default_rng(1)
         arrays = {name: x + 0.6 * rng.standard_normal(x.shape) for name, x in to_arrays(model).items()}
         arrays = {name: abs(x) if name.endswith("norm.var") else x for name, x in arrays.items()}

@@ -26,6 +26,7 @@ from caption import (
 from caption._conv import convolve, max_pool
 from caption.backbone import ResNet
 from caption.checkpoint import abstract_model
+from tests.create import create
 from tests.jaxprs import WORKAROUNDS, primitives_of
 from vit_jax import InputError, ViTConfig, count_parameters
 from vit_jax.execution import PLAIN_EXECUTION
@@ -45,7 +46,7 @@ compute_logits = jax.jit(lambda m, *inputs, **options: m(*inputs, **options), st
 @functools.cache
 def random_model(config, dtype):
     """Return a model with every parameter away from its initial value."""
-    model = CaptionTransformer(config, rngs=nnx.Rngs(0))
+    model = create(CaptionTransformer, config)
     random = np.random.RandomState(0)
     return jax.tree.map(lambda x: jnp.abs(jnp.asarray(x + 0.2 * random.standard_normal(x.shape), dtype)) if x.ndim == 1
                         else jnp.asarray(x + 0.05 * random.standard_normal(x.shape), dtype), model)  # fmt: skip
@@ -267,7 +268,7 @@ def test_dilation_is_torchvisions():
 
 @pytest.mark.parametrize("config", [SMALL, OVER_VIT])
 def test_save_and_load_are_exact(config, tmp_path):
-    model = CaptionTransformer(config, rngs=nnx.Rngs(0))
+    model = create(CaptionTransformer, config)
     save(model, tmp_path / "m", provenance={"source": "here"})
     assert load_card(tmp_path / "m").provenance == {"source": "here"}
     loaded = load(tmp_path / "m")
@@ -305,7 +306,7 @@ def test_configs_that_do_not_fit_are_refused(change, message):
 
 
 def test_inputs_that_do_not_fit_are_refused(inputs):
-    model = CaptionTransformer(SMALL, rngs=nnx.Rngs(0))
+    model = create(CaptionTransformer, SMALL)
     images, mask, tokens, content = inputs
     images = images.astype(np.float32)
     long = np.ones((2, 13), int)

@@ -12,7 +12,7 @@ from PIL import Image
 from caption import CONFIGS
 from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import caption as benchmark_caption
-from experiments.benchmark import loading, torch_peers
+from experiments.benchmark import loading, peer_programs
 from experiments.benchmark import vit as benchmark_vit
 from experiments.benchmark.flops import count_flops
 from experiments.benchmark.process_memory import peak_bytes
@@ -98,8 +98,8 @@ def make_workload(train: bool, **changes) -> Workload:
 def test_the_timed_steps_train_alike():
     workload = make_workload(True, num_classes=4)
     model = create_model(workload.config)
-    names = torch_peers.peer_names(workload.config, with_compiled=False)
-    peers = [torch_peers.build_peer(workload, name, model) for name in names]
+    names = peer_programs.peer_names(workload.config, ("torch",), with_compiled=False)
+    peers = [peer_programs.build_peer(workload, name, model) for name in names]
     ours = build_ours(workload, model)
     sums = np.diff([0.0, *(float(ours()) for _ in range(4))]) / 4
     for peer in peers:
@@ -107,8 +107,39 @@ def test_the_timed_steps_train_alike():
     assert sums[-1] < sums[0]
 
 
+@pytest.mark.parametrize(
+    "name", [peer_programs.OPENVINO, pytest.param(peer_programs.ONNX_RUNTIME, marks=pytest.mark.slow)]
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:onnxscript")
+def test_engines_for_deployment_give_our_logits(name):
+    workload = make_workload(False)
+    model = create_model(workload.config)
+    ours, theirs = np.asarray(build_ours(workload, model)()), peer_programs.build_peer(workload, name, model)()
+    assert np.abs(ours - theirs).max() < 1e-5 * np.abs(ours).max()  # sums in another order; measured 6.6e-7, OpenVINO
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--against", "openvino", "--train"], "openvino: it does not train"),
+        (["--against", "onnxruntime", "--train"], "onnxruntime: it does not train"),
+        (["--against", "onnxruntime", "--dtype", "bfloat16"], "it has no bfloat16 on CPUs"),
+    ],
+)
+def test_what_peers_do_not_run_is_one_line(flags, message, capsys):
+    assert benchmark.main(["vit", "--model", "Nano_6", *flags]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+
+
+def test_an_unknown_peer_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main(["vit", "--against", "torch,tensorflow"])
+    assert "'tensorflow' is not one of torch, openvino, onnxruntime" in capsys.readouterr().err
+
+
 def test_different_logits_are_an_error():
-    name = torch_peers.ORIGINAL
+    name = peer_programs.ORIGINAL
     with pytest.raises(InputError, match=f"{name} gives other logits than ours, by"):
         benchmark_vit.check_outputs(
             make_workload(False), {"here": np.array([[1.0, 2.0]]), name: np.array([[1.0, 3.0]])}

@@ -9,7 +9,6 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from PIL import Image
 
 import caption
@@ -24,6 +23,7 @@ from experiments.caption import check as caption_check
 from experiments.caption.jobs import plot_result
 from experiments.common import captioners
 from experiments.evaluate import __main__ as evaluate
+from tests.create import create
 from tests.server import Server
 from vit_jax import VisionTransformer, ViTConfig
 from vit_jax import save as save_vit
@@ -53,7 +53,7 @@ def model(tokenizer):
         max_positions=LENGTH,
         preprocess=CaptionPreprocess(longest=48),
     )
-    model = caption.CaptionTransformer(config, rngs=nnx.Rngs(0))
+    model = create(caption.CaptionTransformer, config)
     rng = np.random.default_rng(1)
     arrays = {
         name: x + np.float32(0.6) * rng.standard_normal(x.shape, "float32") for name, x in to_arrays(model).items()
@@ -251,7 +251,7 @@ def test_a_vit_sees_the_whole_picture(tokenizer, pictures, tmp_path):
         encoder=vit, width=16, num_heads=2, mlp_dim=16, encoder_layers=0, decoder_layers=1, head_width=16,
         vocab_size=tokenizer.vocab_size, max_positions=LENGTH,
     )  # fmt: skip
-    caption.save(caption.CaptionTransformer(config, rngs=nnx.Rngs(0)), tmp_path / "run" / "best", tokenizer=tokenizer)
+    caption.save(create(caption.CaptionTransformer, config), tmp_path / "run" / "best", tokenizer=tokenizer)
     model, _ = captioners.open_captioner(str(tmp_path / "run"))
     captioner = Captioner(model, tokenizer, SearchOptions(4), MapOptions())
     [result] = captioner([captioner.prepare(Image.open(pictures / "p2.png"))], 1)
@@ -335,7 +335,7 @@ def test_the_released_captions_are_compared(published, tmp_path, monkeypatch, ca
 def test_what_it_refuses(saved, model, pictures, tmp_path, capsys, flags, message):
     vit = ViTConfig(image_size=(8, 8), patch_size=(8, 8), width=8, depth=1, num_heads=1, mlp_dim=8, num_classes=2)
     if "VIT" in flags:
-        save_vit(VisionTransformer(vit, rngs=nnx.Rngs(0)), tmp_path / "vit")
+        save_vit(create(VisionTransformer, vit), tmp_path / "vit")
     if "BARE" in flags:
         caption.save(model, tmp_path / "bare")
     (tmp_path / "words.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")

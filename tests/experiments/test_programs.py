@@ -311,15 +311,33 @@ def test_a_non_finite_loss_stops_the_run(shapes, tmp_path, capsys):
     assert "non-finite loss at step" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("limit", "best"), [pytest.param(100, False, marks=pytest.mark.slow), (860, True)])
-def test_a_full_disk_ends_in_one_line(limit, best, shapes, tmp_path):
-    """Limit files to less than the weights in best/, or less than a checkpoint, in KiB: nothing is half-written."""
-    limited = ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "bash"]
-    # The moving average makes checkpoints larger: orbax splits one into several files, more of them on a busy machine.
-    full = [*limited, *command("--data", shapes, "--out", tmp_path / "full", *SMALL, "--ema", "0.9")]
-    no_cache = os.environ | {
-        "JAX_ENABLE_COMPILATION_CACHE": "0"
-    }  # its files would meet the limit too, and stay cut off
+FULL_FROM_THE_START = "import resource, sys; from experiments import finetune; {limit}; sys.exit(finetune.main())"
+FULL_AT_A_CHECKPOINT = """
+import resource, sys
+from experiments import finetune
+from vit_jax.train.checkpoints import Checkpoints
+
+save = Checkpoints.save
+def save_on_a_full_disk(*arguments, **options):
+    {limit}
+    return save(*arguments, **options)
+
+Checkpoints.save = save_on_a_full_disk
+sys.exit(finetune.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "best"),
+    [pytest.param(FULL_FROM_THE_START, False, marks=pytest.mark.slow), (FULL_AT_A_CHECKPOINT, True)],
+    ids=["from the start", "at a checkpoint"],
+)
+def test_a_full_disk_ends_in_one_line(program, best, shapes, tmp_path):
+    """Files of at most 100 KiB, less than the weights in best/ and less than a checkpoint: nothing is half-written."""
+    limited = program.format(limit="resource.setrlimit(resource.RLIMIT_FSIZE, (100 * 1024,) * 2)")
+    full = [sys.executable, "-c", limited, "--data", str(shapes), "--out", str(tmp_path / "full"), *SMALL]
+    # The compilation cache's files would meet the limit too, and stay cut off.
+    no_cache = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "0"}
     done = subprocess.run(full, capture_output=True, text=True, check=False, env=no_cache)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [done.stderr.strip()]

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flax import nnx
 from PIL import Image
 
 from experiments.report import __main__ as report
@@ -25,6 +24,7 @@ from experiments.report.best_run import (
 from experiments.report.page import Code, Figure, Heading, Table, Text, render_html, render_markdown
 from experiments.report.runs import find_runs, make_names_unique
 from experiments.report.sections import build_results
+from tests.create import create
 from tests.experiments.browser import CHROMIUM, measure_page, screenshot
 from tests.experiments.conftest import AWKWARD
 from vit_jax import CONFIGS, VisionTransformer
@@ -172,7 +172,7 @@ def test_unreadable_images_shift_no_names(swept, pictures, tmp_path):
 
 def test_a_model_without_maps_is_reported(pictures):
     config = replace(CONFIGS["Pico_8"], pooling="map", num_classes=2)
-    model = VisionTransformer(config, rngs=nnx.Rngs(0))
+    model = create(VisionTransformer, config)
     val = CachedImages(open_folder(str(pictures), val_fraction=0.2, seed=0).val, config.image_preprocess, budget=0)
     blocks = _build_attention(ValidationPredictions(model, val, np.eye(2)[val.split.labels], tuple(AWKWARD)), 1)
     assert blocks[-1] == Text(

@@ -9,7 +9,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from PIL import Image
 
 import caption
@@ -21,6 +20,7 @@ from caption.train.recipe import RECIPES, recipe_from_dict
 from experiments.train_caption import prepare
 from experiments.train_caption.__main__ import main
 from experiments.train_caption.scene_report import pointing
+from tests.create import create
 from vit_jax import VisionTransformer, ViTConfig, save
 from vit_jax.train.logging import read_metrics
 from vit_jax.train.optim import make_schedule
@@ -142,7 +142,7 @@ def vit(tmp_path_factory):
     config = ViTConfig(
         image_size=(32, 32), patch_size=(8, 8), width=16, depth=2, num_heads=2, mlp_dim=32, num_classes=5
     )
-    model, folder = VisionTransformer(config, rngs=nnx.Rngs(0)), tmp_path_factory.mktemp("models") / "vit"
+    model, folder = create(VisionTransformer, config), tmp_path_factory.mktemp("models") / "vit"
     save(model, folder)
     return model, folder
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from safetensors.numpy import load_file
 
+from tests.create import create
 from vit_jax import InputError, Preprocess, VisionTransformer, ViTConfig, load, load_card, save
 from vit_jax.checkpoint import abstract_model, from_arrays, to_arrays
 
@@ -21,7 +21,7 @@ CONFIG = ViTConfig(
 
 @pytest.fixture
 def model():
-    initial = VisionTransformer(CONFIG, rngs=nnx.Rngs(0))
+    initial = create(VisionTransformer, CONFIG)
     initial.head.kernel[...] = jax.random.normal(jax.random.key(0), (16, 3))
     return initial
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from flax import nnx
 
+from tests.create import create
 from vit_jax import InputError, VisionTransformer, ViTConfig, load, save
 from vit_jax.attention import dropout
 from vit_jax.block import Block, drop_path
@@ -83,7 +84,7 @@ def test_rates_grow_as_timms(depth):
 
 
 def test_models_saved_before_drop_path_load(tmp_path):
-    model = VisionTransformer(ViTConfig(**SIZES), rngs=nnx.Rngs(0))
+    model = create(VisionTransformer, ViTConfig(**SIZES))
     save(model, tmp_path / "m")
     path = tmp_path / "m" / "config.json"
     card = json.loads(path.read_text())

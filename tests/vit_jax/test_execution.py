@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.create import create
 from tests.jaxprs import primitives_of
 from vit_jax import VisionTransformer, ViTConfig, compiler_options
 from vit_jax._xla import can_truncate_last_block, materialize
@@ -51,7 +52,7 @@ def test_compiler_options_do_not_change_the_output(forward_only):
     config = ViTConfig(
         image_size=(64, 96), patch_size=(16, 16), width=96, depth=2, num_heads=4, mlp_dim=192, num_classes=5
     )
-    model = VisionTransformer(config, rngs=nnx.Rngs(0))
+    model = create(VisionTransformer, config)
     tokens = model.features  # a new head is all zeros
     images = np.random.default_rng(0).uniform(-1, 1, (2, 64, 96, 3)).astype(np.float32)
     plain = jax.jit(tokens)(images)
@@ -76,7 +77,7 @@ def test_the_plain_forward_pass_has_no_workaround(change):
     """OpenVINO's JAX front end converts it: no barrier, rematerialization, split, stack or nested jit; same features."""
     settings = dict(image_size=(32, 32), width=16, depth=2, num_heads=2, mlp_dim=32, num_classes=3)
     config = ViTConfig(**settings | change)
-    model = VisionTransformer(config, rngs=nnx.Rngs(0))
+    model = create(VisionTransformer, config)
     images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, *config.image_size, 3)), jnp.float32)
     plain = primitives_of(jax.make_jaxpr(partial(model, execution=PLAIN_EXECUTION))(images).jaxpr)
     usual = primitives_of(jax.make_jaxpr(model)(images).jaxpr)

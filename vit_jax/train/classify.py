@@ -1,5 +1,6 @@
 """Image classification: the inputs, the loss and the validation step."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -83,12 +84,12 @@ def classification_loss(
     label_smoothing: float = 0.0,
 ) -> TaskLoss:
     """Return the loss of a classifier; a key turns dropout on."""
-    images = inputs.images.astype(jax.tree.leaves(model)[0].dtype)
-    logits = model(images, key=key, execution=execution)
+    logits = model(inputs.images, key=key, execution=execution)
     options: dict[str, Any] = dict(shares=inputs.shares, label_smoothing=label_smoothing)
     return cross_entropy(logits, inputs.labels, inputs.weights, **options)
 
 
+@functools.cache  # so that it is compiled once
 def make_eval_step(preprocess: Preprocess) -> Callable[[Any, Batch], tuple[Totals, jax.Array]]:
     """Return (model, batch of 8-bit images) -> (sums over the rows of weight 1, logits [B, C])."""
 

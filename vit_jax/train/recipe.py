@@ -6,12 +6,12 @@ from typing import Any
 from vit_jax.config import as_pair
 from vit_jax.data.augment.transforms import Augment
 from vit_jax.errors import InputError
+from vit_jax.precision import DTYPES
 from vit_jax.settings import check_settings, read_settings, setting
 
 SCHEDULES = ("constant", "cosine", "step")
 TRAIN = ("all", "head", "lora")
 LORA_TARGETS = ("attention", "all")
-DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class TrainRecipe:
         interval="[0, 1)", extra=True,
     )  # fmt: skip
     accumulate: int = setting(1, "parts that a batch is split into, to save memory", interval="[1, inf)", extra=True)
-    dtype: str = setting("float32", "of the computation; parameters stay float32", choices=DTYPES, extra=True)
+    dtype: str = setting("float32", "of the computation; parameters stay float32", choices=tuple(DTYPES), extra=True)
     patience: int = setting(
         0, "epochs without improvement after which training stops, 0 for never", interval="[0, inf)", extra=True
     )

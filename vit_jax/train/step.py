@@ -14,11 +14,10 @@ from jaxtyping import Array, Float
 
 from vit_jax._xla import compiler_options
 from vit_jax.attention import Key
+from vit_jax.precision import cast
 from vit_jax.train.recipe import TrainRecipe
 from vit_jax.train.sharding import constrain_like, replicate
 from vit_jax.train.state import Totals, TrainState
-
-DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 class TaskLoss(NamedTuple):
@@ -53,14 +52,6 @@ class StepSettings(NamedTuple):
     def from_recipe(cls, recipe: TrainRecipe) -> "StepSettings":
         """Return the settings of a recipe."""
         return cls(recipe.seed, recipe.accumulate, recipe.dtype, recipe.ema)
-
-
-def cast(tree: Any, dtype: str) -> Any:
-    """Cast the floating-point arrays of a pytree to a name of DTYPES; float32 leaves them as they are."""
-    target = DTYPES[dtype]
-    if target is None:
-        return tree
-    return jax.tree.map(lambda x: x.astype(target) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
 def split_into_parts(tree: Any, count: int) -> Any:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from flax import nnx
 
+from tests.create import create
 from vit_jax import Preprocess, VisionTransformer, ViTConfig
 from vit_jax.data.augment.mix import MixConfig, cutmix, mix_batch, mixup, partner_rows
 from vit_jax.data.augment.transforms import Augment, augment_batch
@@ -74,7 +74,7 @@ def batch(real, padding=0, seed=0, fill=0):
 def test_padding_rows_affect_no_other():
     """Four images have the same loss and gradient alone and before padding of any content."""
     config = ViTConfig(image_size=(9, 13), patch_size=(9, 13), width=8, depth=1, num_heads=2, mlp_dim=8, num_classes=4)
-    model = VisionTransformer(config, rngs=nnx.Rngs(0))
+    model = create(VisionTransformer, config)
     model.head.kernel[...] = jax.random.normal(jax.random.key(1), (8, CLASSES))
 
     def loss_and_gradient(model, batch, key, mixing):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import networkx
 import numpy as np
 import pytest
-from flax import nnx
 
+from tests.create import create
 from vit_jax import (
     InputError,
     VisionTransformer,
@@ -62,7 +62,7 @@ def test_from_a_model():
         num_classes=3,
         num_registers=1,
     )
-    model = VisionTransformer(config, rngs=nnx.Rngs(0))
+    model = create(VisionTransformer, config)
     images = jax.random.normal(jax.random.key(1), (2, 24, 16, 3))
     flows = jax.jit(attention_flow)(model, images)
     attention = jax.jit(lambda m, x: forward_with_attention(m, x, head_fusion="mean"))(model, images).attention
@@ -86,4 +86,4 @@ def test_wrong_requests():
         flow_from_attention(attention[0, 0])
     big = ViTConfig(image_size=(136, 128), patch_size=(8, 8), width=16, depth=1, num_heads=2, mlp_dim=24, num_classes=3)
     with pytest.raises(InputError, match="not 273; use a rollout"):
-        attention_flow(VisionTransformer(big, rngs=nnx.Rngs(0)), jnp.zeros((1, 136, 128, 3)))
+        attention_flow(create(VisionTransformer, big), jnp.zeros((1, 136, 128, 3)))

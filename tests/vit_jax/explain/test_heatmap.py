@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 from matplotlib import colormaps
 
+from tests.create import create
 from vit_jax import (
     InputError,
     VisionTransformer,
@@ -60,7 +60,7 @@ def test_position_similarity(has_class):
         image_size=(24, 16), patch_size=(8, 8), width=16, depth=1, num_heads=2, mlp_dim=24, num_classes=3, num_registers=2,
         class_token=has_class, pooling="cls" if has_class else "gap",
     )  # fmt: skip
-    model = VisionTransformer(config, rngs=nnx.Rngs(0))
+    model = create(VisionTransformer, config)
     similarity = np.asarray(jax.jit(position_similarity)(model))
     assert similarity.shape == (3, 2, 3, 2)
     table = np.asarray(model.position_embedding[...])[0, int(has_class) :]

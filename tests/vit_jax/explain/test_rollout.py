@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
+from tests.create import create
 from vit_jax import (
     InputError,
     VisionTransformer,
@@ -78,7 +78,7 @@ def test_rollout_from_images_equals_rollout_of_the_attention_on_a_rectangular_gr
     config = ViTConfig(
         image_size=(24, 16), patch_size=(8, 8), width=16, depth=3, num_heads=2, mlp_dim=24, num_classes=3
     )
-    model = VisionTransformer(config, rngs=nnx.Rngs(0))
+    model = create(VisionTransformer, config)
     images = jax.random.normal(jax.random.key(1), (2, 24, 16, 3))
     attention = forward_with_attention(model, images).attention
     for options in (dict(), dict(head_fusion="max", discard_ratio=0.4)):

@@ -52,7 +52,7 @@ def prepare(batch, key):
 
 def run(devices: int, then: int, fsdp: bool, accumulate: int, dropout: float, scan: bool, remat: str):
     """Return the arrays of the state after all epochs, then the losses of all steps."""
-    config = ViTConfig(image_size=(16, 16), patch_size=(4, 4), width=32, depth=3, num_heads=2, mlp_dim=64, num_classes=3,
+    config = ViTConfig(image_size=(16, 16), patch_size=(4, 4), width=32, depth=2, num_heads=2, mlp_dim=64, num_classes=3,
                        dropout=dropout, attention_dropout=dropout)  # fmt: skip
     tx = make_optimizer(
         Recipe(model="x", epochs=1, learning_rate=1e-2), make_schedule(Recipe(model="x", epochs=1), 4), None

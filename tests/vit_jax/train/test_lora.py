@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
+from tests.create import create
 from vit_jax import VisionTransformer, ViTConfig
 from vit_jax.checkpoint import to_arrays
 from vit_jax.data.augment.transforms import Augment
@@ -22,7 +22,7 @@ RECIPE = Recipe(model="x", epochs=1, learning_rate=1e-2, weight_decay=0.1, train
 
 
 def make_model():
-    model = VisionTransformer(CONFIG, rngs=nnx.Rngs(0))
+    model = create(VisionTransformer, CONFIG)
     model.head.kernel[...] = jax.random.normal(jax.random.key(1), (8, 3))
     return model
 

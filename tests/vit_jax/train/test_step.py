@@ -10,16 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 
 import caption
 from caption.data.loader import CaptionBatch
 from caption.train import task as caption_step
 from caption.train.recipe import RECIPES as CAPTION_RECIPES
+from tests.create import create
 from vit_jax import InputError, VisionTransformer, ViTConfig
 from vit_jax.attention import dropout
 from vit_jax.checkpoint import from_arrays, to_arrays
 from vit_jax.execution import BlockExecution
+from vit_jax.precision import cast
 from vit_jax.train import classify, memory
 from vit_jax.train import run as session
 from vit_jax.train.logging import read_metrics
@@ -28,7 +29,7 @@ from vit_jax.train.options import RunOptions
 from vit_jax.train.run import run_task
 from vit_jax.train.sharding import make_mesh, partition_spec
 from vit_jax.train.state import Totals, init_state
-from vit_jax.train.step import StepSettings, TaskLoss, apply_step, cast, compute_gradient, make_train_step
+from vit_jax.train.step import StepSettings, TaskLoss, apply_step, compute_gradient, make_train_step
 
 CONFIG = ViTConfig(image_size=(8, 8), patch_size=(4, 4), width=16, depth=3, num_heads=2, mlp_dim=32, num_classes=3,
                    dropout=0.1, attention_dropout=0.1)  # fmt: skip
@@ -36,7 +37,7 @@ CONFIG = ViTConfig(image_size=(8, 8), patch_size=(4, 4), width=16, depth=3, num_
 
 def vit():
     """Return a ViT with a random head: a head of zeros would pass no gradient to the layers below."""
-    model = VisionTransformer(CONFIG, rngs=nnx.Rngs(0))
+    model = create(VisionTransformer, CONFIG)
     arrays = to_arrays(model)
     kernel = jax.random.normal(jax.random.key(1), arrays["head.kernel"].shape, jnp.float32)
     return from_arrays(CONFIG, arrays | {"head.kernel": kernel})
@@ -93,7 +94,7 @@ def captions(count=6):
 
 @pytest.fixture
 def captioner(x64):
-    return to_float64(caption.CaptionTransformer(caption.CONFIGS["scenes"], rngs=nnx.Rngs(0)))
+    return to_float64(create(caption.CaptionTransformer, caption.CONFIGS["scenes"]))
 
 
 @pytest.mark.slow

@@ -211,8 +211,8 @@ def test_tensors_outside_their_storage(arguments, message, tmp_path):
         b"\x80\x02R.",
         b"\x80\x02cposix\nsystem\n(X\x02\x00\x00\x00lstR.",
         b"(S'ls'\niposix\nsystem\n.",  # the INST opcode
-        b"\x80\x02" + b"(" * 100_000 + b"t" * 100_000 + b".",  # tuples 100,000 deep
-        b"\x80\x02}" + b"(" * 100_000 + b"t" * 100_000 + b"Ns.",  # and one as a dict's key
+        b"\x80\x02" + b"(" * 30_000 + b"t" * 30_000 + b".",  # tuples 30,000 deep
+        b"\x80\x02}" + b"(" * 30_000 + b"t" * 30_000 + b"Ns.",  # and one as a dict's key
         b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.",  # a dict that holds itself
         b"\x80\x02}q\x00X\x05\x00\x00\x00modelh\x00s.",
         b"\x80\x02]q\x00h\x00a.",

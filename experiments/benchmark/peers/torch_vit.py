@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
-import pytorch_pretrained_vit  # noqa: F401  import_peers reports it if it is missing
+import pytorch_pretrained_vit  # noqa: F401  import_family reports it if it is missing
 import torch
 import transformers
 
-from vit_jax import ViTConfig
+from experiments.benchmark.peer_programs import COMPILED, HUGGING_FACE
+from experiments.benchmark.workload import Workload
+from vit_jax import VisionTransformer, ViTConfig
+from weights_convert import export
 from weights_convert.verify import build_pytorch_pretrained_vit
 
 
@@ -113,3 +117,30 @@ def build_step(
         return loss.item()
 
     return take_step
+
+
+def check_workload(workload: Workload) -> None:
+    """Accept every workload."""
+
+
+def describe() -> str:
+    """Return the version and the settings."""
+    return f"torch {torch.__version__}, {torch.get_num_threads()} threads, transformers {transformers.__version__}"
+
+
+def load_peer(name: str, model: VisionTransformer) -> torch.nn.Module:
+    """Build a peer with the model's weights, on the GPU if jax has one."""
+    if name == HUGGING_FACE:
+        peer: torch.nn.Module = HuggingFace(model.config, export(model, layout="hf_vit"))
+    else:
+        peer = build_original(model.config, export(model, layout="lukemelas"), fused=name == COMPILED)
+    return peer.to("cuda") if jax.default_backend() == "gpu" else peer
+
+
+def build(workload: Workload, name: str, model: VisionTransformer) -> Callable[[], Any]:
+    """Build a peer's program; see peer_programs.build_peer."""
+    peer, compiled = load_peer(name, model), name == COMPILED
+    if workload.train:
+        settings = workload.adamw_settings
+        return build_step(peer, workload.images(), workload.labels(), workload.dtype, compiled, **settings)
+    return build_forward(peer, workload.images(), workload.dtype, compiled)

@@ -1,0 +1,81 @@
+"""The programs of other libraries that a workload is compared with. A library is imported only when asked for.
+
+Each family is a module of peers/ with the functions list_programs(config, with_compiled), check_workload(workload),
+build(workload, name, model) and describe().
+"""
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from experiments.benchmark.workload import Workload
+from vit_jax import InputError, VisionTransformer, ViTConfig
+
+ORIGINAL, COMPILED, HUGGING_FACE = "pytorch_pretrained_vit", "the same, SDPA and torch.compile", "Hugging Face, SDPA"
+OPENVINO, ONNX_RUNTIME = "OpenVINO", "ONNX Runtime"
+FAMILY_OF = {
+    ORIGINAL: "torch",
+    COMPILED: "torch",
+    HUGGING_FACE: "torch",
+    OPENVINO: "openvino",
+    ONNX_RUNTIME: "onnxruntime",
+}
+EXTRAS = {"torch": "test", "openvino": "peers", "onnxruntime": "peers"}
+FAMILIES = tuple(EXTRAS)
+
+
+def add_peer_flags(parser: argparse.ArgumentParser) -> None:
+    """Add --against and --torch-compile."""
+    parser.add_argument(
+        "--against",
+        type=_parse_families,
+        default=(),
+        metavar="NAME,...",
+        help=f"measure other libraries too: {', '.join(FAMILIES)} (they need an extra: see BUILD.md)",
+    )
+    parser.add_argument(
+        "--torch-compile",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="with torch.compile among torch's programs, which needs a C++ compiler on a CPU",
+    )
+
+
+def _parse_families(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.split(",")))
+    unknown = next((name for name in names if name not in FAMILIES), None)
+    if unknown is not None:
+        raise argparse.ArgumentTypeError(f"{unknown!r} is not one of {', '.join(FAMILIES)}")
+    return names
+
+
+def import_family(family: str) -> Any:
+    """Import a family's module. Raises InputError when a package that it needs is not installed."""
+    try:
+        return import_module(f"experiments.benchmark.peers.{family}_vit")
+    except ImportError as error:
+        raise InputError(f"--against {family} needs {error.name}; install the {EXTRAS[family]} extra") from error
+
+
+def peer_names(config: ViTConfig, families: tuple[str, ...], *, with_compiled: bool) -> list[str]:
+    """Return the names of the families' programs that implement a model."""
+    left_out = [] if with_compiled else [COMPILED]
+    if config.image_size[0] != config.image_size[1]:
+        left_out.append(HUGGING_FACE)  # it takes square images only
+    return [name for name, family in FAMILY_OF.items() if family in families and name not in left_out]
+
+
+def parse_peers(args: argparse.Namespace, workload: Workload) -> list[str]:
+    """Return the names of the peers that the flags ask for.
+
+    Raises InputError when they are not installed, or do not run the workload.
+    """
+    for family in args.against:
+        import_family(family).check_workload(workload)
+    return peer_names(workload.config, args.against, with_compiled=args.torch_compile)
+
+
+def build_peer(workload: Workload, name: str, model: VisionTransformer) -> Callable[[], Any]:
+    """Build a peer's program: it returns logits [B, C], or takes a training step and returns the loss before it."""
+    return import_family(FAMILY_OF[name]).build(workload, name, model)

@@ -1,0 +1,43 @@
+"""ONNX Runtime on a CPU, from the PyTorch original with SDPA by torch's exporter; used by the benchmark only."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx  # noqa: F401  needed by torch.onnx; import_family reports it if it is missing
+import onnxruntime
+import onnxscript  # noqa: F401  the same
+import torch
+
+from experiments.benchmark.peers.torch_vit import build_original
+from experiments.benchmark.workload import Workload
+from vit_jax import InputError, VisionTransformer
+from weights_convert import export
+
+
+def check_workload(workload: Workload) -> None:
+    """Raise InputError for a training step, and for bfloat16."""
+    if workload.train:
+        raise InputError("--against onnxruntime: it does not train; leave out --train")
+    if workload.dtype != "float32":
+        raise InputError("--against onnxruntime: it has no bfloat16 on CPUs; leave out --dtype bfloat16")
+
+
+def describe() -> str:
+    """Return the version and the settings."""
+    return f"ONNX Runtime {onnxruntime.__version__}, all graph optimizations, CPU provider"
+
+
+def build(workload: Workload, name: str, model: VisionTransformer) -> Callable[[], np.ndarray]:
+    """Build a program that returns the logits [B, C]."""
+    original = build_original(model.config, export(model, layout="lukemelas"), fused=True).eval()
+    images = np.ascontiguousarray(workload.images().transpose(0, 3, 1, 2))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(original, (torch.from_numpy(images),), path, dynamo=True, verbose=False)
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    inputs = {session.get_inputs()[0].name: images}
+    return lambda: session.run(None, inputs)[0]

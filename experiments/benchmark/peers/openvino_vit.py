@@ -1,0 +1,35 @@
+"""OpenVINO on a CPU, from this library's plain forward pass by its JAX front end; used by the benchmark only."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import openvino
+
+from experiments.benchmark.workload import Workload
+from vit_jax import InputError, VisionTransformer
+from vit_jax.execution import PLAIN_EXECUTION
+
+PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
+
+
+def check_workload(workload: Workload) -> None:
+    """Raise InputError for a training step, and for bfloat16 on a processor without it."""
+    if workload.train:
+        raise InputError("--against openvino: it does not train; leave out --train")
+    if workload.dtype == "bfloat16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise InputError("--against openvino: it has no bfloat16 on this processor; leave out --dtype bfloat16")
+
+
+def describe() -> str:
+    """Return the version and the settings."""
+    return f"OpenVINO {openvino.__version__.partition('-')[0]}, latency hint, precision as computed here"
+
+
+def build(workload: Workload, name: str, model: VisionTransformer) -> Callable[[], np.ndarray]:
+    """Build a program that returns the logits [B, C]."""
+    images = workload.images()
+    converted = openvino.convert_model(jax.make_jaxpr(lambda x: model(x, execution=PLAIN_EXECUTION))(images))
+    settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[workload.dtype], "PERFORMANCE_HINT": "LATENCY"}
+    compiled = openvino.Core().compile_model(converted, "CPU", settings)
+    return lambda: np.array(compiled(images, share_inputs=True)[0])

@@ -1,0 +1,106 @@
+"""Work in shards, shared by any number of processes on any number of hosts through a folder of results.
+
+A shard is done when its result exists, and a result appears by an atomic rename. So every shard has exactly one result,
+whatever is killed and whoever does a shard twice. Claims only save double work: a process that starts a shard creates
+.NAME.claim and touches it while it works; one that has not been touched for `lease` seconds belongs to a dead process.
+"""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from vit_jax import InputError
+
+LEASE = 900.0  # seconds
+
+
+class Shards:
+    """The shards of these names, with results NAME + suffix in a folder.
+
+    seed: of the order in which this process tries them; processes of other seeds seldom meet.
+    now:  the time in seconds, comparable to that of files.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        *,
+        suffix: str,
+        lease: float = LEASE,
+        seed: int | None = None,
+        now: Callable[[], float] = time.time,
+    ):
+        self.folder, self.names, self.suffix, self.lease, self.now = folder, tuple(names), suffix, lease, now
+        self._order = random.Random(seed).sample(self.names, len(self.names))
+
+    def result(self, name: str) -> Path:
+        """Return the path of a shard's result."""
+        return self.folder / f"{name}{self.suffix}"
+
+    def claim_path(self, name: str) -> Path:
+        """Return the path of a shard's claim."""
+        return self.folder / f".{name}.claim"
+
+    def claims(self) -> Generator[str]:
+        """Yield the shards to do, each claimed by this process, until every one is done or claimed by another.
+
+        The caller writes a shard's result before it asks for the next one. A claim is removed when its shard has a
+        result, and when the caller stops by an exception or by closing the iterator.
+        """
+        for name in self._order:
+            if self.result(name).exists() or not self._claim(name):
+                continue
+            finished = threading.Event()
+            threading.Thread(target=self._keep, args=(name, finished), daemon=True).start()
+            try:
+                yield name
+            finally:
+                finished.set()
+                self.claim_path(name).unlink(missing_ok=True)
+
+    def _keep(self, name: str, finished: threading.Event) -> None:
+        """Touch a claim until its shard is finished, so that other processes leave it alone."""
+        while not finished.wait(self.lease / 4):
+            self._touch(self.claim_path(name))
+
+    def _touch(self, claim: Path) -> None:
+        with suppress(FileNotFoundError):  # removed just now
+            os.utime(claim, (self.now(), self.now()))
+
+    def count_done(self) -> int:
+        """Return the number of shards that have results."""
+        return sum(self.result(name).exists() for name in self.names)
+
+    def _claim(self, name: str) -> bool:
+        claim = self.claim_path(name)
+        with suppress(FileNotFoundError):  # nobody has it
+            if self.now() - claim.stat().st_mtime > self.lease:
+                claim.unlink()
+        try:
+            claim.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        self._touch(claim)
+        if self.result(name).exists():  # another process finished it a moment ago
+            claim.unlink(missing_ok=True)
+            return False
+        return True
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder, sorted. Raises InputError for none, and for a file."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    names = []
+    for entry in os.scandir(folder):
+        if not entry.is_dir():
+            raise InputError(f"{entry.path}: a file next to the shards; move it into a subfolder")
+        names.append(entry.name)
+    if not names:
+        raise InputError(f"{folder}: no subfolders; every one would be a shard")
+    return sorted(names)

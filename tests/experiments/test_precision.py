@@ -1,0 +1,112 @@
+"""--dtype: programs compute in it, answer nearly as in float32, and say where it is slower."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import caption
+from caption.captioner import Captioner, SearchOptions
+from caption.data.scenes import make_scene, scene_captions
+from caption.preprocess import CaptionPreprocess
+from caption.tokenizer import build_vocabulary
+from experiments import predict
+from experiments.caption import __main__ as caption_program
+from experiments.common.precision import slowness
+from experiments.evaluate import __main__ as evaluate
+from experiments.explain import __main__ as explain
+from tests.create import create
+from vit_jax import VisionTransformer, ViTConfig, save
+from vit_jax.explain.methods import METHODS
+from vit_jax.precision import cast
+
+CONFIG = ViTConfig(
+    image_size=(16, 24), patch_size=(8, 8), width=16, depth=2, num_heads=2, mlp_dim=24, num_classes=2
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save(create(VisionTransformer, CONFIG), folder, class_names=("bar", "disc"))
+    return str(folder)
+
+
+def test_a_model_computes_in_the_type_of_its_parameters():
+    model, images = create(VisionTransformer, CONFIG), np.random.default_rng(0).uniform(-1, 1, (3, 16, 24, 3))
+    exact, rounded = model(images), jax.jit(cast(model, "bfloat16"))(images)
+    assert (exact.dtype, rounded.dtype) == ("float32", "bfloat16")
+    error = np.abs(rounded.astype("float32") - exact).max() / np.abs(exact).max()
+    assert 1e-4 < error < 3e-2  # bfloat16 has 8 significant bits; float32 would differ by less than 1e-6
+
+
+@pytest.mark.parametrize(
+    ("dtype", "backend", "version", "has_products", "reason"),
+    [
+        ("float32", "cpu", "0.10.2", False, ""),
+        ("bfloat16", "gpu", "0.10.2", False, ""),
+        ("bfloat16", "cpu", "0.12.0.1", True, ""),
+        ("bfloat16", "cpu", "0.12.0.1", False, "no AVX512-BF16"),
+        ("bfloat16", "cpu", "0.10.2", True, "jaxlib 0.10.2 is slow in it"),
+    ],
+)
+def test_where_it_is_slower(dtype, backend, version, has_products, reason):
+    found = slowness(dtype, backend, version, has_products=has_products)
+    assert reason in found
+    assert bool(reason) == bool(found)
+
+
+def test_predict_and_evaluate(saved, shapes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("experiments.common.precision.multiplies_bfloat16", lambda: False)
+    rows, accuracy = {}, {}
+    for dtype in ("float32", "bfloat16"):
+        out = tmp_path / f"{dtype}.csv"
+        assert predict.main([saved, str(shapes / "val"), str(out), "--dtype", dtype]) == 0
+        assert ("is slower than float32 here" in capsys.readouterr().err) == (dtype == "bfloat16")
+        with open(out, newline="", encoding="utf-8") as file:
+            rows[dtype] = list(csv.reader(file))
+        command = [saved, "--data", str(shapes), "--dtype", dtype, "--out", str(tmp_path / dtype)]
+        assert evaluate.main(command) == 0
+        accuracy[dtype] = json.loads((tmp_path / dtype / "evaluation.json").read_text())["accuracy"]
+    agreement = np.mean([a == b for a, b in zip(*rows.values(), strict=True)])
+    assert agreement > 0.8  # of 10 images, some may lie at the boundary
+    assert abs(accuracy["float32"] - accuracy["bfloat16"]) <= 0.2
+
+
+def test_explain_stores_float32(saved, shapes, tmp_path):
+    image = str(next((shapes / "val").iterdir()))
+    command = [saved, image, "--method", "all", "--rise-masks", "8", "--steps", "2", "--target", "1"]
+    stored = []
+    for dtype in ("float32", "bfloat16"):
+        assert explain.main([*command, "--out", str(tmp_path / dtype), "--dtype", dtype]) == 0
+        stored.append(np.load(next((tmp_path / dtype).glob("*.npz"))))
+    for name in (*METHODS, "probabilities"):
+        exact, rounded = (arrays[name] for arrays in stored)
+        assert rounded.dtype == np.float32, name
+        assert np.abs(exact - rounded).max() <= 0.15 * np.abs(exact).max(), name
+    np.testing.assert_allclose(stored[1]["probabilities"].sum(), 1, rtol=1e-5)
+
+
+def test_captions(tmp_path, capsys):
+    tokenizer = build_vocabulary(scene_captions("train"), tmp_path / "vocab.txt")
+    config = caption.CaptionConfig(
+        encoder=caption.ResNetConfig(stage_depths=(1, 1), stage_widths=(4, 8), stem_width=4, expansion=2),
+        width=16, num_heads=2, mlp_dim=24, encoder_layers=1, decoder_layers=2, head_width=16,
+        vocab_size=tokenizer.vocab_size, max_positions=9, preprocess=CaptionPreprocess(longest=48),
+    )  # fmt: skip
+    model = create(caption.CaptionTransformer, config)
+    caption.save(model, tmp_path / "model", tokenizer=tokenizer)
+    Image.fromarray(make_scene(0, 0).image).save(tmp_path / "scene.png")
+    command = [str(tmp_path / "scene.png"), "--weights", str(tmp_path / "model"), "--out", str(tmp_path / "out")]
+    assert caption_program.main([*command, "--dtype", "bfloat16"]) == 0
+    [record] = json.loads((tmp_path / "out" / "captions.json").read_text())
+    captioner = Captioner(model, tokenizer, SearchOptions(9), None)
+    [exact] = captioner([captioner.prepare(Image.open(tmp_path / "scene.png"))], 1)
+    assert record["caption"] == exact.captions[0].caption
+    # The sum of the words' log-probabilities is in float32: only each word's own logits are rounded.
+    assert 0 < abs(record["log_probability"] - exact.captions[0].log_probability) < 0.05
+    assert caption_program.main(command) == 2  # another type is another result: it does not continue this folder
+    assert "other settings" in capsys.readouterr().err

@@ -1,0 +1,126 @@
+"""Shards: every picture has exactly one prediction, whatever fails and however many processes share the work."""
+
+import csv
+import random
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from experiments import predict
+from experiments.common.shards import Shards
+from tests.create import create
+from vit_jax import VisionTransformer, ViTConfig, save
+from vit_jax.files import atomic_write
+
+COUNT, PICTURES, WORKERS, LEASE = 1000, 5, 16, 3600.0
+
+
+class Clock:
+    def __init__(self):
+        self.seconds = 1e9
+
+    def __call__(self):
+        return self.seconds
+
+
+def work(folder, clock, seed, written):
+    """Run a process until it has no more shards or dies; return whether it died."""
+    draw = random.Random(seed)
+    names = [f"{i:04}" for i in range(COUNT)]
+    shards = Shards(folder, names, suffix=".csv", lease=LEASE, seed=seed, now=clock)
+    for name in shards._order:
+        if shards.result(name).exists() or not shards._claim(name):
+            continue
+        fate = draw.random()
+        if fate < 0.005:
+            return True  # dies before the result; its claim stays
+        with atomic_write(shards.result(name)) as temporary:
+            temporary.write_text("".join(f"{name}/{i}.jpg\n" for i in range(PICTURES)))
+            if fate < 0.01:
+                shutil.copy(temporary, folder / f".{name}.torn.{seed}")  # what a kill leaves half-written
+                return True
+        written.append(name)
+        if fate < 0.015:
+            return True  # dies after the result, before its claim is removed
+        shards.claim_path(name).unlink()
+    return False
+
+
+def test_a_thousand_shards_under_random_failures(tmp_path):
+    clock, written, generation = Clock(), [], 0
+    while len(list(tmp_path.glob("*.csv"))) < COUNT:
+        with ThreadPoolExecutor(WORKERS) as pool:
+            died = list(pool.map(lambda seed: work(tmp_path, clock, seed, written),
+                                 range(generation * WORKERS, (generation + 1) * WORKERS)))  # fmt: skip
+        assert generation < 100
+        generation += 1
+        clock.seconds += LEASE / 3  # the dead processes are started again while some claims still hold
+        assert any(died) or generation > 1
+    rows = [row for path in tmp_path.glob("*.csv") for row in path.read_text().splitlines()]
+    assert sorted(rows) == [f"{name:04}/{i}.jpg" for name in range(COUNT) for i in range(PICTURES)]
+    assert len(written) < 1.05 * COUNT  # claims save nearly all double work
+
+
+def test_a_live_process_keeps_its_shard_and_a_dead_one_loses_it(tmp_path):
+    clock = Clock()
+    first, second = (Shards(tmp_path, ["a"], suffix=".csv", lease=LEASE, now=clock) for _ in range(2))
+    held = first.claims()
+    assert next(held) == "a"
+    clock.seconds += 0.9 * LEASE
+    assert list(second.claims()) == []
+    first._touch(first.claim_path("a"))
+    clock.seconds += 0.9 * LEASE
+    assert list(second.claims()) == []
+    clock.seconds += 0.2 * LEASE
+    assert next(second.claims()) == "a"
+    held.close()
+
+
+def test_a_claim_is_removed_with_its_shard_or_by_an_error(tmp_path):
+    shards = Shards(tmp_path, ["a", "b"], suffix=".csv")
+    for name in shards.claims():
+        assert shards.claim_path(name).exists()
+        shards.result(name).write_text("")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "b.csv"}
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    claims = shards.claims()
+    next(claims)
+    with pytest.raises(KeyboardInterrupt):
+        claims.throw(KeyboardInterrupt())
+    assert not list(tmp_path.iterdir())
+
+
+def test_predict_by_shards(shapes, tmp_path, capsys):
+    """Every subfolder has a CSV, with paths below the folder; started again, nothing is done twice."""
+    config = ViTConfig(
+        image_size=(16, 16), patch_size=(8, 8), width=16, depth=1, num_heads=2, mlp_dim=24, num_classes=2
+    )
+    save(create(VisionTransformer, config), tmp_path / "model")
+    whole, parts = tmp_path / "all.csv", tmp_path / "parts"
+    assert predict.main([str(tmp_path / "model"), str(shapes), str(whole)]) == 0
+    command = [str(tmp_path / "model"), str(shapes), str(parts), "--shards"]
+    assert predict.main(command) == 0
+    assert f"{parts}/: 2 of 2 shards are done\n" in capsys.readouterr().out
+    rows = []
+    for path in sorted(parts.iterdir()):
+        with open(path, newline="", encoding="utf-8") as file:
+            rows += list(csv.reader(file))[1:]
+    with open(whole, newline="", encoding="utf-8") as file:
+        assert rows == list(csv.reader(file))[1:]
+    before = {path: path.stat().st_mtime_ns for path in parts.iterdir()}
+    assert predict.main(command) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in parts.iterdir()}
+    (parts / "val.csv").unlink()
+    (parts / ".val.claim").touch()  # another process has it
+    assert predict.main(command) == 0
+    assert "1 of 2 shards are done; other processes have 1" in capsys.readouterr().out
+
+
+def test_a_file_next_to_the_shards_is_refused(tmp_path, capsys):
+    (tmp_path / "images" / "part").mkdir(parents=True)
+    (tmp_path / "images" / "stray.png").touch()
+    assert predict.main([str(tmp_path / "no"), str(tmp_path / "images"), str(tmp_path / "out"), "--shards"]) == 2
+    assert "stray.png: a file next to the shards" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
