@@ -1,7 +1,6 @@
 """The programs of other libraries that a workload is compared with. A library is imported only when asked for.
 
-Each family is a module of peers/ with the functions list_programs(config, with_compiled), check_workload(workload),
-build(workload, name, model) and describe().
+Each family is a module of peers/ with the functions build(workload, name, model) and describe().
 """
 
 import argparse
@@ -10,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from experiments.benchmark.workload import Workload
+from experiments.common.processor import multiplies_bfloat16
 from vit_jax import InputError, VisionTransformer, ViTConfig
 
 ORIGINAL, COMPILED, HUGGING_FACE = "pytorch_pretrained_vit", "the same, SDPA and torch.compile", "Hugging Face, SDPA"
@@ -21,8 +21,7 @@ FAMILY_OF = {
     OPENVINO: "openvino",
     ONNX_RUNTIME: "onnxruntime",
 }
-EXTRAS = {"torch": "test", "openvino": "peers", "onnxruntime": "peers"}
-FAMILIES = tuple(EXTRAS)
+FAMILIES = tuple(dict.fromkeys(FAMILY_OF.values()))
 
 
 def add_peer_flags(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +31,7 @@ def add_peer_flags(parser: argparse.ArgumentParser) -> None:
         type=_parse_families,
         default=(),
         metavar="NAME,...",
-        help=f"measure other libraries too: {', '.join(FAMILIES)} (they need an extra: see BUILD.md)",
+        help=f"measure other libraries too: {', '.join(FAMILIES)} (they need the test extra)",
     )
     parser.add_argument(
         "--torch-compile",
@@ -55,7 +54,16 @@ def import_family(family: str) -> Any:
     try:
         return import_module(f"experiments.benchmark.peers.{family}_vit")
     except ImportError as error:
-        raise InputError(f"--against {family} needs {error.name}; install the {EXTRAS[family]} extra") from error
+        raise InputError(f"--against {family} needs {error.name}; install the test extra") from error
+
+
+def check_workload(family: str, workload: Workload) -> None:
+    """Raise InputError if a family does not run a workload."""
+    if workload.train and family != "torch":
+        raise InputError(f"--against {family}: it does not train; leave out --train")
+    has_bfloat16 = {"torch": True, "openvino": multiplies_bfloat16(), "onnxruntime": False}[family]
+    if workload.dtype == "bfloat16" and not has_bfloat16:
+        raise InputError(f"--against {family}: it has no bfloat16 on this processor; leave out --dtype bfloat16")
 
 
 def peer_names(config: ViTConfig, families: tuple[str, ...], *, with_compiled: bool) -> list[str]:
@@ -72,7 +80,8 @@ def parse_peers(args: argparse.Namespace, workload: Workload) -> list[str]:
     Raises InputError when they are not installed, or do not run the workload.
     """
     for family in args.against:
-        import_family(family).check_workload(workload)
+        check_workload(family, workload)
+        import_family(family)
     return peer_names(workload.config, args.against, with_compiled=args.torch_compile)
 
 

@@ -52,8 +52,9 @@ class Shards:
         The caller writes a shard's result before it asks for the next one. A claim is removed when its shard has a
         result, and when the caller stops by an exception or by closing the iterator.
         """
+        done = self._list_done()
         for name in self._order:
-            if self.result(name).exists() or not self._claim(name):
+            if name in done or not self._claim(name):
                 continue
             finished = threading.Event()
             threading.Thread(target=self._keep, args=(name, finished), daemon=True).start()
@@ -62,6 +63,7 @@ class Shards:
             finally:
                 finished.set()
                 self.claim_path(name).unlink(missing_ok=True)
+            done = self._list_done()
 
     def _keep(self, name: str, finished: threading.Event) -> None:
         """Touch a claim until its shard is finished, so that other processes leave it alone."""
@@ -74,7 +76,12 @@ class Shards:
 
     def count_done(self) -> int:
         """Return the number of shards that have results."""
-        return sum(self.result(name).exists() for name in self.names)
+        return len(self._list_done())
+
+    def _list_done(self) -> set[str]:
+        """Return the shards that have results, by one listing: cheaper than a look at each."""
+        existing = set(os.listdir(self.folder))
+        return {name for name in self.names if f"{name}{self.suffix}" in existing}
 
     def _claim(self, name: str) -> bool:
         claim = self.claim_path(name)

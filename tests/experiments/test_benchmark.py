@@ -123,7 +123,7 @@ def test_engines_for_deployment_give_our_logits(name):
     [
         (["--against", "openvino", "--train"], "openvino: it does not train"),
         (["--against", "onnxruntime", "--train"], "onnxruntime: it does not train"),
-        (["--against", "onnxruntime", "--dtype", "bfloat16"], "it has no bfloat16 on CPUs"),
+        (["--against", "onnxruntime", "--dtype", "bfloat16"], "it has no bfloat16 on this processor"),
     ],
 )
 def test_what_peers_do_not_run_is_one_line(flags, message, capsys):

@@ -12,16 +12,8 @@ import torch
 
 from experiments.benchmark.peers.torch_vit import build_original
 from experiments.benchmark.workload import Workload
-from vit_jax import InputError, VisionTransformer
+from vit_jax import VisionTransformer
 from weights_convert import export
-
-
-def check_workload(workload: Workload) -> None:
-    """Raise InputError for a training step, and for bfloat16."""
-    if workload.train:
-        raise InputError("--against onnxruntime: it does not train; leave out --train")
-    if workload.dtype != "float32":
-        raise InputError("--against onnxruntime: it has no bfloat16 on CPUs; leave out --dtype bfloat16")
 
 
 def describe() -> str:

@@ -7,18 +7,10 @@ import numpy as np
 import openvino
 
 from experiments.benchmark.workload import Workload
-from vit_jax import InputError, VisionTransformer
+from vit_jax import VisionTransformer
 from vit_jax.execution import PLAIN_EXECUTION
 
 PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
-
-
-def check_workload(workload: Workload) -> None:
-    """Raise InputError for a training step, and for bfloat16 on a processor without it."""
-    if workload.train:
-        raise InputError("--against openvino: it does not train; leave out --train")
-    if workload.dtype == "bfloat16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise InputError("--against openvino: it has no bfloat16 on this processor; leave out --dtype bfloat16")
 
 
 def describe() -> str:

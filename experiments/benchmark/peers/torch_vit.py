@@ -119,10 +119,6 @@ def build_step(
     return take_step
 
 
-def check_workload(workload: Workload) -> None:
-    """Accept every workload."""
-
-
 def describe() -> str:
     """Return the version and the settings."""
     return f"torch {torch.__version__}, {torch.get_num_threads()} threads, transformers {transformers.__version__}"
