@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.optional import pytorch_pretrained_vit, torch
+
 GOLDEN = Path(__file__).parent / "golden"
 TINY = dict(
     patches=(8, 8),
@@ -63,24 +65,21 @@ def images(seed: int, batch: int, height: int, width: int) -> np.ndarray:
 @contextmanager
 def tiny_architecture(image_size=(32, 32), num_classes=7, **changes):
     """Register a small architecture as "tiny": pytorch_pretrained_vit builds models by name only."""
-    from pytorch_pretrained_vit.configs import PRETRAINED_MODELS
-
     config = TINY | changes
-    PRETRAINED_MODELS["tiny"] = dict(config=config, num_classes=num_classes, image_size=image_size, url=None)
+    pytorch_pretrained_vit.configs.PRETRAINED_MODELS["tiny"] = dict(
+        config=config, num_classes=num_classes, image_size=image_size, url=None
+    )
     try:
         yield
     finally:
-        del PRETRAINED_MODELS["tiny"]
+        del pytorch_pretrained_vit.configs.PRETRAINED_MODELS["tiny"]
 
 
 def tiny_torch(image_size=(32, 32), num_classes=7, seed=0, **changes):
     """Return a small random ViT of pytorch_pretrained_vit in float64 and eval mode; no parameter is zero."""
-    import torch
-    from pytorch_pretrained_vit import ViT
-
     torch.manual_seed(seed)
     with tiny_architecture(image_size, num_classes, **changes):
-        model = ViT("tiny").double().eval()
+        model = pytorch_pretrained_vit.ViT("tiny").double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

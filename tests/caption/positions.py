@@ -3,13 +3,12 @@
 import numpy as np
 
 from caption.positions import EPS, SCALE, TEMPERATURE
+from tests.optional import torch
 
 
 def torch_positions(mask, width):
     """Return the reference's own positions. torch's float32 sine is 1 unit in the last place off the nearest value at times,
     which no other library repeats, and 6e-8 here would hide everything below it."""
-    import torch
-
     content, waves = torch.from_numpy(np.asarray(mask)), []
     for axis in (1, 2):
         at = content.cumsum(axis, dtype=torch.float32)

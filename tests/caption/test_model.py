@@ -28,6 +28,7 @@ from caption.backbone import ResNet
 from caption.checkpoint import abstract_model
 from tests.create import create
 from tests.jaxprs import WORKAROUNDS, primitives_of
+from tests.optional import torch
 from vit_jax import InputError, ViTConfig, count_parameters
 from vit_jax.execution import PLAIN_EXECUTION
 
@@ -218,8 +219,6 @@ def test_the_gradient_in_the_weights(model, inputs):
 @pytest.mark.parametrize(("size", "stride", "dilation"), [(7, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 2), (1, 2, 1)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_convolutions_are_torchs(size, stride, dilation, dtype, x64):
-    import torch
-
     random = np.random.RandomState(0)
     x, kernel = (
         random.standard_normal((2, 9, 12, 5)).astype(dtype),
@@ -240,7 +239,6 @@ def test_convolutions_are_torchs(size, stride, dilation, dtype, x64):
 
 @pytest.mark.parametrize("shape", [(2, 8, 10, 3), (2, 9, 7, 3)])
 def test_pooling_gives_its_gradient_to_the_first_of_equal_values_as_in_torch(shape):
-    torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     x = rng.integers(1, 4, shape).astype(np.float32)  # many equals, all above 0
     theirs = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()

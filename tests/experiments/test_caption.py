@@ -24,6 +24,7 @@ from experiments.caption.jobs import plot_result
 from experiments.common import captioners
 from experiments.evaluate import __main__ as evaluate
 from tests.create import create
+from tests.optional import torch
 from tests.server import Server
 from vit_jax import VisionTransformer, ViTConfig
 from vit_jax import save as save_vit
@@ -261,8 +262,6 @@ def test_a_vit_sees_the_whole_picture(tokenizer, pictures, tmp_path):
 @pytest.fixture
 def published(monkeypatch, tmp_path, tokenizer, model):
     """Serve stand-ins for CATR's release, BERT's vocabulary and the notebook's pictures on loopback."""
-    import torch
-
     from tests.weights_convert.test_catr import small_arrays
     from weights_convert import convert
     from weights_convert.hub import vocabulary

@@ -4,11 +4,11 @@ import functools
 
 import numpy as np
 import pytest
-import torch
 
-from experiments.benchmark.peers import catr
 from tests import reference
+from tests.optional import load, torch
 
+catr = load("experiments.benchmark.peers.catr")
 GOLDEN = np.load(reference.GOLDEN / "catr.npz")
 
 

@@ -11,12 +11,12 @@ import time
 import jax
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import tests.reference as reference
 from experiments import finetune, predict
 from experiments.evaluate import __main__ as evaluate
+from tests.optional import torch
 from vit_jax import load, load_card
 from vit_jax.train import loop
 from weights_convert.__main__ import main as convert_main

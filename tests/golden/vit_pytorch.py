@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import tests.reference as reference
+from tests.optional import torch
 
 VERSION = "1.26.11"
 SIZES = dict(num_classes=7, dim=48, depth=3, heads=2, mlp_dim=80, dim_head=64, patch_size=8)
@@ -23,8 +24,6 @@ CASES = {
 
 def theirs(case):
     """A model of vit-pytorch in float64, filled by the golden rule."""
-    import torch
-
     module, name, options = CASES[case]
     place = Path(importlib.util.find_spec("vit_pytorch").submodule_search_locations[0], f"{module}.py")
     spec = importlib.util.spec_from_file_location(module, place)
@@ -45,8 +44,6 @@ def theirs(case):
 
 def main():
     """Work out the answers and write them with the shapes of the parameters."""
-    import torch
-
     answers, shapes = {}, {}
     for case in CASES:
         model = theirs(case)

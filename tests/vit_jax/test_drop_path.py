@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
 
 from tests.create import create
+from tests.optional import torch
 from vit_jax import InputError, VisionTransformer, ViTConfig, load, save
 from vit_jax.attention import dropout
 from vit_jax.block import Block, drop_path

@@ -10,6 +10,7 @@ from flax import nnx
 
 import tests.reference as reference
 from tests.create import create
+from tests.optional import pytorch_pretrained_vit, torch
 from vit_jax import InputError, VisionTransformer, ViTConfig, forward_with_attention, with_image_size
 from weights_convert import convert
 
@@ -69,8 +70,6 @@ def test_golden_in_float32():
 
 @pytest.mark.parametrize("image_size", [(32, 32), (32, 48)])
 def test_live_parity_layer_by_layer(image_size, x64):
-    import torch
-
     theirs = reference.tiny_torch(image_size, num_classes=7)
     model = convert(reference.state_arrays(theirs), image_size=image_size, num_heads=3)
     x = reference.images(3, 2, *image_size)
@@ -86,15 +85,12 @@ def test_live_parity_layer_by_layer(image_size, x64):
 @pytest.mark.parametrize(("size", "classes"), [(48, 7), (16, 7), (48, 11)])
 def test_live_parity_at_another_size_and_class_count(size, classes, x64, tmp_path):
     """The original resizes positions when it loads a file. In both, a new head starts at zero."""
-    import torch
-    from pytorch_pretrained_vit import ViT, load_pretrained_weights
-
     source = reference.tiny_torch((32, 32))
     path = tmp_path / "tiny.pth"
     torch.save(source.state_dict(), path)
     with reference.tiny_architecture((32, 32)):
-        theirs = ViT("tiny", image_size=(size, size), num_classes=classes).double().eval()
-    load_pretrained_weights(
+        theirs = pytorch_pretrained_vit.ViT("tiny", image_size=(size, size), num_classes=classes).double().eval()
+    pytorch_pretrained_vit.load_pretrained_weights(
         theirs, weights_path=path, load_fc=classes == 7, resize_positional_embedding=True, verbose=False
     )
     model = convert(path, image_size=size, num_classes=classes, num_heads=3)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from tests.optional import torch
 from vit_jax import InputError, resize_position_embedding
 
 GRIDS = [((4, 4), (6, 6)), ((4, 4), (3, 3)), ((14, 14), (24, 24)), ((5, 7), (9, 4)), ((3, 2), (1, 5)), ((7, 7), (7, 3))]
@@ -15,8 +16,6 @@ def table(rows: int, columns: int, prefix: int) -> np.ndarray:
 
 
 def torch_resize(grid: np.ndarray, new: tuple[int, int], **options) -> np.ndarray:
-    import torch
-
     images = torch.from_numpy(grid.transpose(2, 0, 1)[None].copy())
     return torch.nn.functional.interpolate(images, size=new, **options)[0].numpy().transpose(1, 2, 0)
 

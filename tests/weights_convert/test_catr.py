@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 import caption
 import tests.reference as reference
 import vit_jax
+from tests.optional import torch
 from vit_jax import InputError
 from weights_convert import convert, export, load_pretrained
 from weights_convert.__main__ import main

@@ -7,9 +7,9 @@ from typing import get_args
 import jax
 import numpy as np
 import pytest
-import torch
 
 import tests.reference as reference
+from tests.optional import torch
 from vit_jax import CONFIGS, InputError, load, load_card
 from weights_convert import convert, export, read_checkpoint
 from weights_convert.__main__ import main

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import tests.reference as reference
+from tests.optional import torch
 from vit_jax import forward_with_attention
 from weights_convert import convert, export
 
 pytestmark = pytest.mark.parity
 
-torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 TINY = dict(

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file, save_file
 
 import tests.reference as reference
+from tests.optional import torch
 from vit_jax import InputError, load, load_card
 from vit_jax.preprocess import Preprocess
 from weights_convert import convert, export

@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import tests.reference as reference
+from tests.optional import torch
 from tests.weights_convert.test_huggingface import CASES, make_original
 from weights_convert.__main__ import main
 from weights_convert.verify import verify_checkpoint
@@ -14,8 +15,6 @@ from weights_convert.verify import verify_checkpoint
 
 @pytest.fixture(scope="module")
 def lukemelas_file(tmp_path_factory):
-    import torch
-
     path = tmp_path_factory.mktemp("verify") / "tiny.pth"
     torch.save({k: v.float() for k, v in reference.tiny_torch().state_dict().items()}, path)
     return path

@@ -11,6 +11,7 @@ import tests.reference as reference
 from caption import CONFIGS, caption_loss, make_optimizer, parameter_groups, trainable
 from caption.checkpoint import abstract_model
 from tests.caption.positions import torch_positions
+from tests.optional import torch
 from vit_jax import InputError
 from vit_jax.checkpoint import to_arrays
 from weights_convert import convert, export
@@ -92,8 +93,6 @@ def test_all_parameters_of_a_vit_are_trained():
 @pytest.mark.parametrize("ignored", [None, 0])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_loss_is_torchs(ignored, smoothing, x64):
-    import torch
-
     random = np.random.RandomState(0)
     logits, targets = random.standard_normal((2, 5, 7)), random.randint(0, 3, (2, 5))
     theirs = torch.nn.functional.cross_entropy(

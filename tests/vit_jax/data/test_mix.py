@@ -5,9 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 
 from tests.create import create
+from tests.optional import torch
 from vit_jax import Preprocess, VisionTransformer, ViTConfig
 from vit_jax.data.augment.mix import MixConfig, cutmix, mix_batch, mixup, partner_rows
 from vit_jax.data.augment.transforms import Augment, augment_batch

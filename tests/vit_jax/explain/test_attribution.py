@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 import tests.reference as reference
+from tests.optional import torch
 from vit_jax import InputError, integrated_gradients, rise
 from vit_jax.explain.attribution import draw_rise_masks, sum_over_patches
 from weights_convert import convert

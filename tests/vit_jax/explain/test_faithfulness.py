@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 import tests.reference as reference
+from tests.optional import torch
 from vit_jax import InputError
 from vit_jax.explain.faithfulness import (
     area_under_curve,

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from matplotlib import colormaps
 
 from tests.create import create
+from tests.optional import torch
 from vit_jax import (
     InputError,
     VisionTransformer,

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
 
 import tests.reference as reference
+from tests.optional import torch
 from vit_jax import InputError, VisionTransformer, ViTConfig
 from vit_jax.block import drop_path
 from vit_jax.checkpoint import to_arrays

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import tests.reference as reference
+from tests.optional import torch
 from vit_jax import InputError
 from vit_jax.checkpoint import to_arrays
 from vit_jax.train.checkpoints import Checkpoints
@@ -26,8 +27,6 @@ from weights_convert import convert, export
 
 def test_five_adamw_steps_end_in_torchs_parameters(x64):
     """PyTorch's defaults (decay 0.01 on every parameter), the same weights and batches, float64."""
-    import torch
-
     theirs = reference.tiny_torch(num_classes=7)
     model = convert(reference.state_arrays(theirs), num_heads=3)
     recipe = Recipe(model="tiny", epochs=1, learning_rate=1e-3, weight_decay=0.01)

@@ -3,8 +3,8 @@
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 
+from tests.optional import torch
 from weights_convert import read_checkpoint
 from weights_convert.formats.torch_writer import write_torch
 

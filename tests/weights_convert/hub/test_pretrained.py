@@ -10,6 +10,7 @@ import pytest
 
 import caption
 import tests.reference as reference
+from tests.optional import torch
 from tests.server import Server
 from vit_jax import CONFIGS, InputError, save
 from weights_convert import convert, load_pretrained
@@ -19,8 +20,6 @@ from weights_convert.hub.releases import RELEASES, CaptionReleaseName, ImageRele
 @pytest.fixture
 def released(tmp_path, monkeypatch):
     """Release a small model as B_16 on a local server; return the server and the cache folder."""
-    import torch
-
     torch.save(reference.tiny_torch(dim=64, num_heads=1).float().state_dict(), tmp_path / "small.pth")
     server = Server({"/B_16.pth": (tmp_path / "small.pth").read_bytes()})
     small = convert(tmp_path / "small.pth").config
@@ -72,8 +71,6 @@ def test_fetched_once_and_hashed(released, capsys):
 
 def test_a_captioner_by_name(released, monkeypatch, tmp_path):
     """It must have the architecture that its release names."""
-    import torch
-
     from tests.weights_convert.test_catr import small_arrays
 
     server, cache = released
@@ -128,8 +125,6 @@ def test_two_processes_at_once(released):
 
 
 def test_files_and_saved_models(tmp_path):
-    import torch
-
     torch.save(reference.tiny_torch(dim=64, num_heads=1).float().state_dict(), tmp_path / "small.pth")
     model = load_pretrained(tmp_path / "small.pth")
     save(model, tmp_path / "saved")
