@@ -158,9 +158,8 @@ def test_the_check_command_runs_the_readmes_tests():
 
 def test_the_readmes_python_runs(tmp_path, monkeypatch):
     """Run the README's code unchanged, except for a small checkpoint and small images."""
-    import torch
-
     import tests.reference as reference
+    from tests.optional import torch
 
     torch.save(reference.tiny_torch(dim=64, num_heads=1).float().state_dict(), tmp_path / "B_16_imagenet1k.pth")
     monkeypatch.chdir(tmp_path)
