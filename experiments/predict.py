@@ -6,6 +6,7 @@ of hosts that see both folders, share the work: start the same command in each, 
 
 import argparse
 import csv
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -71,12 +72,18 @@ def predict_shards(predict: Callable[[Path, Path], str], folder: Path, out: Path
     """Predict the subfolders that no other process has, one after another. Return what was done.
 
     predict: (subfolder, CSV) -> what was done.
+
+    SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that the shard in work is free for others at once.
     """
     shards = Shards(out, subfolders(folder), suffix=".csv")
     out.mkdir(exist_ok=True)
-    with closing(shards.claims()) as claims:
-        for name in claims:
-            print(predict(folder / name, shards.result(name)), flush=True)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with closing(shards.claims()) as claims:
+            for name in claims:
+                print(predict(folder / name, shards.result(name)), flush=True)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     done, total = shards.count_done(), len(shards.names)
     rest = f"; other processes have {total - done}: start this again if one of them ends early"
     return f"{out}/: {done} of {total} shards are done{rest if done < total else ''}"

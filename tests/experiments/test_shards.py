@@ -3,6 +3,7 @@
 import csv
 import random
 import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -114,6 +115,16 @@ def test_predict_by_shards(shapes, tmp_path, capsys):
     (parts / ".val.claim").touch()  # another process has it
     assert predict.main(command) == 0
     assert "1 of 2 shards are done; other processes have 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_process_leaves_no_claim(number, tmp_path):
+    (tmp_path / "images" / "part").mkdir(parents=True)
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        predict.predict_shards(lambda *_: signal.raise_signal(number), tmp_path / "images", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_a_file_next_to_the_shards_is_refused(tmp_path, capsys):
