@@ -130,6 +130,20 @@ def test_a_folder(saved, model, tokenizer, pictures, tmp_path, capsys):
     assert evaluate.main(scored) == 0
 
 
+def test_bfloat16(saved, model, tokenizer, pictures, tmp_path, capsys):
+    file = str(pictures / "p0.png")
+    command = [file, "--out", str(tmp_path / "out"), "--weights", saved, "--no-figures"]
+    assert program.main([*command, "--dtype", "bfloat16"]) == 0
+    [record] = records_in(tmp_path / "out")
+    _, _, [(text, log_probability)] = caption_alone(model, tokenizer, file)
+    assert record["caption"] == text
+    # Each word's logits are rounded to 8 bits; their log-probabilities are summed in float32.
+    assert 0 < abs(record["log_probability"] - log_probability) < 0.1
+    capsys.readouterr()
+    assert program.main(command) == 2  # another type gives other numbers: it does not continue this folder
+    assert "weights" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("maps", [MapOptions(), MapOptions(layer=0, head=1), MapOptions(method="relevance")], ids=str)
 def test_maps_equal_those_of_the_picture_alone(model, tokenizer, pictures, maps):
     """Padding of the pictures, of the batch and of the text changes no map."""

@@ -6,15 +6,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
-import caption
-from caption.captioner import Captioner, SearchOptions
-from caption.data.scenes import make_scene, scene_captions
-from caption.preprocess import CaptionPreprocess
-from caption.tokenizer import build_vocabulary
 from experiments import predict
-from experiments.caption import __main__ as caption_program
 from experiments.common.precision import slowness
 from experiments.evaluate import __main__ as evaluate
 from experiments.explain import __main__ as explain
@@ -77,36 +70,16 @@ def test_predict_and_evaluate(saved, shapes, tmp_path, capsys, monkeypatch):
 
 
 def test_explain_stores_float32(saved, shapes, tmp_path):
-    image = str(next((shapes / "val").iterdir()))
-    command = [saved, image, "--method", "all", "--rise-masks", "8", "--steps", "2", "--target", "1"]
-    stored = []
-    for dtype in ("float32", "bfloat16"):
-        assert explain.main([*command, "--out", str(tmp_path / dtype), "--dtype", dtype]) == 0
+    command = [saved, str(next((shapes / "val").iterdir())), "--rise-masks", "8", "--steps", "2", "--target", "1"]
+    compared, stored = ("attention", "rollout", "relevance"), []
+    for dtype, method in (("float32", ",".join(compared)), ("bfloat16", "all")):
+        out = ["--method", method, "--out", str(tmp_path / dtype), "--dtype", dtype]
+        assert explain.main([*command, *out]) == 0
         stored.append(np.load(next((tmp_path / dtype).glob("*.npz"))))
+    exact, rounded = stored
     for name in (*METHODS, "probabilities"):
-        exact, rounded = (arrays[name] for arrays in stored)
-        assert rounded.dtype == np.float32, name
-        assert np.abs(exact - rounded).max() <= 0.15 * np.abs(exact).max(), name
-    np.testing.assert_allclose(stored[1]["probabilities"].sum(), 1, rtol=1e-5)
-
-
-def test_captions(tmp_path, capsys):
-    tokenizer = build_vocabulary(scene_captions("train"), tmp_path / "vocab.txt")
-    config = caption.CaptionConfig(
-        encoder=caption.ResNetConfig(stage_depths=(1, 1), stage_widths=(4, 8), stem_width=4, expansion=2),
-        width=16, num_heads=2, mlp_dim=24, encoder_layers=1, decoder_layers=2, head_width=16,
-        vocab_size=tokenizer.vocab_size, max_positions=9, preprocess=CaptionPreprocess(longest=48),
-    )  # fmt: skip
-    model = create(caption.CaptionTransformer, config)
-    caption.save(model, tmp_path / "model", tokenizer=tokenizer)
-    Image.fromarray(make_scene(0, 0).image).save(tmp_path / "scene.png")
-    command = [str(tmp_path / "scene.png"), "--weights", str(tmp_path / "model"), "--out", str(tmp_path / "out")]
-    assert caption_program.main([*command, "--dtype", "bfloat16"]) == 0
-    [record] = json.loads((tmp_path / "out" / "captions.json").read_text())
-    captioner = Captioner(model, tokenizer, SearchOptions(9), None)
-    [exact] = captioner([captioner.prepare(Image.open(tmp_path / "scene.png"))], 1)
-    assert record["caption"] == exact.captions[0].caption
-    # The sum of the words' log-probabilities is in float32: only each word's own logits are rounded.
-    assert 0 < abs(record["log_probability"] - exact.captions[0].log_probability) < 0.05
-    assert caption_program.main(command) == 2  # another type is another result: it does not continue this folder
-    assert "other settings" in capsys.readouterr().err
+        assert rounded[name].dtype == np.float32, name
+        assert np.isfinite(rounded[name]).all(), name
+    for name in (*compared, "probabilities"):
+        assert np.abs(exact[name] - rounded[name]).max() < 0.1 * np.abs(exact[name]).max(), name
+    np.testing.assert_allclose(rounded["probabilities"].sum(), 1, rtol=1e-5)
