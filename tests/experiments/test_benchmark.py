@@ -110,7 +110,6 @@ def test_the_timed_steps_train_alike():
 @pytest.mark.parametrize(
     "name", [peer_programs.OPENVINO, pytest.param(peer_programs.ONNX_RUNTIME, marks=pytest.mark.slow)]
 )
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch's exporter
 def test_engines_for_deployment_give_our_logits(name):
     workload = make_workload(False)
     if name == peer_programs.OPENVINO and jax.__version__ != "0.10.2":

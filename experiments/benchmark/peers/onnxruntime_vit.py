@@ -1,6 +1,7 @@
 """ONNX Runtime on a CPU, from the PyTorch original with SDPA by torch's exporter; used by the benchmark only."""
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def build(workload: Workload, name: str, model: VisionTransformer) -> Callable[[
     images = np.ascontiguousarray(workload.images().transpose(0, 3, 1, 2))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(original, (torch.from_numpy(images),), path, dynamo=True, verbose=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's exporter about itself
+            torch.onnx.export(original, (torch.from_numpy(images),), path, dynamo=True, verbose=False)
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
