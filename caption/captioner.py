@@ -20,7 +20,7 @@ from caption.preprocess import pad_batch
 from caption.tokenizer import Tokenizer
 from caption.word_maps import MapOptions, compute_word_maps
 from vit_jax import InputError
-from vit_jax.checkpoint import to_arrays
+from vit_jax.checkpoint import hash_weights
 from vit_jax.data.batches import pad_batch_to
 
 
@@ -110,9 +110,5 @@ class Captioner:
 
     def settings(self) -> dict[str, Any]:
         """Return everything the captions depend on, JSON-able: options, and hashes of weights and vocabulary."""
-        weights = hashlib.sha256()
-        for name, array in to_arrays(self.model).items():
-            weights.update(name.encode())
-            weights.update(np.ascontiguousarray(array).tobytes())
         vocabulary = hashlib.sha256("\n".join(self.tokenizer.vocabulary).encode()).hexdigest()
-        return {"weights": weights.hexdigest(), "vocabulary": vocabulary} | asdict(self.search)
+        return {"weights": hash_weights(self.model), "vocabulary": vocabulary} | asdict(self.search)

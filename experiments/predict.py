@@ -10,13 +10,16 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from experiments.common import runtime
 from experiments.common.models import open_model
 from experiments.common.precision import add_dtype_flag, cast_model
-from experiments.common.shards import Shards, subfolders
+from experiments.common.shards import Shards, check_settings, subfolders
 from vit_jax import InputError, ModelCard, VisionTransformer
+from vit_jax.checkpoint import hash_weights
 from vit_jax.cli import Parser, positive_int
 from vit_jax.data.dataset import Split
 from vit_jax.data.folder import image_files
@@ -68,15 +71,17 @@ def predict_folder(
     return f"{out}: {len(readable)} predictions{f', {skipped} unreadable images skipped' if skipped else ''}"
 
 
-def predict_shards(predict: Callable[[Path, Path], str], folder: Path, out: Path) -> str:
+def predict_shards(predict: Callable[[Path, Path], str], folder: Path, out: Path, *, settings: dict[str, Any]) -> str:
     """Predict the subfolders that no other process has, one after another. Return what was done.
 
-    predict: (subfolder, CSV) -> what was done.
+    predict:  (subfolder, CSV) -> what was done.
+    settings: what the predictions depend on. Raises InputError if `out` has predictions of others.
 
     SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that the shard in work is free for others at once.
     """
     shards = Shards(out, subfolders(folder), suffix=".csv")
     out.mkdir(exist_ok=True)
+    check_settings(out, settings)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with closing(shards.claims()) as claims:
@@ -87,6 +92,13 @@ def predict_shards(predict: Callable[[Path, Path], str], folder: Path, out: Path
     done, total = shards.count_done(), len(shards.names)
     rest = f"; other processes have {total - done}: start this again if one of them ends early"
     return f"{out}/: {done} of {total} shards are done{rest if done < total else ''}"
+
+
+def _settings(model: VisionTransformer, card: ModelCard, folder: Path) -> dict[str, Any]:
+    """Return what predictions depend on: the images and the model, whose weights have the type of --dtype."""
+    names = list(card.class_names)
+    return {"folder": str(folder.resolve()), "weights": hash_weights(model), "config": asdict(model.config),
+            "class_names": names}  # fmt: skip
 
 
 @one_line_errors
@@ -105,7 +117,10 @@ def main(argv: list[str] | None = None) -> int:
     def predict(part: Path, csv_file: Path) -> str:
         return predict_folder(model, card, part, csv_file, args.batch_size, root=folder)
 
-    print(predict_shards(predict, folder, out) if args.shards else predict(folder, out))
+    if args.shards:
+        print(predict_shards(predict, folder, out, settings=_settings(model, card, folder)))
+    else:
+        print(predict(folder, out))
     return 0
 
 

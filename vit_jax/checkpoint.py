@@ -1,6 +1,7 @@
 """A model as a flat {name: array}, and as a folder: model.safetensors + config.json, written atomically."""
 
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -51,6 +52,15 @@ def parameter_name(path: tuple[Any, ...]) -> str:
 def to_arrays(model: nnx.Module) -> dict[str, Any]:
     """Return every parameter by its dotted name, of a model or of its shapes (jax.eval_shape)."""
     return {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]}
+
+
+def hash_weights(model: nnx.Module) -> str:
+    """Return the SHA-256 of the parameters, names and values, as 64 hexadecimal digits."""
+    weights = hashlib.sha256()
+    for name, array in to_arrays(model).items():
+        weights.update(name.encode())
+        weights.update(np.ascontiguousarray(array).tobytes())
+    return weights.hexdigest()
 
 
 @functools.cache

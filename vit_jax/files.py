@@ -1,6 +1,7 @@
 """Atomic writes of files and folders: write to a temporary path in the same folder, then rename."""
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,10 +13,11 @@ from pathlib import Path
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path to write to, and rename it to `path` when the block ends without error.
 
-    After an error the temporary file is removed, and an existing file at `path` is unchanged.
+    After an error the temporary file is removed, and an existing file at `path` is unchanged. Processes that write one
+    path at once, on one host or several, do not share a temporary file.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
     try:
         yield temporary
         os.replace(temporary, target)

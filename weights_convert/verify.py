@@ -185,7 +185,7 @@ def _build_transformers(plan: ConversionPlan, arrays: dict[str, np.ndarray], pat
         settings = package.AutoConfig.from_pretrained(folder)
         settings = settings if name == "SiglipForImageClassification" else getattr(settings, "vision_config", settings)
     else:
-        settings = _transformers_config(package, name, plan.config)
+        settings = build_transformers_config(package, name, plan.config)
     package.utils.logging.set_verbosity_error()
     original, info = model_class.from_pretrained(
         None,
@@ -200,7 +200,7 @@ def _build_transformers(plan: ConversionPlan, arrays: dict[str, np.ndarray], pat
     return original, tuple(sorted(info["missing_keys"]))
 
 
-def _transformers_config(package: Any, name: str, config: ViTConfig) -> Any:
+def build_transformers_config(package: Any, name: str, config: ViTConfig) -> Any:
     """Return the config of a transformers class for a file without a config.json."""
     if config.image_size[0] != config.image_size[1]:
         raise InputError("transformers' models are square; put a config.json next to the file for other sizes")

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jaxlib
 
-from experiments.common.processor import multiplies_bfloat16
+from experiments.common.processor import multiplies_bfloat16, processor_features
 from vit_jax.precision import DTYPES, cast
 
 FIRST_FAST_JAXLIB = (0, 12)  # 0.10.2 multiplies bfloat16 on CPUs at a third of the rate, and slower than float32
@@ -26,7 +26,8 @@ def cast_model(model: Any, dtype: str) -> Any:
 
 def warn_if_slow(dtype: str) -> None:
     """Print a line on stderr if a type is slower than float32 on this machine."""
-    reason = slowness(dtype, jax.default_backend(), jaxlib.__version__, has_products=multiplies_bfloat16())
+    has_products = multiplies_bfloat16() or not processor_features()  # unknown: on systems without /proc/cpuinfo
+    reason = slowness(dtype, jax.default_backend(), jaxlib.__version__, has_products=has_products)
     if reason:
         print(f"--dtype {dtype} is slower than float32 here: {reason}", file=sys.stderr)
 

@@ -5,17 +5,21 @@ whatever is killed and whoever does a shard twice. Claims only save double work:
 .NAME.claim and touches it while it works; one that has not been touched for `lease` seconds belongs to a dead process.
 """
 
+import json
 import os
 import random
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from vit_jax import InputError
 
 LEASE = 900.0  # seconds
+SETTINGS = "settings.json"
 
 
 class Shards:
@@ -97,6 +101,29 @@ class Shards:
             claim.unlink(missing_ok=True)
             return False
         return True
+
+
+def check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Store the settings that all results in a folder depend on; the first process does, and the others must have them.
+
+    settings: JSON-able. Raises InputError, naming what differs, for other settings, and for a folder with other files.
+    """
+    path, text = folder / SETTINGS, json.dumps(settings, indent=1) + "\n"
+    if not path.exists():
+        if any(not name.startswith(".") for name in os.listdir(folder)):
+            raise InputError(f"{folder}: holds other files and no {SETTINGS}; give another folder")
+        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            with suppress(FileExistsError):  # another process was first
+                os.link(file.name, path)
+    try:
+        stored, expected = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
+        changed = [name for name in expected if stored.get(name) != expected[name]]
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not readable ({error}); give another folder") from error
+    if changed:
+        raise InputError(f"{folder}: its results are of another {', '.join(changed)}; give another folder")
 
 
 def subfolders(folder: Path) -> list[str]:

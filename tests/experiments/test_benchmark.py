@@ -113,7 +113,7 @@ def test_the_timed_steps_train_alike():
 def test_engines_for_deployment_give_our_logits(name):
     workload = make_workload(False)
     if name == peer_programs.OPENVINO and jax.__version__ != "0.10.2":
-        with pytest.raises(InputError, match=r"OpenVINO .* can't read programs of jax 0\."):
+        with pytest.raises(InputError, match=r"OpenVINO .* can't read this program of jax 0\."):
             peer_programs.build_peer(workload, name, create_model(workload.config))
         return
     model = create_model(workload.config)

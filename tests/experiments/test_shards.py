@@ -103,7 +103,7 @@ def test_predict_by_shards(shapes, tmp_path, capsys):
     assert predict.main(command) == 0
     assert f"{parts}/: 2 of 2 shards are done\n" in capsys.readouterr().out
     rows = []
-    for path in sorted(parts.iterdir()):
+    for path in sorted(parts.glob("*.csv")):
         with open(path, newline="", encoding="utf-8") as file:
             rows += list(csv.reader(file))[1:]
     with open(whole, newline="", encoding="utf-8") as file:
@@ -117,13 +117,54 @@ def test_predict_by_shards(shapes, tmp_path, capsys):
     assert "1 of 2 shards are done; other processes have 1" in capsys.readouterr().out
 
 
+def test_other_work_does_not_continue_a_folder(shapes, tmp_path, capsys):
+    """A CSV that is skipped as done must be of this model, in this type, and of these images."""
+    config = ViTConfig(
+        image_size=(16, 16), patch_size=(8, 8), width=16, depth=1, num_heads=2, mlp_dim=24, num_classes=2
+    )
+    for seed in (0, 1):
+        save(create(VisionTransformer, config, seed=seed), tmp_path / f"model{seed}")
+    shutil.copytree(shapes, tmp_path / "copy")
+    out = str(tmp_path / "out")
+    assert predict.main([str(tmp_path / "model0"), str(shapes), out, "--shards"]) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    save(create(VisionTransformer, config), tmp_path / "named", class_names=("a", "b"))
+    cases = [
+        (["model1", shapes], "another weights;"),
+        (["model0", shapes, "--dtype", "bfloat16"], "another weights;"),
+        (["model0", tmp_path / "copy"], "another folder;"),
+        (["named", shapes], "another class_names;"),
+    ]
+    for (model, folder, *more), message in cases:
+        capsys.readouterr()
+        assert predict.main([str(tmp_path / model), str(folder), out, "--shards", *more]) == 2
+        assert message in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "out" / "settings.json").unlink()
+    assert predict.main([str(tmp_path / "model0"), str(shapes), out, "--shards"]) == 2
+    assert "holds other files and no settings.json" in capsys.readouterr().err
+
+
+def test_two_writers_of_one_file_do_not_share_a_temporary_one(tmp_path):
+    """Processes of two hosts may have the same number."""
+    path = tmp_path / "a.csv"
+    with atomic_write(path) as first:
+        first.write_text("first")
+        with atomic_write(path) as second:
+            second.write_text("sec")
+        assert path.read_text() == "sec"
+    assert path.read_text() == "first"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_process_leaves_no_claim(number, tmp_path):
     (tmp_path / "images" / "part").mkdir(parents=True)
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        predict.predict_shards(lambda *_: signal.raise_signal(number), tmp_path / "images", tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+        predict.predict_shards(
+            lambda *_: signal.raise_signal(number), tmp_path / "images", tmp_path / "out", settings={}
+        )
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["settings.json"]
     assert signal.getsignal(signal.SIGTERM) is handler
 
 

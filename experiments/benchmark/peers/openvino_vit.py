@@ -28,7 +28,9 @@ def build(workload: Workload, name: str, model: VisionTransformer) -> Callable[[
     try:
         converted = openvino.convert_model(program)
     except RuntimeError as error:
-        raise InputError(f"{describe()} can't read programs of jax {jax.__version__}; use jax 0.10.2") from error
+        raise InputError(
+            f"{describe()} can't read this program of jax {jax.__version__}; it reads those of 0.10.2"
+        ) from error
     settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[workload.dtype], "PERFORMANCE_HINT": "LATENCY"}
     compiled = openvino.Core().compile_model(converted, "CPU", settings)
     return lambda: np.array(compiled(images, share_inputs=True)[0])

@@ -13,7 +13,7 @@ from experiments.benchmark.peer_programs import COMPILED, HUGGING_FACE
 from experiments.benchmark.workload import Workload
 from vit_jax import VisionTransformer, ViTConfig
 from weights_convert import export
-from weights_convert.verify import build_pytorch_pretrained_vit
+from weights_convert.verify import build_pytorch_pretrained_vit, build_transformers_config
 
 
 class FusedAttention(torch.nn.Module):
@@ -46,20 +46,7 @@ class HuggingFace(torch.nn.Module):
 
     def __init__(self, config: ViTConfig, arrays: dict[str, np.ndarray]):
         super().__init__()
-        sizes: dict[str, Any] = dict(
-            hidden_size=config.width,
-            num_hidden_layers=config.depth,
-            num_attention_heads=config.num_heads,
-            intermediate_size=config.mlp_dim,
-            image_size=config.image_size[0],
-            patch_size=config.patch_size[0],
-            hidden_act="gelu",
-            layer_norm_eps=config.norm_eps,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            num_labels=config.num_classes,
-        )
-        settings = transformers.ViTConfig(**sizes)
+        settings = build_transformers_config(transformers, "ViTForImageClassification", config)
         state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
         options: dict[str, Any] = dict(config=settings, state_dict=state, output_loading_info=True)
         transformers.utils.logging.set_verbosity_error()
