@@ -110,11 +110,12 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     """
     path, text = folder / SETTINGS, json.dumps(settings, indent=1) + "\n"
     if not path.exists():
-        if any(not name.startswith(".") for name in os.listdir(folder)):
+        if any(not name.startswith(".") and name != SETTINGS for name in os.listdir(folder)):
             raise InputError(f"{folder}: holds other files and no {SETTINGS}; give another folder")
         with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", encoding="utf-8") as file:
             file.write(text)
             file.flush()
+            os.chmod(file.name, 0o644)  # readable by processes of other users
             with suppress(FileExistsError):  # another process was first
                 os.link(file.name, path)
     try:

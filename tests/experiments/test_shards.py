@@ -1,6 +1,7 @@
 """Shards: every picture has exactly one prediction, whatever fails and however many processes share the work."""
 
 import csv
+import json
 import random
 import shutil
 import signal
@@ -9,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from experiments import predict
-from experiments.common.shards import Shards
+from experiments.common.shards import Shards, check_settings
 from tests.create import create
-from vit_jax import VisionTransformer, ViTConfig, save
+from vit_jax import InputError, VisionTransformer, ViTConfig, save
 from vit_jax.files import atomic_write
 
 COUNT, PICTURES, WORKERS, LEASE = 1000, 5, 16, 3600.0
@@ -143,6 +144,21 @@ def test_other_work_does_not_continue_a_folder(shapes, tmp_path, capsys):
     (tmp_path / "out" / "settings.json").unlink()
     assert predict.main([str(tmp_path / "model0"), str(shapes), out, "--shards"]) == 2
     assert "holds other files and no settings.json" in capsys.readouterr().err
+
+
+def test_of_processes_that_start_at_once_the_first_decides(tmp_path):
+    def start(number):
+        try:
+            check_settings(tmp_path, {"weights": number % 2})
+        except InputError as error:
+            return str(error)
+        return number % 2
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        outcomes = set(pool.map(start, range(WORKERS)))
+    stored = json.loads((tmp_path / "settings.json").read_text())["weights"]
+    assert outcomes == {stored, f"{tmp_path}: its results are of another weights; give another folder"}
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
 
 
 def test_two_writers_of_one_file_do_not_share_a_temporary_one(tmp_path):
