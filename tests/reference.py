@@ -24,6 +24,17 @@ TINY = dict(
 )
 
 
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return all arrays of an .npz file, and close it."""
+    with np.load(path) as stored:
+        return dict(stored)
+
+
+def golden_arrays(family: str) -> dict[str, np.ndarray]:
+    """Return the golden outputs of a family of models, or of the transforms."""
+    return load_arrays(GOLDEN / f"{family}.npz")
+
+
 @functools.lru_cache(maxsize=1)  # seconds for a full-size model; consecutive tests share it and must not change it
 def golden_parameters(family: str, name: str | None = None) -> dict[str, np.ndarray]:
     """Return a reference model's state_dict with golden parameters. name: None for a family of one model."""

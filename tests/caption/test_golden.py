@@ -15,7 +15,7 @@ from weights_convert import convert, export
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]  # full size
 
-GOLDEN = np.load(reference.GOLDEN / "catr.npz")
+GOLDEN = reference.golden_arrays("catr")
 START, GREEDY_STEPS = 101, 12
 
 

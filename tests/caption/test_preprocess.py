@@ -13,7 +13,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.mark.parametrize("size", [(120, 97), (97, 120), (640, 480)])
 def test_the_validation_transform_is_the_references(size):
-    golden, name = np.load(reference.GOLDEN / "transforms.npz"), f"catr_{size[0]}x{size[1]}"
+    golden, name = reference.golden_arrays("transforms"), f"catr_{size[0]}x{size[1]}"
     image = Image.fromarray(golden["low"]).resize(size, Image.Resampling.BICUBIC)
     ours = CaptionPreprocess()(image)
     assert ours.dtype == np.float32

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
+import tests.reference as reference
 from experiments.explain import __main__ as explain
 from experiments.explain.scores import bootstrap_interval
 from vit_jax import (
@@ -74,7 +75,7 @@ def test_a_folder_all_methods_and_classes(saved, model, pictures, tmp_path, caps
     stems = {"p0", "p1", "p2", "p3", "more/p4"}
     expected = {f"{stem}{end}" for stem in stems for end in (".png", ".npz", "_heads.png", "_layers.png")}
     assert {str(p.relative_to(out)) for p in out.rglob("*.*")} == expected | {"position_similarity.png"}
-    stored = np.load(out / "more" / "p4.npz")
+    stored = reference.load_arrays(out / "more" / "p4.npz")
     preprocess = model.config.image_preprocess
     image = preprocess(Image.open(pictures / "images" / "more" / "p4.png"))[None]
     output = jax.jit(forward_with_attention)(model, image)
@@ -107,7 +108,7 @@ def test_the_predicted_class_and_one_head(saved, model, pictures, tmp_path, caps
     command = [saved, str(source), str(tmp_path / "p1.bmp"), "--out", str(tmp_path / "o"), "--method", "attention"]
     assert explain.main([*command, "--layer", "0", "--head", "1"]) == 0
     assert {p.name for p in (tmp_path / "o").iterdir()} == {"p1.png.png", "p1.png.npz", "p1.bmp.png", "p1.bmp.npz"}
-    stored = np.load(tmp_path / "o" / "p1.png.npz")
+    stored = reference.load_arrays(tmp_path / "o" / "p1.png.npz")
     assert stored["targets"].tolist() == [int(stored["predicted"])]
     attention = jax.jit(forward_with_attention)(
         model, model.config.image_preprocess(Image.open(source))[None]

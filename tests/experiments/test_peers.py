@@ -9,7 +9,7 @@ from tests import reference
 from tests.optional import load, torch
 
 catr = load("experiments.benchmark.peers.catr")
-GOLDEN = np.load(reference.GOLDEN / "catr.npz")
+GOLDEN = reference.golden_arrays("catr")
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+import tests.reference as reference
 from experiments import predict
 from experiments.common.precision import slowness
 from experiments.evaluate import __main__ as evaluate
@@ -75,7 +76,7 @@ def test_explain_stores_float32(saved, shapes, tmp_path):
     for dtype, method in (("float32", ",".join(compared)), ("bfloat16", "all")):
         out = ["--method", method, "--out", str(tmp_path / dtype), "--dtype", dtype]
         assert explain.main([*command, *out]) == 0
-        stored.append(np.load(next((tmp_path / dtype).glob("*.npz"))))
+        stored.append(reference.load_arrays(next((tmp_path / dtype).glob("*.npz"))))
     exact, rounded = stored
     for name in (*METHODS, "probabilities"):
         assert rounded[name].dtype == np.float32, name

@@ -39,7 +39,7 @@ def images():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_golden_parity_in_float64(name, x64):
-    golden = np.load(reference.GOLDEN / "lukemelas_vit.npz")
+    golden = reference.golden_arrays("lukemelas_vit")
     model = convert(reference.golden_parameters("lukemelas_vit", name), layout="lukemelas", name=name)
     config = model.config
     depth = config.depth
@@ -60,7 +60,7 @@ def test_golden_parity_in_float64(name, x64):
 def test_golden_in_float32():
     # Twelve layers of float32 (24 bits) products of length 768: the error measured is 1e-6 of the largest logit, and
     # the bound leaves room for another order of summation on another machine.
-    golden = np.load(reference.GOLDEN / "lukemelas_vit.npz")
+    golden = reference.golden_arrays("lukemelas_vit")
     model = convert(reference.golden_parameters("lukemelas_vit", "B_32"), name="B_32")
     output = run_model(model, reference.images(5, 1, 224, 224).astype(np.float32), layers=(0,))
     assert output.logits.dtype == jnp.float32

@@ -9,13 +9,13 @@ from vit_jax import ImagePreprocess, InputError, Preprocess
 
 
 def test_squash_is_torchvisions_resize_on_pil():
-    golden = np.load(reference.GOLDEN / "transforms.npz")
+    golden = reference.golden_arrays("transforms")
     resized = ImagePreprocess((64, 64)).resize(Image.fromarray(golden["image"]))
     np.testing.assert_array_equal(resized, golden["resize64_pil"])
 
 
 def test_normalize_is_torchvisions():
-    golden = np.load(reference.GOLDEN / "transforms.npz")
+    golden = reference.golden_arrays("transforms")
     ours = ImagePreprocess((64, 64))(Image.fromarray(golden["resize64_pil"]))
     np.testing.assert_allclose(ours, golden["normalize_tensor"], atol=1e-6)
 

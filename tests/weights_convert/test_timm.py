@@ -21,7 +21,7 @@ forward = jax.jit(forward_with_attention, static_argnames=("layers", "head_fusio
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_golden_parity_and_the_way_back(name, x64):
-    golden = np.load(reference.GOLDEN / "timm_vit.npz")
+    golden = reference.golden_arrays("timm_vit")
     arrays = reference.golden_parameters("timm_vit", name)
     model = convert(arrays)
     config = model.config
@@ -43,7 +43,7 @@ def test_golden_parity_and_the_way_back(name, x64):
 
 def test_float32():
     """The float32 error of the smallest model stays within the bound of BUILD.md."""
-    golden = np.load(reference.GOLDEN / "timm_vit.npz")
+    golden = reference.golden_arrays("timm_vit")
     arrays = reference.golden_parameters("timm_vit", "vit_tiny_patch16_224")
     model = convert({name: array.astype(np.float32) for name, array in arrays.items()})
     logits = jax.jit(lambda m, x: m(x))(model, jnp.asarray(reference.images(3, 2, 224, 224), jnp.float32))

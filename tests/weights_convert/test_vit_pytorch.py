@@ -20,7 +20,7 @@ def size_of(case):
 
 @pytest.mark.parametrize("case", LAYOUTS)
 def test_golden_parity_and_the_way_back(case, x64):
-    golden = np.load(reference.GOLDEN / "vit_pytorch.npz")
+    golden = reference.golden_arrays("vit_pytorch")
     arrays = reference.golden_parameters("vit_pytorch", case)
     model = convert(arrays, image_size=size_of(case))
     assert (model.config.num_heads, model.config.attention_width) == (2, 128)

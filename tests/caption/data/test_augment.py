@@ -14,7 +14,7 @@ STILL = CaptionAugment(angles=(0,), brightness=(1.0, 1.0), contrast=(1.0, 1.0), 
 
 @pytest.fixture(scope="module")
 def golden():
-    return np.load(reference.GOLDEN / "transforms.npz")
+    return reference.golden_arrays("transforms")
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,6 @@ from vit_jax import InputError
 from vit_jax.checkpoint import to_arrays
 from weights_convert import convert, export
 
-GOLDEN = reference.GOLDEN / "catr_train.npz"
-
 
 def sample_array(arrays, name):
     flat = arrays[name].reshape(-1)
@@ -27,7 +25,7 @@ def sample_array(arrays, name):
 @pytest.mark.slow
 def test_three_steps(x64, monkeypatch):
     """Losses, gradient norms before clipping, gradients, and parameters after three steps of AdamW."""
-    golden, parity = np.load(GOLDEN), np.load(reference.GOLDEN / "catr.npz")
+    golden, parity = reference.golden_arrays("catr_train"), reference.golden_arrays("catr")
     positions = jnp.asarray(torch_positions(~parity["b_fmask"], 256))
     monkeypatch.setattr(caption.model, "sine_positions", lambda mask, width: positions)
     model = convert(reference.catr_parameters())

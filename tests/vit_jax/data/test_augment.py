@@ -10,7 +10,7 @@ from vit_jax import InputError
 from vit_jax.data.augment import transforms as module
 from vit_jax.data.augment.transforms import Augment, augment_batch
 
-GOLDEN = np.load(reference.GOLDEN / "transforms.npz")
+GOLDEN = reference.golden_arrays("transforms")
 IMAGE = jnp.asarray(GOLDEN["image"], jnp.float32) / 255
 FULL = Augment(crop_scale=(0.08, 1.0), degrees=30.0, flip=0.5, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.5)
 
@@ -51,7 +51,7 @@ def test_against_torchvisions_pil_backend(key):
 
 def test_no_case_is_left_out():
     kinds = ("resize", "affine", "brightness", "contrast", "saturation", "hue")
-    assert set(CASES) == {k for k in GOLDEN.files if "_tensor" in k and k.startswith(kinds)}
+    assert set(CASES) == {k for k in GOLDEN if "_tensor" in k and k.startswith(kinds)}
 
 
 def test_the_defaults_change_nothing():
