@@ -172,6 +172,15 @@ def test_two_writers_of_one_file_do_not_share_a_temporary_one(tmp_path):
     assert path.read_text() == "first"
 
 
+@pytest.fixture
+def sigint_raises():
+    """Python's own handler of SIGINT, which a shell's background job does not have."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("sigint_raises")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_process_leaves_no_claim(number, tmp_path):
     (tmp_path / "images" / "part").mkdir(parents=True)
