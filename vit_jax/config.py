@@ -35,7 +35,8 @@ class ViTConfig:
     attention_dropout: rate on the attention weights. PyTorch-Pretrained-ViT uses 0.1 for both; it never reads its
                        attention_dropout_rate = 0.
     drop_path:         drop-path rate of the last block (stochastic depth); it grows linearly from 0 at the first.
-    preprocess:        how images were normalised and resized when the weights were trained.
+    preprocess:        how images were normalised and resized when the weights were trained. One mean and std for all
+                       channels, as the default, stand for any number of channels.
 
     Raises InputError for values that are out of range or contradict one another.
     """
@@ -65,8 +66,8 @@ class ViTConfig:
     final_norm: str = "tokens"  # the last norm is applied to "tokens" or to the "pooled" vector; or "none"
     pre_norm: bool = False  # a norm before the first block (CLIP)
     layer_scale: bool = False  # a learned scale on each branch (DeiT-III, DINOv2)
-    # Of the MLP: "gelu" (erf), "gelu_tanh" (SigLIP), "quick_gelu" (CLIP), "relu" (nn.TransformerEncoderLayer's default), or
-    # "swiglu" (mlp_dim and a gate of mlp_dim).
+    # Of the MLP: "gelu" (erf), "gelu_tanh" (SigLIP), "quick_gelu" (CLIP), "relu" (torch's nn.TransformerEncoderLayer),
+    # or "swiglu" (mlp_dim and a gate of mlp_dim).
     activation: str = "gelu"
     representation: int = 0  # width of a dense layer before the head (pre_logits, a head MLP); 0: none
     representation_activation: str = "tanh"  # of that layer: "tanh" (pre_logits), "gelu" (erf), "relu"
@@ -83,6 +84,7 @@ class ViTConfig:
         object.__setattr__(self, "image_size", as_pair(self.image_size))
         object.__setattr__(self, "patch_size", as_pair(self.patch_size))
         self._check()
+        object.__setattr__(self, "preprocess", self.preprocess.for_channels(self.in_channels))
 
     def _check(self) -> None:
         for name in ("width", "depth", "num_heads", "mlp_dim", "in_channels"):
@@ -123,7 +125,7 @@ class ViTConfig:
 
     @property
     def image_preprocess(self) -> ImagePreprocess:
-        """The preprocessing at image_size: config.image_preprocess(picture) is the model's input [h, w, 3]."""
+        """The preprocessing at image_size: config.image_preprocess(picture) is the model's input [h, w, c]."""
         return ImagePreprocess(self.image_size, self.preprocess)
 
     @property

@@ -3,15 +3,16 @@
 Every checkpoint carries its Preprocess: another kernel or mean changes a model's predictions without any error.
 """
 
-from dataclasses import dataclass
+import statistics
+from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
+from vit_jax.channels import Picture, as_picture, split_bands, to_channels
 from vit_jax.errors import InputError
 
 KERNELS = {
@@ -22,23 +23,11 @@ KERNELS = {
 }
 
 
-def as_pil_image(image: Any) -> Image.Image:
-    """Return a PIL image, or a uint8 array [height, width, 3], as a PIL image. Raises InputError for anything else."""
-    if isinstance(image, (np.ndarray, jax.Array)):
-        array = np.asarray(image)
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
-            raise InputError(f"an image array is uint8 [height, width, 3], not {array.dtype} {array.shape}")
-        image = Image.fromarray(array)
-    if not isinstance(image, Image.Image):
-        raise InputError(f"not an image: {type(image).__name__}; give a PIL image or a uint8 array")
-    return image
-
-
 @dataclass(frozen=True)
 class Preprocess:
     """The input convention that weights were trained with; the size is the model's own, see ImagePreprocess.
 
-    mean, std: per channel, on the scale [0, 1].
+    mean, std: a value per channel, on the scale [0, 1]; their number is the number of channels.
     kernel:    Pillow's resampling, antialiased as torchvision's on PIL images: one of KERNELS.
     crop:      None resizes to the model's size without keeping the aspect ratio (PyTorch-Pretrained-ViT's recipe). A
                fraction in (0, 1] resizes the shorter side to size / crop and takes the centre (timm's crop_pct).
@@ -60,6 +49,33 @@ class Preprocess:
             raise InputError(f"crop is a fraction in (0, 1] or None, not {self.crop}")
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
             raise InputError(f"mean {self.mean} and std {self.std} need one value per channel, std above 0")
+
+    @property
+    def channels(self) -> int:
+        """The number of channels of the images."""
+        return len(self.mean)
+
+    def for_channels(self, channels: int) -> "Preprocess":
+        """Return the same convention for images of another number of channels, if all channels have one mean and std.
+
+        Raises InputError if they differ between channels: what a new channel's would be is unknown.
+        """
+        if channels == self.channels:
+            return self
+        if len(set(self.mean)) > 1 or len(set(self.std)) > 1:
+            raise InputError(
+                f"mean {self.mean} and std {self.std} have {self.channels} values each, and the model takes {channels} "
+                "channels; give one value per channel, or one for all"
+            )
+        return replace(self, mean=self.mean[:1] * channels, std=self.std[:1] * channels)
+
+    def average_channels(self, channels: int) -> "Preprocess":
+        """Return the convention with the mean of the means, and of the stds, for every one of `channels` channels.
+
+        As timm does for a model that is adapted to another number of channels.
+        """
+        average = replace(self, mean=(statistics.mean(self.mean),), std=(statistics.mean(self.std),))
+        return average.for_channels(channels)
 
     def normalize(self, images: Float[Array | np.ndarray, "... c"]) -> Float[Array, "... c"]:
         """Return (x - mean) / std of images in [0, 1]; any leading axes, channels last."""
@@ -92,9 +108,16 @@ class ImagePreprocess:
         left, top = round((image.width - view_width) / 2), round((image.height - view_height) / 2)
         return image.crop((left, top, left + view_width, top + view_height))
 
-    def resize(self, image: Image.Image, *, kernel: str | None = None) -> UInt8[np.ndarray, "h w 3"]:
-        """Return a picture at the model's size, as 8-bit RGB. kernel: one of KERNELS, by default the preprocess's."""
-        image = image if image.mode == "RGB" else image.convert("RGB")
+    def resize(self, picture: Picture, *, kernel: str | None = None) -> UInt8[np.ndarray, "h w c"]:
+        """Return a picture at the model's size, with its number of channels, each resized on its own.
+
+        kernel: one of KERNELS, by default the preprocess's. Raises InputError as vit_jax.channels.to_channels does.
+        """
+        bands = split_bands(to_channels(picture, self.preprocess.channels))
+        resized = [np.atleast_3d(self._resize_image(band, kernel)) for band in bands]
+        return resized[0] if len(resized) == 1 else np.concatenate(resized, axis=-1)
+
+    def _resize_image(self, image: Image.Image, kernel: str | None) -> UInt8[np.ndarray, "..."]:
         height, width = self.size
         resampling, crop = KERNELS[kernel or self.preprocess.kernel], self.preprocess.crop
         if crop is None:
@@ -109,9 +132,9 @@ class ImagePreprocess:
         """Return images in [0, 1] in the model's range; see Preprocess.normalize."""
         return self.preprocess.normalize(images)
 
-    def __call__(self, image: Any) -> Float[Array, "h w 3"]:
-        """Return the float32 input [h, w, 3] of a PIL image or a uint8 array [height, width, 3].
+    def __call__(self, image: Any) -> Float[Array, "h w c"]:
+        """Return the float32 input [h, w, c] of a PIL image or a uint8 array [height, width] or [height, width, c].
 
-        Raises InputError for anything else.
+        Raises InputError for anything else, and for other channels than the model takes (vit_jax.channels).
         """
-        return self.normalize(jnp.asarray(self.resize(as_pil_image(image)), jnp.float32) / 255)
+        return self.normalize(jnp.asarray(self.resize(as_picture(image)), jnp.float32) / 255)
