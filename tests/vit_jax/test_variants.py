@@ -187,9 +187,8 @@ def test_a_post_norm_block_drops_branches_before_the_sum(x64):
     assert float(jnp.abs(output - block(x)[0]).max()) > 0.01
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_gradients_in_the_attention_are_finite_differences(pooling, x64):
-    config = replace(POST, pooling=pooling, activation="relu", representation=6, representation_activation="gelu")
+def test_gradients_in_the_attention_are_finite_differences(x64):
+    config = replace(POST, pooling="mean", activation="relu", representation=6, representation_activation="gelu")
     model, images = create_in_float64(config), draw_images(config, 1)
     trace = trace_attention(model, images, [0, 1])
     gradients = trace.pull(jax.nn.one_hot(jnp.array([2]), config.num_classes, dtype=jnp.float64))
