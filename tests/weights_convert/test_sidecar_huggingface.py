@@ -150,6 +150,8 @@ def test_old_clip_configs_have_the_vision_tower_twice(tmp_path):
         ({"model_type": "vit", "quantization_config": {"bits": 8}}, "not supported: quantization_config"),
         ({"model_type": "vit", "image_size": "large"}, "not understood"),
         ({"model_type": "vit", "image_size": 0}, "not understood"),
+        ({"model_type": "vit", "layer_norm_eps": 0}, "layer_norm_eps is above 0, not 0"),
+        ({"model_type": "vit", "layer_norm_eps": float("nan")}, "not JSON .it has NaN"),
         ([], "not a JSON object"),
     ],
 )
@@ -181,6 +183,12 @@ def test_configs_that_are_refused(tmp_path, config, message):
 def test_processors_that_are_refused_are_named(tmp_path, stored, message):
     with pytest.raises(InputError, match=f"/preprocessor_config.json: .*{message}"):
         read_sidecar(write(tmp_path, {"model_type": "vit"}, preprocessor_config=stored))
+
+
+def test_a_processor_without_its_config_is_refused(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"preprocessor_config.json: it needs the config.json that belongs to it"):
+        read_sidecar(tmp_path)
 
 
 @pytest.mark.parametrize("stored", [{"do_pad": False, "do_convert_rgb": True}, {"do_reduce_labels": None}])

@@ -8,7 +8,14 @@ from typing import Any
 
 from vit_jax import InputError
 from weights_convert.sidecar.config import SidecarConfig
-from weights_convert.sidecar.values import choose, drop_nulls, parse_class_names, parse_pair, reject_unsupported
+from weights_convert.sidecar.values import (
+    choose,
+    drop_nulls,
+    parse_class_names,
+    parse_pair,
+    parse_positive,
+    reject_unsupported,
+)
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -23,7 +30,6 @@ ACTIVATIONS = {
 }
 POOLER_ACTIVATIONS = {"tanh": "tanh", "gelu": "gelu", "relu": "relu"}
 FLOATS = {
-    "norm_eps": "layer_norm_eps",
     "dropout": "hidden_dropout_prob",
     "attention_dropout": "attention_probs_dropout_prob",
     "drop_path": "drop_path_rate",
@@ -74,6 +80,7 @@ def parse_huggingface(config: Mapping[str, Any]) -> SidecarConfig:
     fields: dict[str, Any] = {
         "num_heads": int(vision["num_attention_heads"]),
         "activation": choose(ACTIVATIONS, vision["hidden_act"], "hidden_act"),
+        "norm_eps": parse_positive(vision["layer_norm_eps"], "layer_norm_eps"),
     }
     # CLIP and SigLIP have another name for it.
     vision.setdefault("attention_probs_dropout_prob", vision.get("attention_dropout", 0.0))

@@ -15,6 +15,7 @@ from weights_convert.sidecar.values import (
     find_crop,
     parse_channels,
     parse_pair,
+    parse_positive,
     reject_unsupported,
 )
 
@@ -74,9 +75,7 @@ def _find_kind(processor: Mapping[str, Any]) -> str:
 
 def _parse_normalization(settings: Mapping[str, Any], channels: int) -> dict[str, Any]:
     """Return the mean and std for pixels in [0, 1] that equal the rescaling and the normalisation of 0 to 255."""
-    scale = 255 * float(settings["rescale_factor"] if settings["do_rescale"] else 1)
-    if not scale > 0:
-        raise InputError(f"rescale_factor is above 0, not {settings['rescale_factor']!r}")
+    scale = 255 * (parse_positive(settings["rescale_factor"], "rescale_factor") if settings["do_rescale"] else 1)
     scale = 1.0 if abs(scale - 1) < 1e-9 else scale
     mean, std = (0.0,) * channels, (1.0,) * channels
     if settings["do_normalize"]:

@@ -12,6 +12,7 @@ from weights_convert.sidecar.values import (
     drop_nulls,
     parse_channels,
     parse_pair,
+    parse_positive,
     reject_unknown,
     reject_unsupported,
 )
@@ -85,7 +86,7 @@ def _parse_tower(vision: Mapping[str, Any], is_quick: bool) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "num_heads": int(vision["width"]) // int(vision["head_width"]),
         "activation": "quick_gelu" if is_quick else activation,
-        "norm_eps": float(norm.get("eps", 1e-5)),
+        "norm_eps": parse_positive(norm.get("eps", 1e-5), "eps"),
         "pooling": choose(POOLING, vision["pool_type"], "pool_type"),
     }
     if fields["pooling"] == "gap":

@@ -31,6 +31,7 @@ def read_sidecar(path: str | os.PathLike) -> SidecarConfig:
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     configs = [config for read in (_read_open_clip, _read_config) if (config := read(folder)) is not None]
     if not configs:
+        _check_lone_processor(folder)
         return SidecarConfig()
     return replace(configs[0], alternative=configs[1]) if configs[1:] else configs[0]
 
@@ -75,17 +76,27 @@ def _read_processor(folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / PROCESSOR, _read_json(folder / PROCESSOR)
 
 
+def _check_lone_processor(folder: Path) -> None:
+    """Raise InputError for an image processor without the config.json that says of which model it is."""
+    if (folder / PROCESSOR).is_file() and not (folder / CONFIG).is_file():
+        raise InputError(f"{folder / PROCESSOR}: it needs the {CONFIG} that belongs to it; add that or move it away")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     """Return the file's JSON object; {} if there is no file."""
     if not path.is_file():
         return {}
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(), parse_constant=_reject_constant)
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); fix it or move it away") from error
     if not isinstance(stored, dict):
         raise InputError(f"{path}: not a JSON object; fix it or move it away")
     return stored
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"it has {name}")
 
 
 @contextmanager

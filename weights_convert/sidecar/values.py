@@ -45,6 +45,14 @@ def parse_pair(value: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def parse_positive(value: Any, name: str) -> float:
+    """Return a number above 0."""
+    number = float(value)
+    if not 0 < number < math.inf:
+        raise InputError(f"{name} is above 0, not {value!r}")
+    return number
+
+
 def parse_channels(value: Any, channels: int, name: str) -> tuple[float, ...]:
     """Return a number, or one number per channel, as one number per channel."""
     values = tuple(float(item) for item in (value if isinstance(value, (list, tuple)) else [value]))
