@@ -83,6 +83,8 @@ class CaptionConfig:
         if not 0 <= self.pad_token < self.vocab_size:
             raise InputError(f"pad_token {self.pad_token} is not among the {self.vocab_size} tokens")
         encoder = self.encoder
+        if isinstance(encoder, ViTConfig) and encoder.in_channels != 3:
+            raise InputError(f"captioners take RGB pictures, and this encoder takes {encoder.in_channels} channels")
         if isinstance(encoder, ViTConfig) and (
             encoder.num_classes or encoder.representation or encoder.pooling == "map" or encoder.final_norm == "pooled"
         ):

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
+from vit_jax.channels import as_rgb
 from vit_jax.errors import InputError
-from vit_jax.preprocess import ImagePreprocess, as_pil_image
+from vit_jax.preprocess import ImagePreprocess
 
 
 class PaddedBatch(NamedTuple):
@@ -82,7 +83,7 @@ class CaptionPreprocess:
 
         Raises InputError for anything else, and for a picture that is too thin.
         """
-        return self.normalize(self.resize(as_pil_image(image)))
+        return self.normalize(self.resize(as_rgb(image)))
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class ViTPreprocess:
 
     def __call__(self, image: Any) -> Float32[np.ndarray, "h w 3"]:
         """Return the model's input for a PIL image or uint8 array. Raises InputError for anything else."""
-        return self.normalize(self.resize(as_pil_image(image)))
+        return self.normalize(self.resize(as_rgb(image)))
 
 
 def normalize_pixels(

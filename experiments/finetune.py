@@ -3,6 +3,7 @@
 With no arguments: a small ViT on scikit-learn's digits, in about a minute on two CPU cores.
 """
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from experiments.common.models import starting_model
 from experiments.common.training import Curve, TrainingProgram, provenance, run_program
 from vit_jax import VisionTransformer, count_parameters, save
 from vit_jax.checkpoint import CONFIG
-from vit_jax.data.augment.transforms import Augment
+from vit_jax.data.augment.transforms import Augment, check_channels
 from vit_jax.data.dataset import Dataset
 from vit_jax.data.datasets import open_dataset
 from vit_jax.data.loader import CachedImages
@@ -26,22 +27,25 @@ PUBLISHED = ("B_", "L_")  # prefixes of the large architectures
 
 
 def choose_recipe(name: str | None, source: dict[str, Any], model: str | None) -> Recipe:
-    """Return the named recipe, or the default one for the data, the weights and the model."""
+    """Return the named recipe, or the default one for the data, the weights and the model.
+
+    With weights, images have the size that the weights were trained at, unless a flag says otherwise.
+    """
     weights = source.get("weights")
     if name is None:
         is_large = weights or (model is not None and model.startswith(PUBLISHED))
         name = DIGITS if source["data"] == DIGITS else "pets" if is_large else "scratch"
-    # The model of a recipe is for training without weights; --model has to agree with the weights.
-    return replace(RECIPES[name], model=None) if weights else RECIPES[name]
+    # The model and the size of a recipe are for training without weights, which bring their own. --model has to agree.
+    return replace(RECIPES[name], model=None, image_size=None) if weights else RECIPES[name]
 
 
 def open_images(
     data: Dataset, model: VisionTransformer, *, skip_corrupt: bool, cache_gb: float
 ) -> tuple[CachedImages, CachedImages]:
-    """Open the training and the validation images at the model's size."""
+    """Open the training and the validation images at the model's size, with its channels."""
     preprocess = model.config.image_preprocess
     budget = int(cache_gb * 1e9)
-    size = preprocess.size[0] * preprocess.size[1] * 3
+    size = math.prod(preprocess.size) * model.config.in_channels
     train_budget = min(budget, size * len(data.train))
     images = [
         CachedImages(data.train, preprocess, budget=train_budget),
@@ -68,6 +72,7 @@ def open_model(config: RunConfig, num_classes: int) -> VisionTransformer:
         weights=config.weights,
         num_classes=num_classes,
         image_size=recipe.image_size,
+        in_channels=recipe.in_channels,
         dropout=recipe.dropout,
         drop_path=recipe.drop_path,
         seed=recipe.seed,
@@ -87,10 +92,13 @@ def train(folder: Path, config: RunConfig, options: RunOptions, *, resume: bool,
     mesh = make_mesh(recipe.batch_size)
     data = open_dataset(config.data, data_dir=config.data_dir, val_fraction=config.val_fraction, seed=recipe.seed)
     model = open_model(config, len(data.class_names))
+    check_channels(recipe.augment, model.config.in_channels)
     images = open_images(data, model, skip_corrupt=config.skip_corrupt, cache_gb=cache_gb)
     height, width = model.config.image_size
     origin = f"from {config.weights}" if config.weights else f"{recipe.model} from scratch"
-    print(f"model: {origin}, {height}x{width}, {count_parameters(model):,} parameters")
+    size = f"{height}x{width}{' (the size of the weights)' if config.weights and recipe.image_size is None else ''}"
+    channels = "" if model.config.in_channels == 3 else f", {model.config.in_channels} channels"
+    print(f"model: {origin}, {size}{channels}, {count_parameters(model):,} parameters")
     if not resume:
         create_run_folder(folder, config)
 

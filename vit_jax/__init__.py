@@ -1,7 +1,7 @@
 """Vision transformers in JAX/Flax: load pretrained weights, fine-tune them, and explain their predictions."""
 
 from vit_jax._xla import compiler_options
-from vit_jax.checkpoint import ModelCard, load, load_card, save, with_image_size, with_num_classes
+from vit_jax.checkpoint import ModelCard, load, load_card, save, with_image_size, with_in_channels, with_num_classes
 from vit_jax.config import CONFIGS, ViTConfig
 from vit_jax.errors import InputError
 from vit_jax.explain import (
@@ -72,5 +72,6 @@ __all__ = [
     "to_grid",
     "upsample",
     "with_image_size",
+    "with_in_channels",
     "with_num_classes",
 ]

@@ -120,6 +120,32 @@ def with_image_size(model: VisionTransformer, image_size: Any) -> VisionTransfor
     return from_arrays(config, arrays)
 
 
+def with_in_channels(model: VisionTransformer, in_channels: int) -> VisionTransformer:
+    """Return an RGB model for images of another number of channels, its patch kernel adapted as timm does.
+
+    1: the sum of the R, G and B kernels, which gives a grey image the tokens of its RGB copy, if all channels have one
+    mean and std. More: the kernels R, G, B, R, ... times 3 / in_channels. Every channel gets the average of the means
+    and of the stds. The same model if the count agrees. Source: adapt_input_conv of timm/models/_manipulate.py.
+    Raises InputError for a model of another number of channels than 3, and for one with norms of the patches' pixels.
+    """
+    config = model.config
+    if in_channels == config.in_channels:
+        return model
+    if config.in_channels != 3 or config.patch_norms:
+        kind = "norms its patches' pixels" if config.patch_norms else f"takes {config.in_channels} channels"
+        raise InputError(f"the model {kind}, so it cannot be adapted to {in_channels}; only RGB kernels can")
+    preprocess = config.preprocess.average_channels(in_channels)
+    adapted = replace(config, in_channels=in_channels, preprocess=preprocess)
+    arrays = to_arrays(model)
+    kernel = arrays["patch_embed.kernel"]
+    exact = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    if in_channels == 1:
+        exact = exact.sum(axis=2, keepdims=True)
+    else:
+        exact = exact[:, :, jnp.arange(in_channels) % 3] * (3 / in_channels)
+    return from_arrays(adapted, arrays | {"patch_embed.kernel": exact.astype(kernel.dtype)})
+
+
 def with_num_classes(model: VisionTransformer, num_classes: int) -> VisionTransformer:
     """Return the model with a new head of zeros, as the reference starts one; the same model if the count agrees."""
     if num_classes == model.config.num_classes:
@@ -215,11 +241,14 @@ def read_weights(folder: str | os.PathLike, abstract: Model) -> Model:
         raise InputError(f"{path}: {error}") from error
 
 
-def load(folder: str | os.PathLike, *, image_size: Any = None, num_classes: int | None = None) -> VisionTransformer:
+def load(
+    folder: str | os.PathLike, *, image_size: Any = None, num_classes: int | None = None, in_channels: int | None = None
+) -> VisionTransformer:
     """Load a model that `save` wrote.
 
     image_size:  int or (height, width); the position table is resized in the checkpoint's own convention.
     num_classes: a different count replaces the head by zeros, for fine-tuning.
+    in_channels: a different count adapts an RGB model; see with_in_channels.
 
     Raises InputError, naming the file, if the folder is not a saved model, is damaged or does not match its config.
     """
@@ -227,6 +256,8 @@ def load(folder: str | os.PathLike, *, image_size: Any = None, num_classes: int 
     model = read_weights(folder, abstract_model(config))
     if num_classes is not None:
         model = with_num_classes(model, num_classes)
+    if in_channels is not None:
+        model = with_in_channels(model, in_channels)
     if image_size is not None and as_pair(image_size) != config.image_size:
         model = with_image_size(model, image_size)
     return model

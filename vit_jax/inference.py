@@ -40,7 +40,7 @@ def compute_logits(
     items = read_each(range(len(images)), images.__getitem__, ahead=2 * batch_size, on_corrupt=on_corrupt)
     with open_progress(len(images), unit="images") as bar:
         while chunk := list(itertools.islice(items, batch_size)):
-            batch = collate_images([item for _, item in chunk], batch_size, images.size)
+            batch = collate_images([item for _, item in chunk], batch_size, images.shape)
             logits = np.asarray(step(model, shard_batch(mesh, batch))[1])
             parts.append(logits[: len(chunk)])
             indices += [index for index, _ in chunk]

@@ -43,7 +43,9 @@ def build_programs(model: VisionTransformer, images: Any, classes: int) -> dict[
 def run_benchmark(args: argparse.Namespace) -> None:
     """Measure, and print the table."""
     config = find_config(args.model, args.image_size)
-    images = jax.random.uniform(jax.random.key(0), (args.batch_size, *config.image_size, 3), minval=-1, maxval=1)
+    images = jax.random.uniform(
+        jax.random.key(0), (args.batch_size, *config.image_size, config.in_channels), minval=-1, maxval=1
+    )
     timings = time_alternately(build_programs(create_model(config), images, args.classes), args.rounds)
     machine = describe_machine()
     size = f"{config.image_size[0]}x{config.image_size[1]}"

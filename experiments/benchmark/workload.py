@@ -25,7 +25,7 @@ class Workload:
     dtype: str
 
     def images(self) -> np.ndarray:
-        """Return the batch, float32 [B, h, w, 3] in [-1, 1]."""
+        """Return the batch, float32 [B, h, w, c] in [-1, 1]."""
         shape = (self.batch_size, *self.config.image_size, self.config.in_channels)
         return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from flax import nnx
 
-from vit_jax import CONFIGS, InputError, ModelCard, VisionTransformer, ViTConfig, load, load_card
+from vit_jax import CONFIGS, InputError, ModelCard, VisionTransformer, ViTConfig, load, load_card, with_in_channels
 from vit_jax.checkpoint import CONFIG, from_arrays, to_arrays
 from vit_jax.train.run_folder import BEST
 from weights_convert import convert
 from weights_convert.hub.pretrained import locate
 from weights_convert.hub.releases import RELEASES
 
-ARCHITECTURE = ("patch_size", "width", "depth", "num_heads", "mlp_dim", "in_channels")
+ARCHITECTURE = ("patch_size", "width", "depth", "num_heads", "mlp_dim")
 
 
 def model_folder(path: str | Path) -> Path:
@@ -42,21 +42,25 @@ def starting_model(
     weights: str | None,
     num_classes: int,
     image_size: tuple[int, int] | None,
+    in_channels: int | None = None,
     dropout: float | None,
     drop_path: float | None = None,
     seed: int,
 ) -> VisionTransformer:
     """Return the model that training starts from: weights (a folder or a foreign file), or the named one from scratch.
 
+    image_size: None for that of the weights, or of the named model. in_channels: see vit_jax.with_in_channels.
     Raises InputError if weights and name are of different architectures, and as load and convert do.
     """
     if name is not None and name not in CONFIGS:
         raise InputError(f"unknown model {name!r}: one of {', '.join(CONFIGS)}")
     if weights is not None:
         model = _load_weights(name, weights, num_classes, image_size)
+        if in_channels is not None:
+            model = with_in_channels(model, in_channels)
     else:
         assert name is not None
-        config = replace(CONFIGS[name], num_classes=num_classes)
+        config = replace(CONFIGS[name], num_classes=num_classes, in_channels=in_channels or CONFIGS[name].in_channels)
         model = VisionTransformer(config.resized(image_size or config.image_size), rngs=nnx.Rngs(seed))
     changed: dict[str, Any] = {} if dropout is None else dict(dropout=dropout, attention_dropout=dropout)
     changed |= {} if drop_path is None else dict(drop_path=drop_path)

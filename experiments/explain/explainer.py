@@ -43,7 +43,7 @@ class Explainer:
         return self.card.class_names[label] if self.card.class_names else f"class {label}"
 
     def explain(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the arrays to store for images uint8 [B, h, w, 3], each with the batch as its first axis.
+        """Return the arrays to store for images uint8 [B, h, w, c], each with the batch as its first axis.
 
         probabilities [B, C], targets [B, K], the maps of each method by its name, and with all_heads attention_heads
         [B, H, gh, gw], with all_layers attention_layers [B, L, gh, gw].

@@ -9,7 +9,8 @@ from PIL import Image
 
 from experiments.common.pictures import ImagePath
 from vit_jax import VisionTransformer
-from vit_jax.data.decode import CorruptImageError, open_rgb
+from vit_jax.channels import shown, to_rgb
+from vit_jax.data.decode import CorruptImageError, open_picture
 from vit_jax.data.reading import handle_corrupt
 
 MIN_SIDE, MAX_SIDE = 240, 480  # pixels of a figure's image, longer side; a panel has about 300
@@ -19,26 +20,31 @@ class OpenedImage(NamedTuple):
     """An image ready for the model.
 
     result: name of its results below --out
-    pixels: the model's input before normalisation, uint8 [h, w, 3]
+    pixels: the model's input before normalisation, uint8 [h, w, c]
     view:   the region that the model sees, RGB in [0, 1], with the image's aspect ratio
+    title:  of the view in a figure; says which bands it shows if not all
     """
 
     result: Path
     pixels: np.ndarray
     view: np.ndarray
+    title: str
 
 
 def open_images(paths: list[ImagePath], model: VisionTransformer) -> Iterator[OpenedImage]:
-    """Yield the images. Raises CorruptImageError for a corrupt named file; skips and reports one in a folder."""
+    """Yield the images. Raises CorruptImageError for a corrupt named file; skips and reports one in a folder.
+
+    Raises InputError for one whose channels do not fit the model.
+    """
     preprocess = model.config.image_preprocess
     for path in paths:
         try:
-            image = open_rgb(path.file)
+            picture = open_picture(path.file, model.config.in_channels)
         except CorruptImageError as error:
             handle_corrupt(error, "raise" if path.is_named else "skip")
             continue
-        view = _resize_for_figure(preprocess.view(image))
-        yield OpenedImage(path.result, preprocess.resize(image), np.asarray(view, np.float32) / 255)
+        view = np.asarray(_resize_for_figure(preprocess.view(to_rgb(picture))), np.float32) / 255
+        yield OpenedImage(path.result, preprocess.resize(picture), view, f"image{shown(picture)}")
 
 
 def _resize_for_figure(image: Image.Image) -> Image.Image:

@@ -1,6 +1,6 @@
 """Images with masks that mark the object, in batches for a model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from vit_jax import InputError, VisionTransformer
+from vit_jax.channels import to_rgb
 from vit_jax.data.batches import pad_batch_to
-from vit_jax.data.decode import open_rgb
+from vit_jax.data.decode import open_picture
 
 OBJECT, BACKGROUND, NOT_SCORED = 1, 2, 3  # values of a mask
 EXTENSIONS = (".png", ".bmp", ".gif", ".tif", ".tiff")  # lossless formats
@@ -18,7 +19,7 @@ EXTENSIONS = (".png", ".bmp", ".gif", ".tif", ".tiff")  # lossless formats
 
 @dataclass(frozen=True)
 class MaskedImage:
-    """pixels: the model's input before normalisation, uint8 [h, w, 3]. labels: the mask at that size, [h, w]."""
+    """pixels: the model's input before normalisation, uint8 [h, w, c]. labels: the mask at that size, [h, w]."""
 
     pixels: np.ndarray
     labels: np.ndarray
@@ -28,7 +29,7 @@ class MaskedImage:
 class MaskedBatch:
     """A batch of masked images.
 
-    images:  normalised, [B, h, w, 3]
+    images:  normalised, [B, h, w, c]
     targets: the predicted classes, [B]
     labels:  the masks, [B, h, w]
     count:   number of images; the rest of the rows is padding
@@ -60,18 +61,19 @@ def _read_mask(path: Path) -> np.ndarray:
 def open_masked_image(image: Path, mask: Path, model: VisionTransformer) -> MaskedImage:
     """Open an image and its mask at the model's size.
 
-    Raises InputError for a corrupt file, a mask of another size than the image, or one with other values.
+    Raises InputError for a corrupt file, channels that do not fit, a mask of another size than the image, or one
+    with other values.
     """
     preprocess = model.config.image_preprocess
-    picture = open_rgb(image)
+    picture = open_picture(image, model.config.in_channels)
     labels = _read_mask(mask)
-    if labels.shape != (picture.height, picture.width):
-        raise InputError(
-            f"{mask}: {labels.shape[1]}x{labels.shape[0]}, but {image.name} is {picture.width}x{picture.height}"
-        )
+    width, height = to_rgb(picture).size
+    if labels.shape != (height, width):
+        raise InputError(f"{mask}: {labels.shape[1]}x{labels.shape[0]}, but {image.name} is {width}x{height}")
     if not set(np.unique(labels)) <= {OBJECT, BACKGROUND, NOT_SCORED}:
         raise InputError(f"{mask}: values must be 1 (object), 2 (background) or 3 (not scored)")
-    resized = preprocess.resize(Image.fromarray(labels.astype(np.uint8)), kernel="nearest")
+    one_channel = replace(preprocess, preprocess=preprocess.preprocess.average_channels(1))
+    resized = one_channel.resize(Image.fromarray(labels.astype(np.uint8)), kernel="nearest")
     return MaskedImage(preprocess.resize(picture), resized[..., 0])
 
 

@@ -19,28 +19,28 @@ from vit_jax.plot import Panel, arrange_in_rows, plot_heads, plot_layers, plot_p
 from vit_jax.progress import open_progress
 
 
-def plot_results(explainer: Explainer, view: np.ndarray, results: dict[str, np.ndarray], title: str) -> Any:
+def plot_results(explainer: Explainer, image: OpenedImage, results: dict[str, np.ndarray], title: str) -> Any:
     """Draw the image and the maps of all methods; class-specific methods get a panel per target."""
     shared = [name for name in explainer.methods if not METHODS[name].is_class_specific]
     specific = [name for name in explainer.methods if METHODS[name].is_class_specific]
-    panels = [Panel("image", None), *(Panel(name, results[name][0]) for name in shared)]
+    panels = [Panel(image.title, None), *(Panel(name, results[name][0]) for name in shared)]
     targets = results["targets"].tolist()
     if len(targets) == 1 or not specific:
         panels += [Panel(name, results[name][0]) for name in specific]
-        return plot_panels(view, arrange_in_rows(panels), title=title)
+        return plot_panels(image.view, arrange_in_rows(panels), title=title)
     rows = arrange_in_rows(panels)
     labels = [f"{explainer.class_name(target)} {results['probabilities'][target]:.2f}" for target in targets]
     for name in specific:
         maps = zip(labels, results[name], strict=True)
         rows += arrange_in_rows([Panel(f"{name}\n{label}", heat) for label, heat in maps])
-    return plot_panels(view, rows, title=title)
+    return plot_panels(image.view, rows, title=title)
 
 
 def write_results(explainer: Explainer, image: OpenedImage, results: dict[str, np.ndarray], out: Path) -> str:
     """Write an image's .png and .npz, and the .png of its heads and layers if requested. Return the figure's title."""
     predicted = int(results["probabilities"].argmax())
     title = f"{image.result.name}: {explainer.class_name(predicted)} {results['probabilities'][predicted]:.3f}"
-    figures = {"": plot_results(explainer, image.view, results, title)}
+    figures = {"": plot_results(explainer, image, results, title)}
     layer, head = explainer.options.layer, explainer.options.head
     if explainer.all_heads:
         label = f"{title}\nattention, layer {layer % len(explainer.model.blocks)}"

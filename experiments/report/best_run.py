@@ -13,6 +13,7 @@ from experiments.report.figures import render_figure
 from experiments.report.page import Block, Heading, Table, Text
 from experiments.report.runs import FinishedRun
 from vit_jax import InputError, VisionTransformer, position_similarity
+from vit_jax.channels import shown, to_rgb
 from vit_jax.data.datasets import open_dataset
 from vit_jax.data.loader import CachedImages
 from vit_jax.explain.methods import MethodOptions, compile_method
@@ -85,10 +86,11 @@ def _build_attention(predictions: ValidationPredictions, num_examples: int) -> l
         except InputError as error:
             return [*blocks, Text(f"No maps: {error}.")]
         title = f"true {names[label]}, predicted {names[prediction]} with {probability:.2f}"
-        shown = _resize_for_page(preprocess.view(images.split.open(index)))
+        picture = images.open(index)
+        image = _resize_for_page(preprocess.view(to_rgb(picture)))
         kind = "right" if label == prediction else "wrong"
-        caption = f"{kind.capitalize()}: {images.split.names[index]}, {title}."
-        blocks.append(render_figure(f"attention_{kind}_{index}", caption, plot_methods(shown, maps, title=title)))
+        caption = f"{kind.capitalize()}: {images.split.names[index]}{shown(picture)}, {title}."
+        blocks.append(render_figure(f"attention_{kind}_{index}", caption, plot_methods(image, maps, title=title)))
     if not (logits.argmax(axis=1) != labels).any():
         blocks.append(Text("No validation image was classified wrong."))
     return blocks
@@ -137,8 +139,8 @@ def select_examples(logits: np.ndarray, labels: np.ndarray, count: int) -> list[
 
 
 def _resize_for_page(image: Image.Image) -> np.ndarray:
-    """Scale an image to IMAGE_SIDE; return RGB floats [h, w, 3] in [0, 1]."""
+    """Scale an RGB image to IMAGE_SIDE; return RGB floats [h, w, 3] in [0, 1]."""
     scale = IMAGE_SIDE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     kernel = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
-    return np.asarray(image.convert("RGB").resize(size, kernel), np.float32) / 255
+    return np.asarray(image.resize(size, kernel), np.float32) / 255

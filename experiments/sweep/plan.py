@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments import finetune
 from experiments.common.training import parse_config
-from experiments.sweep.study import PUBLISHED, QUICK_DIGITS, QUICK_FLAGS, QUICK_PICTURES, STUDY_DATA
+from experiments.sweep.study import PUBLISHED, QUICK_DIGITS, QUICK_FLAGS, QUICK_PICTURES, STUDY_DATA, STUDY_SIZE
 from vit_jax import CONFIGS, InputError
 from vit_jax.train.run_folder import RunConfig, absolute_if_path
 from weights_convert.hub.pretrained import RELEASES
@@ -78,7 +78,9 @@ def make_plan(
     for model, seed, chosen in itertools.product(models, seeds, expand_settings(settings)):
         name = _run_name(model, chosen, seed if len(seeds) > 1 else None)
         setting_flags = [f"--{key.replace('_', '-')}={value}" for key, value in chosen.items()]
-        fixed = ["--data", data, "--model", model, *weights_flags(model, weights_dir, scratch=scratch), *quick_flags]
+        weights = weights_flags(model, weights_dir, scratch=scratch)
+        size = STUDY_SIZE if weights and data == STUDY_DATA else []
+        fixed = ["--data", data, "--model", model, *weights, *size, *quick_flags]
         runs.append(PlannedRun(name, model, (*fixed, "--seed", str(seed), *setting_flags, *flags)))
     _check_runs(runs)
     return SweepPlan(data, tuple(runs), report=quick, command=tuple(command))

@@ -50,6 +50,4 @@ def choose_recipe(name: str | None, source: dict[str, Any], model: str | None) -
     recipe = RECIPES[name]
     if weights:
         recipe = replace(recipe, model=None)
-    if encoder:
-        recipe = replace(recipe, longest=None)  # the size that the encoder was trained at
-    return recipe
+    return replace(recipe, longest=None) if weights or encoder else recipe  # the size that they were trained at

@@ -30,7 +30,7 @@ from vit_jax.train.run_folder import RunConfig
 OTHER = {
     "drop_path": "0.1", "label_smoothing": "0.1", "mixup": "0.8", "cutmix": "1", "train": "head", "lora_rank": "4",
     "lora_alpha": "8", "lora_targets": "all", "layer_decay": "0.75", "clip_norm": "1", "ema": "0.99", "accumulate": "2", "dtype": "bfloat16",
-    "patience": "3", "step_epochs": "3", "rand_ops": "2", "rand_magnitude": "5",
+    "patience": "3", "step_epochs": "3", "rand_ops": "2", "rand_magnitude": "5", "in_channels": "1",
 }  # fmt: skip
 
 

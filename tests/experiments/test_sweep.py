@@ -107,7 +107,7 @@ def test_the_study_is_the_default(tmp_path, monkeypatch):
         "B_16_imagenet1k", "L_32_imagenet1k", "B_32_imagenet1k", "B_16", "L_32", "B_32",
     ]  # fmt: skip
     assert plan.runs[0].flags == ("--data", "oxford_iiit_pet", "--model", "B_16_imagenet1k", "--weights",
-                                  "B_16_imagenet1k", "--seed", "0")  # fmt: skip
+                                  "B_16_imagenet1k", "--image-size", "384", "--seed", "0")  # fmt: skip
     quick = make_plan(data=None, models=None, seeds=[0], settings=[], flags=[], quick=True)
     assert len(quick.runs) == 6
     assert "--weights" not in quick.runs[0].flags

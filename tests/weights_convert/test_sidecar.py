@@ -53,7 +53,7 @@ def test_a_folder_of_hugging_face(vit, tmp_path, capsys):
     assert card.class_names == ("cat", "dog", "cow")
     config = model.config
     assert config.image_size == (16, 32)
-    assert config.preprocess == Preprocess((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bicubic", 0.8)
+    assert config.preprocess == Preprocess((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bicubic", 0.8, centre="floor")
     x = reference.images(0, 2, 16, 32).astype(np.float32)
     np.testing.assert_allclose(model(x), run_original(original, x), atol=2e-5)
 
@@ -107,7 +107,8 @@ def test_timms_config(tmp_path):
     assert model.config.posemb_resize == "bicubic_antialias"
     assert model.config.preprocess == Preprocess((0.4,) * 3, (0.2,) * 3, "bicubic", 0.9)
     squashed = dict(config, pretrained_cfg=dict(pretrained, crop_mode="squash"))
-    assert convert(timm_folder(tmp_path / "b", squashed), num_heads=3).config.preprocess.crop is None
+    preprocess = convert(timm_folder(tmp_path / "b", squashed), num_heads=3).config.preprocess
+    assert preprocess == Preprocess((0.4,) * 3, (0.2,) * 3, "bicubic", 0.9, squash=True)
 
 
 @pytest.mark.parametrize(

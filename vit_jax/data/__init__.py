@@ -3,7 +3,7 @@
 from vit_jax.data.batches import batches_per_epoch, pad_batch_to, read_batches, shuffle
 from vit_jax.data.dataset import Dataset, Split, hold_out
 from vit_jax.data.datasets import open_dataset
-from vit_jax.data.decode import EXTENSIONS, CorruptImageError, open_rgb
+from vit_jax.data.decode import EXTENSIONS, CorruptImageError, open_picture, open_rgb
 from vit_jax.data.digits import open_digits
 from vit_jax.data.folder import image_files, open_folder, open_folder_split
 from vit_jax.data.loader import Batch, CachedImages, ordered_batches, training_batches
@@ -27,6 +27,7 @@ __all__ = [
     "open_folder",
     "open_folder_split",
     "open_pets",
+    "open_picture",
     "open_rgb",
     "open_tfds",
     "ordered_batches",

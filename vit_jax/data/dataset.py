@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32
-from PIL import Image
 
-from vit_jax.data.decode import open_rgb
+from vit_jax.channels import Picture
+from vit_jax.data.decode import open_picture
 from vit_jax.errors import InputError
 
 
@@ -19,19 +19,19 @@ class Split:
 
     names:   for messages and reports: the path of a file, or the number of a record.
     labels:  indices into the class names of the data set.
-    open:    the image at an index, upright RGB; raises CorruptImageError.
+    open:    the image at an index, upright, with its own channels; raises CorruptImageError.
     """
 
     names: Sequence[str]
     labels: Int32[np.ndarray, " count"]
-    open: Callable[[int], Image.Image]
+    open: Callable[[int], Picture]
 
     @classmethod
     def from_files(cls, files: Sequence[str | Path], labels: np.ndarray | None = None) -> "Split":
         """Return the split of these image files; without labels, every label is 0."""
         if labels is None:
             labels = np.zeros(len(files), np.int32)
-        return cls([str(file) for file in files], labels, lambda index: open_rgb(files[index]))
+        return cls([str(file) for file in files], labels, lambda index: open_picture(files[index]))
 
     def __len__(self) -> int:
         return len(self.labels)

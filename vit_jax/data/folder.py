@@ -4,25 +4,26 @@ import os
 from pathlib import Path
 
 from vit_jax.data.dataset import Dataset, Split, check_classes, class_indices, hold_out
-from vit_jax.data.decode import EXTENSIONS
+from vit_jax.data.decode import ARRAY, EXTENSIONS
 from vit_jax.errors import InputError
 
 VAL_FOLDERS = ("val", "valid", "validation", "test")
 
 
 def image_files(folder: str | os.PathLike) -> list[Path]:
-    """List the image files below a folder, by extension, sorted by path. Raises InputError when there is none."""
+    """List the image files below a folder, by extension, sorted by path; its .npy arrays if it has no other images.
+
+    Raises InputError when there is none.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
-    )
-    if not files:
-        raise InputError(f"{folder}: no images in it (looked for {', '.join(sorted(EXTENSIONS))})")
-    return files
+    named = [path for path in folder.rglob("*") if path.suffix.lower() in {*EXTENSIONS, ARRAY}]
+    files = sorted(path for path in named if not path.name.startswith(".") and path.is_file())
+    images = [path for path in files if path.suffix.lower() != ARRAY] or files
+    if not images:
+        raise InputError(f"{folder}: no images in it (looked for {', '.join(sorted({*EXTENSIONS, ARRAY}))})")
+    return images
 
 
 def class_of(path: Path, root: Path) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
+from vit_jax.channels import Picture, to_channels
 from vit_jax.data.batches import pad_batch_to, read_batches, shuffle
 from vit_jax.data.cache import ImageCache
 from vit_jax.data.dataset import Split
@@ -17,19 +18,19 @@ from vit_jax.errors import InputError
 from vit_jax.preprocess import ImagePreprocess
 from vit_jax.progress import open_progress
 
-LabelledImage = tuple[UInt8[np.ndarray, "h w 3"], np.int32]
+LabelledImage = tuple[UInt8[np.ndarray, "h w c"], np.int32]
 
 
 class Batch(NamedTuple):
-    """images [B, h, w, 3]; labels [B]; weights [B], 0 for rows that only fill the batch, else 1."""
+    """images [B, h, w, c]; labels [B]; weights [B], 0 for rows that only fill the batch, else 1."""
 
-    images: UInt8[np.ndarray, "b h w 3"]
+    images: UInt8[np.ndarray, "b h w c"]
     labels: Int32[np.ndarray, " b"]
     weights: Float32[np.ndarray, " b"]
 
 
 class CachedImages:
-    """The images of a split at the model's size: a random-access source of (pixels, label).
+    """The images of a split at the model's size and with its channels: a random-access source of (pixels, label).
 
     budget: bytes of resized images to keep in memory; the others are decoded at every access.
     """
@@ -40,17 +41,24 @@ class CachedImages:
         self.cache = ImageCache(budget)
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of every image in pixels."""
-        return self.preprocess.size
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image."""
+        return (*self.preprocess.size, self.preprocess.preprocess.channels)
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, index: int) -> LabelledImage:
-        """Return (uint8 [h, w, 3], label). Raises CorruptImageError naming the image."""
-        pixels = self.cache.get(index, lambda: self.preprocess.resize(self.split.open(index)))
+        """Return (uint8 [h, w, c], label). Raises as `open` does."""
+        pixels = self.cache.get(index, lambda: self.preprocess.resize(self.open(index)))
         return pixels, self.split.labels[index]
+
+    def open(self, index: int) -> Picture:
+        """Return an image at its own size, with the model's channels.
+
+        Raises CorruptImageError naming one that cannot be read, InputError naming one whose channels do not fit.
+        """
+        return to_channels(self.split.open(index), self.shape[2], name=self.split.names[index])
 
     def drop_corrupt(self) -> "CachedImages":
         """Return the readable images, reporting the others on stderr. Reads every image.
@@ -76,9 +84,9 @@ class CachedImages:
         return images
 
 
-def collate_images(items: Sequence[LabelledImage], count: int, size: tuple[int, int]) -> Batch:
+def collate_images(items: Sequence[LabelledImage], count: int, shape: tuple[int, int, int]) -> Batch:
     """Return a batch of `count` rows; the missing ones are black images of label 0 and weight 0."""
-    rows, weights = pad_batch_to(count, items, (np.zeros((*size, 3), np.uint8), np.int32(0)))
+    rows, weights = pad_batch_to(count, items, (np.zeros(shape, np.uint8), np.int32(0)))
     return Batch(np.stack([pixels for pixels, _ in rows]), np.array([label for _, label in rows], np.int32), weights)
 
 
@@ -89,10 +97,10 @@ def training_batches(
 
     Raises CorruptImageError naming an image that cannot be read.
     """
-    collate = partial(collate_images, size=images.size)
+    collate = partial(collate_images, shape=images.shape)
     return read_batches(shuffle(images, seed=seed, epoch=epoch), batch_size, collate, start=start, rows=rows)
 
 
 def ordered_batches(images: CachedImages, batch_size: int, *, rows: RowRange | None = None) -> Iterator[Batch]:
     """Yield every image once, in order. Raises CorruptImageError naming an image that cannot be read."""
-    return read_batches(images, batch_size, partial(collate_images, size=images.size), rows=rows)
+    return read_batches(images, batch_size, partial(collate_images, shape=images.shape), rows=rows)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.data.dataset import Dataset, Split, hold_out
-from vit_jax.data.decode import open_rgb
+from vit_jax.data.decode import open_picture
 from vit_jax.errors import InputError
 
 VAL_SPLITS = ("validation", "val", "test")
@@ -39,10 +39,11 @@ def _open_split(builder: Any, split: str, source_name: str) -> Split:
     features = builder.info.features
     if not {"image", "label"} <= set(features) or not isinstance(features["label"], tfds.features.ClassLabel):
         raise InputError(f"{source_name}: has {', '.join(features)}, not an image and a class label")
-    # SkipDecoding makes reading the labels fast, and open_rgb decodes the images as in every other data set.
+    # SkipDecoding makes reading the labels fast, and open_picture decodes the images as in every other data set.
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     labels = np.array([source[i]["label"] for i in range(len(source))], np.int32)
-    return Split([f"{source_name}[{i}]" for i in range(len(source))], labels, lambda i: open_rgb(source[i]["image"]))
+    names = [f"{source_name}[{i}]" for i in range(len(source))]
+    return Split(names, labels, lambda i: open_picture(source[i]["image"]))
 
 
 def open_tfds(

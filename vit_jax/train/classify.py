@@ -21,7 +21,7 @@ from vit_jax.train.step import TaskLoss
 
 
 class ClassifierInputs(NamedTuple):
-    """Normalised images [B, h, w, 3], labels [B], and weights [B], which are 0 for rows that only fill the batch.
+    """Normalised images [B, h, w, c], labels [B], and weights [B], which are 0 for rows that only fill the batch.
 
     shares: the weights of the classes [B, C] of mixed images, or None.
     """

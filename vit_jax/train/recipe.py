@@ -77,6 +77,10 @@ class Recipe(TrainRecipe):
     image_size: tuple[int, int] | None = setting(
         None, "(height, width) in pixels; a multiple of the patch size", none="the model's own", metavar="N|HxW"
     )
+    in_channels: int | None = setting(
+        None, "channels of the images: 1 grey, 3 RGB, others as stored; RGB weights are adapted", interval="[1, inf)",
+        none="the model's own", extra=True,
+    )  # fmt: skip
     drop_path: float | None = setting(
         None, "drop-path rate of the last block; it grows linearly from 0 at the first", interval="[0, 1)",
         none="the model's own", extra=True,

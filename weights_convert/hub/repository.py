@@ -14,7 +14,7 @@ from vit_jax import InputError
 from weights_convert.formats.readers import WEIGHTS as WEIGHTS_FILES
 
 PREFIX = "hf:"
-CONFIG_FILES = ("config.json", "preprocessor_config.json", "open_clip_config.json")
+CONFIG_FILES = ("config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json")
 # Best first; a repository has one file, or shards with an index.
 WEIGHTS = (
     r"model.*\.safetensors(\.index\.json)?",

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from vit_jax.attention import Key
 
-Levels = Float[Array, "h w 3"]
+Levels = Float[Array, "h w c"]
 Number = Float[Array, ""]
 BINS = 31
 LUMA = (19595, 38470, 7471)  # of 65536: Pillow's weights of R, G and B
@@ -73,7 +73,9 @@ def rotate(image: Levels, degrees: Number) -> Levels:
 
 
 def grey(image: Levels) -> Float[Array, "h w 1"]:
-    """Convert to grey as Pillow's convert("L")."""
+    """Convert to grey as Pillow's convert("L"); a grey image stays as it is."""
+    if image.shape[-1] == 1:
+        return image
     luma = image.astype(jnp.int32) * jnp.array(LUMA, jnp.int32).reshape(1, 1, 3)
     return ((luma.sum(axis=-1, keepdims=True) + 0x8000) >> 16).astype(image.dtype)
 
@@ -169,8 +171,8 @@ OPERATIONS: dict[str, tuple[Operation, Amounts]] = {
 }
 
 
-def apply_rand_augment(key: Key, image: Float[Array, "h w 3"], count: int, magnitude: int) -> Float[Array, "h w 3"]:
-    """Apply `count` random operations to an image in [0, 1], each with an amount of bin `magnitude` (0 to 30)."""
+def apply_rand_augment(key: Key, image: Float[Array, "h w c"], count: int, magnitude: int) -> Float[Array, "h w c"]:
+    """Apply `count` random operations to an RGB or grey image in [0, 1], each with an amount of bin `magnitude`."""
     h, w, _ = image.shape
     branches = [partial(_apply, operation, amounts(magnitude, h, w)) for operation, amounts in OPERATIONS.values()]
     levels = jnp.round(image * 255)

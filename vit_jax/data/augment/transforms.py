@@ -1,6 +1,7 @@
 """Augmentations on the device, jitted over a batch, with torchvision's semantics.
 
-Images are float RGB in [0, 1], channels last. The deterministic functions agree with torchvision 0.28's float tensor
+Images are float in [0, 1], channels last: RGB, grey (one channel), or any number of channels where an augmentation
+does not need colours (see check_channels). The deterministic functions agree with torchvision 0.28's float tensor
 backend. `augment_batch` draws their parameters from torchvision's distributions, in its order; the random numbers
 differ. Pillow's backend also rounds to 8 bits after every step.
 Source: torchvision/transforms/transforms.py and _functional_tensor.py.
@@ -61,6 +62,19 @@ class Augment:
                 raise InputError(f"{name} is (minimum, maximum), not {value}")
 
 
+def check_channels(settings: Augment, channels: int) -> None:
+    """Raise InputError naming the augmentations that images of so many channels do not have.
+
+    Grey images have all of them, and saturation, hue and RandAugment's color leave them as they are, as in torchvision.
+    With 2, 4 or more channels contrast, saturation, hue and RandAugment are undefined.
+    """
+    needs_colours = ("contrast", "saturation", "hue", "rand_ops")
+    undefined = [f"--{name.replace('_', '-')}" for name in needs_colours if getattr(settings, name) > 0]
+    if channels not in (1, 3) and undefined:
+        zeros = " ".join(f"{name} 0" for name in undefined)
+        raise InputError(f"{', '.join(undefined)}: undefined for images of {channels} channels; give {zeros}")
+
+
 def _resize_weights(start: Any, length: Any, old: int, new: int) -> Float[Array, "new old"]:
     """Return the weights that resize samples [start, start + length) of `old` to `new`, bilinear with antialias.
 
@@ -100,32 +114,38 @@ def rotate(image: Float[Array, "h w c"], degrees: Any) -> Float[Array, "h w c"]:
     return jnp.where(inside[..., None], sampled, jnp.zeros((), image.dtype))
 
 
-def greyscale(image: Float[Array, "h w 3"]) -> Float[Array, "h w 1"]:
-    """Return the luma of an image."""
+def greyscale(image: Float[Array, "h w c"]) -> Float[Array, "h w 1"]:
+    """Return the luma of an image; a grey image as it is."""
+    if image.shape[-1] == 1:
+        return image
     return (image * jnp.asarray(GREY, image.dtype)[None, None]).sum(axis=-1, keepdims=True)
 
 
-def _blend(image: Float[Array, "h w 3"], other: Float[Array, "..."], factor: Any) -> Float[Array, "h w 3"]:
+def _blend(image: Float[Array, "h w c"], other: Float[Array, "..."], factor: Any) -> Float[Array, "h w c"]:
     return jnp.clip(factor * image + (1.0 - factor) * other, 0.0, 1.0)
 
 
-def adjust_brightness(image: Float[Array, "h w 3"], factor: Any) -> Float[Array, "h w 3"]:
+def adjust_brightness(image: Float[Array, "h w c"], factor: Any) -> Float[Array, "h w c"]:
     """Blend with black: 0 is black, 1 the image."""
     return jnp.clip(image * factor, 0.0, 1.0)
 
 
-def adjust_contrast(image: Float[Array, "h w 3"], factor: Any) -> Float[Array, "h w 3"]:
+def adjust_contrast(image: Float[Array, "h w c"], factor: Any) -> Float[Array, "h w c"]:
     """Blend with the mean of the grey image (the exact one; Pillow rounds it)."""
     return _blend(image, greyscale(image).mean().reshape(1, 1, 1), factor)
 
 
-def adjust_saturation(image: Float[Array, "h w 3"], factor: Any) -> Float[Array, "h w 3"]:
-    """Blend with the grey image: 0 is grey."""
+def adjust_saturation(image: Float[Array, "h w c"], factor: Any) -> Float[Array, "h w c"]:
+    """Blend with the grey image: 0 is grey. A grey image stays as it is."""
+    if image.shape[-1] == 1:
+        return image
     return _blend(image, greyscale(image), factor)
 
 
-def adjust_hue(image: Float[Array, "h w 3"], turns: Any) -> Float[Array, "h w 3"]:
-    """Shift the hue by a fraction of a full turn, through HSV and back."""
+def adjust_hue(image: Float[Array, "h w c"], turns: Any) -> Float[Array, "h w c"]:
+    """Shift the hue by a fraction of a full turn, through HSV and back. A grey image stays as it is."""
+    if image.shape[-1] == 1:
+        return image
     r, g, b = image[..., 0], image[..., 1], image[..., 2]
     value, minimum = image.max(axis=-1), image.min(axis=-1)
     chroma = value - minimum
@@ -168,7 +188,7 @@ def _draw_crop(key: Key, settings: Augment, h: int, w: int) -> tuple[Array, Arra
     return top, left, height, width
 
 
-def _jitter(key: Key, settings: Augment, image: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
+def _jitter(key: Key, settings: Augment, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
     """Apply ColorJitter: the adjustments of non-zero strength, by random factors, in random order."""
     order_key, *keys = jax.random.split(key, 5)
     adjustments: list[Callable[[Any], Any]] = []
@@ -188,7 +208,7 @@ def _jitter(key: Key, settings: Augment, image: Float[Array, "h w 3"]) -> Float[
     return image
 
 
-def augment_one(key: Key, image: Float[Array, "h w 3"], settings: Augment) -> Float[Array, "h w 3"]:
+def augment_one(key: Key, image: Float[Array, "h w c"], settings: Augment) -> Float[Array, "h w c"]:
     """Augment one image with random numbers from the key. The size does not change."""
     crop_key, turn_key, flip_key, jitter_key = jax.random.split(key, 4)
     h, w, _ = image.shape
@@ -205,8 +225,12 @@ def augment_one(key: Key, image: Float[Array, "h w 3"], settings: Augment) -> Fl
     return image
 
 
-def augment_batch(key: Key, images: UInt8[Array, "b h w 3"], settings: Augment) -> Float[Array, "b h w 3"]:
-    """Augment 8-bit images, each with its own random numbers, and return them as float32 in [0, 1]."""
+def augment_batch(key: Key, images: UInt8[Array, "b h w c"], settings: Augment) -> Float[Array, "b h w c"]:
+    """Augment 8-bit images, each with its own random numbers, and return them as float32 in [0, 1].
+
+    Raises InputError as check_channels does.
+    """
+    check_channels(settings, images.shape[-1])
     scaled = images.astype(jnp.float32) / 255
     keys = jax.random.split(key, images.shape[0])
     return jax.vmap(lambda k, image: augment_one(k, image, settings))(keys, scaled)

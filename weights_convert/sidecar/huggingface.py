@@ -1,0 +1,99 @@
+"""config.json of Hugging Face's transformers.
+
+save_pretrained leaves out what is equal to the default of the model's class, so missing fields have those defaults.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vit_jax import InputError
+from weights_convert.sidecar.config import SidecarConfig
+from weights_convert.sidecar.values import (
+    choose,
+    drop_nulls,
+    parse_class_names,
+    parse_pair,
+    parse_positive,
+    reject_unsupported,
+)
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+}
+POOLER_ACTIVATIONS = {"tanh": "tanh", "gelu": "gelu", "relu": "relu"}
+FLOATS = {
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "drop_path": "drop_path_rate",
+}
+
+# The defaults of the classes, and the kind of image processor that goes with them (huggingface_processor.py).
+_ALL = {
+    "num_attention_heads": 12, "image_size": 224, "num_channels": 3, "hidden_dropout_prob": 0.0, "drop_path_rate": 0.0,
+}  # fmt: skip
+_VIT = _ALL | {"processor": "ViT", "hidden_act": "gelu", "layer_norm_eps": 1e-12, "pooler_act": "tanh"}
+_DINOV2 = _ALL | {"processor": "Bit", "hidden_act": "gelu", "layer_norm_eps": 1e-6}
+_CLIP = _ALL | {"processor": "CLIP", "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+_SIGLIP = _ALL | {"processor": "Siglip", "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
+MODEL_TYPES: dict[str, dict[str, Any]] = {
+    "vit": _VIT,
+    "deit": _VIT | {"processor": "DeiT"},
+    "ijepa": _VIT,
+    "vit_mae": _VIT,
+    "dinov2": _DINOV2,
+    "dinov2_with_registers": _DINOV2,
+    "clip": _CLIP,
+    "clip_vision_model": _CLIP,
+    "siglip": _SIGLIP,
+    "siglip_vision_model": _SIGLIP,
+}
+NOTES = {
+    "vit_mae": "config.json: the original hides a random share of the patches (mask_ratio); here the encoder sees all",
+}
+
+
+def resolve_vision_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a config's image model, with the defaults of its class.
+
+    Raises InputError for a model type that is not supported.
+    """
+    model_type = str(config["model_type"])
+    if model_type not in MODEL_TYPES:
+        raise InputError(f"model_type {model_type!r} is not supported: one of {', '.join(MODEL_TYPES)}, timm_wrapper")
+    # The oldest CLIP files have both; transformers lets vision_config_dict win.
+    vision = config.get("vision_config_dict") or config.get("vision_config") or config
+    return MODEL_TYPES[model_type] | drop_nulls(vision)
+
+
+def parse_huggingface(config: Mapping[str, Any]) -> SidecarConfig:
+    """Return the settings in a config.json. Raises InputError for a model or a setting that is not supported."""
+    vision = resolve_vision_settings(config)
+    reject_unsupported(config, ("quantization_config", "pruned_heads"))
+    fields: dict[str, Any] = {
+        "num_heads": int(vision["num_attention_heads"]),
+        "activation": choose(ACTIVATIONS, vision["hidden_act"], "hidden_act"),
+        "norm_eps": parse_positive(vision["layer_norm_eps"], "layer_norm_eps"),
+    }
+    # CLIP and SigLIP have another name for it.
+    vision.setdefault("attention_probs_dropout_prob", vision.get("attention_dropout", 0.0))
+    fields |= {name: float(vision[key]) for name, key in FLOATS.items()}
+    pooler = choose(POOLER_ACTIVATIONS, vision.get("pooler_act", "tanh"), "pooler_act")
+    if pooler != "tanh":
+        fields["representation_activation"] = pooler
+    note = NOTES.get(config["model_type"])
+    return SidecarConfig(
+        family="hf",
+        config_fields=fields,
+        image_size=parse_pair(vision["image_size"]),
+        class_names=parse_class_names(config.get("id2label")),
+        files=("config.json",),
+        notes=(note,) if note else (),
+    )
