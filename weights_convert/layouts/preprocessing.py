@@ -1,0 +1,27 @@
+"""How families normalise and resize images, where no sidecar config says otherwise."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from vit_jax.preprocess import Preprocess
+from weights_convert.layouts.inference import Shapes
+
+# DINO, DINOv2, DeiT and MAE evaluate on the central 224 of images resized to 256.
+IMAGENET = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), kernel="bicubic", crop=0.875)
+TORCHVISION = replace(IMAGENET, kernel="bilinear")
+IMAGENET_SQUASH = replace(TORCHVISION, crop=None)  # Hugging Face's MAE and I-JEPA
+DEIT_HF = IMAGENET  # whose first step squashes to 256x256
+CLIP = Preprocess((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), kernel="bicubic", crop=1.0)
+SIGLIP = Preprocess(kernel="bicubic")
+# Google's ViT, and those who followed it: to [-1, 1], squashed to the model's size.
+GOOGLE = Preprocess()
+
+
+def always(preprocess: Preprocess) -> Callable[[Shapes], Preprocess | None]:
+    """Return the preprocess of a family whose models all have the same."""
+    return lambda shapes: preprocess
+
+
+def unknown(shapes: Shapes) -> Preprocess | None:
+    """Return None: nothing about the file shows its preprocessing."""
+    return None
