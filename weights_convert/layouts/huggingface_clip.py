@@ -112,10 +112,11 @@ CLIP = Layout(
 
 def infer_siglip_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
     """Return the fields of ViTConfig except num_heads. The activation defaults to tanh GELU."""
+    tower = _infer_tower(shapes, image_size, 0)
     classes = count_rows(shapes, "classifier.weight")
     if not classes and "head.probe" not in shapes:
         raise InputError("a SigLIP tower without its attention head has no pooled output; use one with vision_use_head")
-    return _infer_tower(shapes, image_size, 0) | dict(
+    return tower | dict(
         num_classes=classes,
         class_token=False,
         pooling="gap" if classes else "map",
