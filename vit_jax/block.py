@@ -25,6 +25,11 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return (0.5 * exact * (1.0 + jax.lax.erf(exact * 0.5**0.5))).astype(x.dtype)
 
 
+def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return max(x, 0), with gradient 0 at 0 as in torch. Written out for OpenVINO, as swiglu."""
+    return jax.lax.select(x > 0, x, jnp.zeros_like(x))
+
+
 def swiglu(x: Float[Array, "... n"]) -> Float[Array, "... n//2"]:
     """Return silu(gate) * value, the two halves of x (https://arxiv.org/abs/2002.05202).
 
@@ -38,7 +43,9 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,  # exact: torch's default, not jax's
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # OpenAI's CLIP
+    "relu": relu,
     "swiglu": swiglu,
+    "tanh": jnp.tanh,  # of the layer before the head alone
 }
 
 
@@ -112,7 +119,11 @@ def drop_path(branch: Float[Array, "b n d"], rate: Float[Array, ""] | None, key:
 
 
 class Block(nnx.Module):
-    """x + scale1 * attention(norm(x)), then x + scale2 * mlp(norm(x)); the scales, [D], only with layer_scale."""
+    """Two residual branches: attention, then the MLP.
+
+    x + scale * branch(norm(x)), or norm(x + scale * branch(x)) with norm_position "post" (torch's
+    nn.TransformerEncoderLayer with norm_first=False). The scales, [D], exist only with layer_scale.
+    """
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         self.norm1 = layer_norm(config, rngs)
@@ -132,6 +143,7 @@ class Block(nnx.Module):
             self.scale1 = nnx.Param(jnp.full((config.width,), 1e-5))
             self.scale2 = nnx.Param(jnp.full((config.width,), 1e-5))
         self.layer_scale = config.layer_scale
+        self.norm_position = config.norm_position
         self.dropout_rate = config.dropout
 
     def __call__(
@@ -153,7 +165,7 @@ class Block(nnx.Module):
         """
         attn_key, out_key, mlp_key = split_key(key, 3)
         attended, weights = self.attn(
-            self.norm1(x),
+            self._norm_at("pre", self.norm1, x),
             return_weights=return_weights,
             perturbation=perturbation,
             key=attn_key,
@@ -163,9 +175,13 @@ class Block(nnx.Module):
         if self.layer_scale:
             attended = attended * self.scale1[...].reshape(1, 1, -1)
         attended = drop_path(dropout(attended, self.dropout_rate, out_key), drop_path_rate, out_key)
-        x = materialize(x[:, :num_queries] + attended, workarounds)
-        hidden = self.mlp(self.norm2(x), workarounds=workarounds)
+        x = materialize(self._norm_at("post", self.norm1, x[:, :num_queries] + attended), workarounds)
+        hidden = self.mlp(self._norm_at("pre", self.norm2, x), workarounds=workarounds)
         if self.layer_scale:
             hidden = hidden * self.scale2[...].reshape(1, 1, -1)
         hidden = drop_path(dropout(hidden, self.dropout_rate, mlp_key), drop_path_rate, mlp_key)
-        return materialize(x + hidden, workarounds), weights
+        return materialize(self._norm_at("post", self.norm2, x + hidden), workarounds), weights
+
+    def _norm_at(self, position: str, norm: nnx.LayerNorm, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """Return norm(x) if the block has its norms at this position, else x."""
+        return norm(x) if self.norm_position == position else x

@@ -9,9 +9,11 @@ from vit_jax.preprocess import ImagePreprocess, Preprocess
 
 CHOICES = {
     "posemb_resize": tuple(RESIZE_METHODS),
-    "pooling": ("cls", "gap", "cls_gap", "map"),
+    "pooling": ("cls", "gap", "cls_gap", "mean", "map"),
+    "norm_position": ("pre", "post"),
     "final_norm": ("tokens", "pooled", "none"),
-    "activation": ("gelu", "gelu_tanh", "quick_gelu", "swiglu"),
+    "activation": ("gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"),
+    "representation_activation": ("tanh", "gelu", "relu"),
 }
 
 
@@ -55,14 +57,19 @@ class ViTConfig:
     distillation_token: bool = False  # DeiT
     distillation_head: bool = False  # with its own head; the logits are the mean of both heads
     num_registers: int = 0  # learned tokens after [class], without position embeddings
-    # Input of the head: "cls" [class], "gap" the mean of the patches, "cls_gap" both concatenated, "map" attention.
+    # Input of the head: "cls" [class], "gap" the mean of the patches, "cls_gap" both concatenated, "mean" the mean of
+    # all tokens, [class] and registers included (vit-pytorch), "map" attention.
     pooling: str = "cls"
+    # Of a block's norms: "pre" x + branch(norm(x)), "post" norm(x + branch(x)) (torch's nn.TransformerEncoderLayer).
+    norm_position: str = "pre"
     final_norm: str = "tokens"  # the last norm is applied to "tokens" or to the "pooled" vector; or "none"
     pre_norm: bool = False  # a norm before the first block (CLIP)
     layer_scale: bool = False  # a learned scale on each branch (DeiT-III, DINOv2)
-    # Of the MLP: "gelu" (erf), "gelu_tanh" (SigLIP), "quick_gelu" (CLIP), or "swiglu" (mlp_dim and a gate of mlp_dim).
+    # Of the MLP: "gelu" (erf), "gelu_tanh" (SigLIP), "quick_gelu" (CLIP), "relu" (nn.TransformerEncoderLayer's default), or
+    # "swiglu" (mlp_dim and a gate of mlp_dim).
     activation: str = "gelu"
-    representation: int = 0  # width of a dense tanh layer before the head (pre_logits); 0: none
+    representation: int = 0  # width of a dense layer before the head (pre_logits, a head MLP); 0: none
+    representation_activation: str = "tanh"  # of that layer: "tanh" (pre_logits), "gelu" (erf), "relu"
     qkv_bias: bool = True
     out_bias: bool = True  # of the attention's output
     patch_bias: bool = True
@@ -95,7 +102,7 @@ class ViTConfig:
                 raise InputError(f"unknown {name} {getattr(self, name)!r}: one of {', '.join(choices)}")
         if (self.pooling in ("cls", "cls_gap") or self.distillation_token) and not self.class_token:
             raise InputError(
-                "this pooling, and a distillation token, need class_token=True; without it take 'gap' or 'map'"
+                "this pooling, and a distillation token, need class_token=True; without it take 'gap', 'mean' or 'map'"
             )
         if self.distillation_head and not (self.distillation_token and self.num_classes):
             raise InputError("distillation_head needs distillation_token=True and classes")

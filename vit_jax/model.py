@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vit_jax.attention import HEAD_FUSIONS, Key, fuse_heads
-from vit_jax.block import Block, Images, PatchEmbed, layer_norm, split_key
+from vit_jax.block import ACTIVATIONS, Block, Images, PatchEmbed, layer_norm, split_key
 from vit_jax.config import ViTConfig
 from vit_jax.errors import InputError
 from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution
@@ -138,6 +138,8 @@ class VisionTransformer(nnx.Module):
             pooled = self.pool(features[:, config.num_prefix :], workarounds=workarounds)
         elif config.pooling == "gap":
             pooled = features[:, config.num_prefix :].mean(axis=1)
+        elif config.pooling == "mean":
+            pooled = features.mean(axis=1)
         elif config.pooling == "cls_gap":
             pooled = jnp.concatenate([features[:, 0], features[:, config.num_prefix :].mean(axis=1)], axis=-1)
         else:
@@ -145,7 +147,7 @@ class VisionTransformer(nnx.Module):
         if config.final_norm == "pooled":
             pooled = self.norm(pooled)
         if config.representation:
-            pooled = jnp.tanh(self.representation(pooled))
+            pooled = ACTIVATIONS[config.representation_activation](self.representation(pooled))
         if not config.num_classes:
             return pooled
         if config.distillation_head:

@@ -24,7 +24,8 @@ from vit_jax.model import Images, VisionTransformer
 def readout(model: VisionTransformer, num_tokens: int) -> Float[Array, " n"]:
     """Return the weight [N] with which the classification head reads each token; the weights sum to 1.
 
-    [class] alone, the mean of the patches, or half of each; half [class] and half [distillation] for two heads.
+    [class] alone, the mean of the patches, half of each, or the mean of all tokens; half [class] and half
+    [distillation] for two heads.
     Raises InputError for a model with attention pooling, whose weights depend on the image.
     """
     if model.config.pooling == "map":
@@ -32,6 +33,8 @@ def readout(model: VisionTransformer, num_tokens: int) -> Float[Array, " n"]:
     read, prefix = jnp.zeros(num_tokens), model.config.num_prefix
     if model.config.pooling == "cls":
         return read.at[:2].set(0.5) if model.config.distillation_head else read.at[0].set(1.0)
+    if model.config.pooling == "mean":
+        return jnp.full(num_tokens, 1.0 / num_tokens)
     patches = read.at[prefix:].set(1.0 / (num_tokens - prefix))
     return patches if model.config.pooling == "gap" else patches.at[0].set(1.0) / 2
 
