@@ -29,9 +29,12 @@ class PatchEmbed(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """A ViT as tutorials write it. head: "linear" or "norm", a norm before the linear layer."""
+    """A ViT as tutorials write it.
 
-    def __init__(self, *, norm_first, activation, head="linear", class_token=True):
+    head: "linear", "norm" (a norm, then linear) or "mlp" (two linear layers). pool: "cls" or "mean" of all tokens.
+    """
+
+    def __init__(self, *, norm_first, activation, head="linear", class_token=True, pool="cls"):
         super().__init__()
         self.patch_embed = PatchEmbed()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, WIDTH)) if class_token else None
@@ -42,14 +45,19 @@ class VisionTransformer(nn.Module):
         final_norm = nn.LayerNorm(WIDTH) if norm_first and head == "linear" else None
         self.transformer = nn.TransformerEncoder(layer, 2, norm=final_norm, enable_nested_tensor=False)
         linear = nn.Linear(WIDTH, 7)
-        self.head = linear if head == "linear" else nn.Sequential(nn.LayerNorm(WIDTH), linear)
+        self.head = {
+            "linear": linear,
+            "norm": nn.Sequential(nn.LayerNorm(WIDTH), linear),
+            "mlp": nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), linear),
+        }[head]
+        self.pool = pool if class_token else "mean"
 
     def forward(self, x):
         x = self.patch_embed(x)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
         x = self.transformer(x + self.pos_embed)
-        return self.head(x.mean(1) if self.cls_token is None else x[:, 0])
+        return self.head(x.mean(1) if self.pool == "mean" else x[:, 0])
 
 
 def layout_with(**settings):

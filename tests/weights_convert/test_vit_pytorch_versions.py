@@ -1,6 +1,7 @@
 """vit-pytorch of every version: parity with torch models of their structure and names, written here, and the way back."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -171,6 +172,20 @@ def test_vit(case, x64):
     images = random_images(channels)
     check_parity(model, images, run_original(original, images), attention_of(original))
     check_arrays(export(model, layout="vit_pytorch"), newest_form(version, arrays))
+
+
+@pytest.mark.parametrize("version", ["0.10.1", "1.4"])
+def test_mean_pooling_is_over_all_tokens(version, x64):
+    """Before 2025-11 such a model had [class] too, so that its arrays do not show the pooling."""
+    original = randomize(ViT(version, pool="mean"))
+    base = LAYOUTS["vit_pytorch"]
+    layout = replace(
+        base,
+        infer_architecture=lambda *args, **hints: base.infer_architecture(*args, **hints) | {"pooling": "mean"},
+    )
+    images = random_images()
+    model = convert(reference.state_arrays(original), layout=layout)
+    check_parity(model, images, run_original(original, images), attention_of(original))
 
 
 def newest_form(version, arrays):

@@ -3,7 +3,8 @@
 The names within a layer are torch's. Those of the stem, the tokens, the positions and the head differ by author: common
 spellings are read, for others write a rules file with like = "torch_encoder". Arrays do not show whether norms come
 before or after a branch (norm_first), nor the activation, and torch's defaults (after, ReLU) are often changed: both
-have to be stated. eps is torch's default, 1e-5. Export uses the first spelling of each.
+have to be stated. A head of two linear layers needs a rules file: the first is named pre_head here. eps is torch's
+default, 1e-5. Export uses the first spelling of each.
 """
 
 import re
@@ -110,5 +111,5 @@ LAYOUT = Layout(
     ),
     rename_key=rename_key,
     ask=("norm_position", "activation"),
-    assumes=("pooling",),
+    assumes=("pooling", "representation_activation"),
 )
