@@ -77,6 +77,7 @@ def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> di
     width, channels, ph, pw = shapes["patch_embed.weight"]
     has_class = "cls_token" in shapes
     grid, class_position = infer_positions(shapes["pos_embed"][-2], int(has_class), (ph, pw), image_size)
+    representation = count_rows(shapes, "pre_head.weight")
     norm_in_head = len(shapes.get("head.0.weight", ())) == 1
     return dict(
         image_size=(grid[0] * ph, grid[1] * pw),
@@ -90,7 +91,8 @@ def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> di
         class_position=class_position,
         pooling="cls" if has_class else "gap",
         final_norm="pooled" if norm_in_head else "tokens" if "norm.weight" in shapes else "none",
-        representation=count_rows(shapes, "pre_head.weight"),
+        representation=representation,
+        **({"representation_activation": "tanh"} if representation else {}),
         patch_bias="patch_embed.bias" in shapes,
         norm_eps=1e-5,
         posemb_resize="bilinear",
