@@ -12,6 +12,7 @@ from weights_convert import convert, export
 pytestmark = pytest.mark.parity
 
 transformers = pytest.importorskip("transformers")
+from_numpy = torch.from_numpy  # without torch this skips the module
 
 TINY = dict(
     hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=80, image_size=32, patch_size=8
@@ -32,7 +33,7 @@ def build(name):
 
 
 def to_torch(images):
-    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    return from_numpy(images.transpose(0, 3, 1, 2).copy())
 
 
 CLASSIFIERS = ["IJepaForImageClassification", "CLIPForImageClassification", "SiglipForImageClassification"]
