@@ -10,8 +10,8 @@ import numpy as np
 from vit_jax import InputError, ViTConfig
 from weights_convert.layouts.inference import Shapes
 from weights_convert.layouts.layout import Layout
-from weights_convert.layouts.vit_pytorch import COMMON_RULES, LAYER, SIGNATURE_KEYS, constant, head_rules, infer_common
-from weights_convert.rules import LINEAR, Rule, Transform, dense
+from weights_convert.layouts.vit_pytorch import COMMON_RULES, LAYER, SIGNATURE_KEYS, head_rules, infer_common
+from weights_convert.rules import LINEAR, Rule, Transform, constant, dense
 
 
 def sincos_table(grid: tuple[int, int], width: int, temperature: float = 10000.0) -> np.ndarray:

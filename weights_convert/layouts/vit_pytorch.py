@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from vit_jax import InputError, ViTConfig
+from vit_jax import ViTConfig
 from weights_convert.layouts.inference import Shapes, count_layers, count_rows, infer_flat_patch, infer_grid
 from weights_convert.layouts.layout import Layout
-from weights_convert.rules import IDENTITY, LINEAR, TABLE, Rule, Transform, dense, norm
+from weights_convert.rules import IDENTITY, LINEAR, TABLE, Rule, Transform, constant, dense, norm
 
 LAYER = "transformer.layers.{i}."
 HEAD_WIDTH = 64
@@ -50,17 +50,6 @@ def unflatten_patches(config: ViTConfig) -> Transform:
 def drop_leading_axis(config: ViTConfig) -> Transform:
     """Keep tokens and tables as [1, N, D], as versions before 1.4 store them; store them as [N, D] in later ones."""
     return IDENTITY if has_head_norm(config) else TABLE
-
-
-def constant(array: np.ndarray, message: str) -> Transform:
-    """Produce a parameter that no array holds; the inverse raises InputError(message) for any other value."""
-
-    def inverse(parameter: np.ndarray) -> tuple[np.ndarray, ...]:
-        if parameter.any() and np.abs(parameter - array).max() > 1e-6:  # zeros come from infer_source_shapes
-            raise InputError(message)
-        return ()
-
-    return Transform(lambda: array, inverse)
 
 
 def omitted_projection(config: ViTConfig) -> Transform:
