@@ -5,7 +5,17 @@ import pytest
 from vit_jax import InputError
 from weights_convert.layouts import LAYOUTS
 from weights_convert.layouts.inference import count_rows, infer_flat_patch, infer_grid, infer_positions
-from weights_convert.layouts.preprocessing import CLIP, GOOGLE, IMAGENET, IMAGENET_SQUASH, SIGLIP, TORCHVISION
+from weights_convert.layouts.preprocessing import (
+    CLIP,
+    CLIP_HF,
+    DEIT_HF,
+    GOOGLE,
+    IMAGENET,
+    IMAGENET_HF,
+    SIGLIP,
+    SQUASH_HF,
+    TORCHVISION,
+)
 
 PATCH = (8, 8)
 
@@ -88,16 +98,16 @@ PREPROCESS = {  # layout, a name that decides -> preprocess
     ("lukemelas", "x"): GOOGLE,
     ("google", "x"): GOOGLE,
     ("dinov2", "x"): IMAGENET,
-    ("hf_dinov2", "x"): IMAGENET,
-    ("hf_clip", "x"): CLIP,
+    ("hf_dinov2", "x"): IMAGENET_HF,
+    ("hf_clip", "x"): CLIP_HF,
     ("openai_clip", "x"): CLIP,
     ("hf_siglip", "x"): SIGLIP,
     ("torchvision", "x"): TORCHVISION,
     ("hf_vit", "embeddings.cls_token"): GOOGLE,
-    ("hf_vit", "x"): IMAGENET_SQUASH,  # I-JEPA
+    ("hf_vit", "x"): SQUASH_HF,  # I-JEPA
     ("flax_vit", "embeddings.cls_token"): GOOGLE,
-    ("flax_dinov2", "x"): IMAGENET,
-    ("flax_clip", "x"): CLIP,
+    ("flax_dinov2", "x"): IMAGENET_HF,
+    ("flax_clip", "x"): CLIP_HF,
     ("timm", "dist_token"): IMAGENET,
     ("timm", "decoder_pos_embed"): IMAGENET,
     ("timm", "norm_pre.weight"): CLIP,
@@ -119,9 +129,9 @@ def test_preprocess_of_several_names():
     assert LAYOUTS["timm"].preprocess({"blocks.0.ls1.gamma": (8,), "mask_token": (1, 8)}) == IMAGENET
     assert LAYOUTS["timm"].preprocess({"blocks.0.ls1.gamma": (8,)}) is None
     mae = {"embeddings.cls_token": (1, 1, 8), "decoder.decoder_embed.weight": (8, 8)}
-    assert LAYOUTS["hf_vit"].preprocess(mae) == IMAGENET_SQUASH
+    assert LAYOUTS["hf_vit"].preprocess(mae) == SQUASH_HF
     deit = {"embeddings.cls_token": (1, 1, 8), "embeddings.distillation_token": (1, 1, 8)}
-    assert LAYOUTS["hf_vit"].preprocess(deit).mean == IMAGENET.mean
+    assert LAYOUTS["hf_vit"].preprocess(deit) == DEIT_HF
     assert {layout for layout, _ in PREPROCESS} == set(LAYOUTS)
 
 
@@ -130,6 +140,9 @@ def test_the_numbers_of_the_families():
     assert (IMAGENET.kernel, IMAGENET.crop, TORCHVISION.kernel) == ("bicubic", 224 / 256, "bilinear")
     assert (CLIP.mean, CLIP.crop) == ((0.48145466, 0.4578275, 0.40821073), 1.0)
     assert CLIP.std == (0.26862954, 0.26130258, 0.27577711)
+    assert (IMAGENET.squash, IMAGENET.centre, CLIP.centre) == (False, "round", "round")
+    assert (DEIT_HF.crop, DEIT_HF.squash, DEIT_HF.centre, CLIP_HF.centre) == (0.875, True, "floor", "floor")
+    assert (SQUASH_HF.mean, SQUASH_HF.kernel, SQUASH_HF.crop) == (IMAGENET.mean, "bilinear", None)
     assert (SIGLIP.mean, SIGLIP.kernel, SIGLIP.crop) == ((0.5, 0.5, 0.5), "bicubic", None)
     assert (GOOGLE.mean, GOOGLE.kernel, GOOGLE.crop) == ((0.5, 0.5, 0.5), "bilinear", None)
 

@@ -12,9 +12,8 @@ from vit_jax import InputError, ViTConfig
 from weights_convert.layouts.huggingface_vit import strip_prefix
 from weights_convert.layouts.inference import Shapes, count_layers, count_rows, infer_grid
 from weights_convert.layouts.layout import Layout
-from weights_convert.layouts.preprocessing import CLIP as CLIP_PREPROCESS
+from weights_convert.layouts.preprocessing import CLIP_HF, always
 from weights_convert.layouts.preprocessing import SIGLIP as SIGLIP_PREPROCESS
-from weights_convert.layouts.preprocessing import always
 from weights_convert.rules import CONV, LINEAR, TABLE, TOKEN, Rule, dense, fused_qkv, norm
 
 LAYERS = "encoder.layers.{i}."
@@ -106,7 +105,7 @@ CLIP = Layout(
     export_key=_export_clip_key,
     export_extra=_unused_norm,
     sidecar_family="hf",
-    preprocess=always(CLIP_PREPROCESS),
+    preprocess=always(CLIP_HF),
 )
 
 

@@ -16,7 +16,7 @@ from weights_convert.layouts.huggingface_vit import (
 )
 from weights_convert.layouts.inference import Shapes, count_rows
 from weights_convert.layouts.layout import Layout
-from weights_convert.layouts.preprocessing import IMAGENET, always
+from weights_convert.layouts.preprocessing import IMAGENET_HF, always
 from weights_convert.rules import Rule, dense, norm
 
 RULES = (
@@ -83,5 +83,5 @@ LAYOUT = Layout(
     rename_key=rename_key,
     export_key=export_key,
     sidecar_family="hf",
-    preprocess=always(IMAGENET),
+    preprocess=always(IMAGENET_HF),
 )

@@ -11,7 +11,7 @@ from vit_jax import ViTConfig
 from vit_jax.preprocess import Preprocess
 from weights_convert.layouts.inference import Shapes, count_layers, count_rows, infer_grid
 from weights_convert.layouts.layout import Layout
-from weights_convert.layouts.preprocessing import DEIT_HF, GOOGLE, IMAGENET_SQUASH
+from weights_convert.layouts.preprocessing import DEIT_HF, GOOGLE, SQUASH_HF
 from weights_convert.rules import CONV, Rule, dense, fused_qkv, norm
 
 ENCODER = "encoder.layer.{i}."
@@ -115,7 +115,7 @@ def infer_vit_preprocess(shapes: Shapes) -> Preprocess:
     if "embeddings.distillation_token" in shapes:
         return DEIT_HF
     is_google = "embeddings.cls_token" in shapes and "decoder.decoder_embed.weight" not in shapes
-    return GOOGLE if is_google else IMAGENET_SQUASH
+    return GOOGLE if is_google else SQUASH_HF
 
 
 VIT = Layout(

@@ -9,9 +9,11 @@ from weights_convert.layouts.inference import Shapes
 # DINO, DINOv2, DeiT and MAE evaluate on the central 224 of images resized to 256.
 IMAGENET = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), kernel="bicubic", crop=0.875)
 TORCHVISION = replace(IMAGENET, kernel="bilinear")
-IMAGENET_SQUASH = replace(TORCHVISION, crop=None)  # Hugging Face's MAE and I-JEPA
-DEIT_HF = IMAGENET  # whose first step squashes to 256x256
 CLIP = Preprocess((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), kernel="bicubic", crop=1.0)
+# Hugging Face's processors halve an odd margin downward. DeiT's squashes to 256x256 first; MAE's and I-JEPA's only squash.
+IMAGENET_HF, CLIP_HF = replace(IMAGENET, centre="floor"), replace(CLIP, centre="floor")
+DEIT_HF = replace(IMAGENET_HF, squash=True)
+SQUASH_HF = replace(TORCHVISION, crop=None)
 SIGLIP = Preprocess(kernel="bicubic")
 # Google's ViT, and those who followed it: to [-1, 1], squashed to the model's size.
 GOOGLE = Preprocess()
