@@ -10,7 +10,7 @@ from weights_convert.layouts.inference import Shapes
 IMAGENET = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), kernel="bicubic", crop=0.875)
 TORCHVISION = replace(IMAGENET, kernel="bilinear")
 CLIP = Preprocess((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), kernel="bicubic", crop=1.0)
-# Hugging Face's processors halve an odd margin downward. DeiT's squashes to 256x256 first; MAE's and I-JEPA's only squash.
+# Hugging Face's: an odd margin is halved downward; DeiT squashes to 256x256 first; MAE and I-JEPA do not crop.
 IMAGENET_HF, CLIP_HF = replace(IMAGENET, centre="floor"), replace(CLIP, centre="floor")
 DEIT_HF = replace(IMAGENET_HF, squash=True)
 SQUASH_HF = replace(TORCHVISION, crop=None)
