@@ -46,6 +46,17 @@ TOKEN = Transform(lambda x: x.reshape(1, 1, -1), lambda x: (x.reshape(-1),))
 TABLE = Transform(lambda x: x[None], lambda x: (x[0],))
 
 
+def constant(array: np.ndarray, message: str) -> Transform:
+    """Produce a parameter that no array holds; the inverse raises InputError(message) for any other value."""
+
+    def inverse(parameter: np.ndarray) -> tuple[np.ndarray, ...]:
+        if parameter.any() and np.abs(parameter - array).max() > 1e-6:  # zeros come from infer_source_shapes
+            raise InputError(message)
+        return ()
+
+    return Transform(lambda: array, inverse)
+
+
 @dataclass(frozen=True)
 class ResolvedRule:
     """A rule for one parameter of one config."""

@@ -2,14 +2,19 @@
 
 from typing import Literal
 
-from weights_convert.layouts import huggingface_clip, huggingface_vit, vit_pytorch
+from weights_convert.layouts import flax, huggingface_clip, huggingface_dinov2, huggingface_vit
 from weights_convert.layouts.catr import LAYOUT as CATR
 from weights_convert.layouts.dinov2 import LAYOUT as DINOV2
 from weights_convert.layouts.google import LAYOUT as GOOGLE
 from weights_convert.layouts.layout import Layout
 from weights_convert.layouts.lukemelas import LAYOUT as LUKEMELAS
 from weights_convert.layouts.openai_clip import LAYOUT as OPENAI_CLIP
+from weights_convert.layouts.simple_vit import LAYOUT as SIMPLE_VIT
 from weights_convert.layouts.timm import LAYOUT as TIMM
+from weights_convert.layouts.torch_encoder import LAYOUT as TORCH_ENCODER
+from weights_convert.layouts.torchvision import LAYOUT as TORCHVISION
+from weights_convert.layouts.unsupported import explain_unsupported
+from weights_convert.layouts.vit_pytorch import LAYOUT as VIT_PYTORCH
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
@@ -19,12 +24,17 @@ LAYOUTS: dict[str, Layout] = {
         DINOV2,
         GOOGLE,
         huggingface_vit.VIT,
-        huggingface_vit.DINOV2,
+        huggingface_dinov2.LAYOUT,
         huggingface_clip.CLIP,
         huggingface_clip.SIGLIP,
+        flax.VIT,
+        flax.DINOV2,
+        flax.CLIP,
         OPENAI_CLIP,
-        vit_pytorch.VIT,
-        vit_pytorch.SIMPLE_VIT,
+        TORCHVISION,
+        VIT_PYTORCH,
+        SIMPLE_VIT,
+        TORCH_ENCODER,
         CATR,
     )
 }
@@ -38,9 +48,14 @@ ImageLayoutName = Literal[
     "hf_dinov2",
     "hf_clip",
     "hf_siglip",
+    "flax_vit",
+    "flax_dinov2",
+    "flax_clip",
     "openai_clip",
+    "torchvision",
     "vit_pytorch",
     "simple_vit",
+    "torch_encoder",
 ]
 
-__all__ = ["LAYOUTS", "ImageLayoutName", "Layout"]
+__all__ = ["LAYOUTS", "ImageLayoutName", "Layout", "explain_unsupported"]

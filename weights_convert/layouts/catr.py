@@ -4,7 +4,8 @@ torch packs q, k and v of an attention layer into one dense layer, as this libra
 """
 
 from caption import ResNetConfig
-from weights_convert.layouts.layout import Layout, Shapes, count_layers
+from weights_convert.layouts.inference import Shapes, count_layers
+from weights_convert.layouts.layout import Layout
 from weights_convert.model_types import CAPTION_MODEL
 from weights_convert.rules import CONV, LINEAR, Rule, Transform, dense, norm
 

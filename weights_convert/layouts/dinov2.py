@@ -1,14 +1,17 @@
 """facebookresearch's DINOv2 (https://github.com/facebookresearch/dinov2): with and without registers, MLP and SwiGLU.
 
 Its names are timm's except for the registers, the SwiGLU and a mask token that only training used. The position table
-has an entry for [class]. The first DINO uses timm's names throughout: see timm.py.
+has an entry for [class]. Training files group the blocks in chunks ("blocks.1.7." is block 7) and hold projection
+heads. The first DINO uses timm's names throughout: see timm.py.
 """
 
+import re
 from dataclasses import replace
 
 from vit_jax import ViTConfig
 from weights_convert.layouts import timm
-from weights_convert.layouts.layout import Shapes
+from weights_convert.layouts.inference import Shapes
+from weights_convert.layouts.preprocessing import IMAGENET, always
 from weights_convert.rules import Rule, dense
 
 
@@ -38,6 +41,11 @@ def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> di
     return timm.infer_architecture({new: shapes[name] for name, new in names.items()}, image_size)
 
 
+def rename_key(name: str) -> str:
+    """Return an array's name without the chunk of its block."""
+    return re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name)
+
+
 LAYOUT = replace(
     timm.LAYOUT,
     name="dinov2",
@@ -45,5 +53,8 @@ LAYOUT = replace(
     rules=RULES,
     infer_architecture=infer_architecture,
     signature_keys=(*timm.LAYOUT.signature_keys[:3], "mask_token", "blocks.0.ls1.gamma"),
-    unused=("mask_token",),
+    unused=(r"mask_token", r"(dino|ibot)_head\..*"),
+    rename_key=rename_key,
+    sidecar_family="",
+    preprocess=always(IMAGENET),
 )

@@ -6,7 +6,9 @@ Hybrids with a ResNet before the transformer are refused.
 import numpy as np
 
 from vit_jax import InputError, ViTConfig
-from weights_convert.layouts.layout import Layout, Shapes, infer_grid
+from weights_convert.layouts.inference import Shapes, count_rows, infer_grid
+from weights_convert.layouts.layout import Layout
+from weights_convert.layouts.preprocessing import GOOGLE, always
 from weights_convert.rules import Rule, Transform
 
 BLOCK = "Transformer/encoderblock_{i}/"
@@ -76,7 +78,7 @@ def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> di
         depth=1 + max(int(number) for number in numbers if number.isdigit() and len(number) < 5),
         num_heads=shapes[ATTENTION.replace("{i}", "0") + "query/kernel"][1],
         mlp_dim=shapes[BLOCK.replace("{i}", "0") + "MlpBlock_3/Dense_0/kernel"][1],
-        num_classes=shapes["head/kernel"][1] if "head/kernel" in shapes else 0,
+        num_classes=count_rows(shapes, "head/bias"),
         in_channels=channels,
         representation=shapes["pre_logits/kernel"][1] if "pre_logits/kernel" in shapes else 0,
         norm_eps=1e-6,
@@ -96,4 +98,5 @@ LAYOUT = Layout(
         "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel",
         "Transformer/encoder_norm/scale",
     ),
+    preprocess=always(GOOGLE),
 )

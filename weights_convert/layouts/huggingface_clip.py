@@ -1,8 +1,19 @@
-"""Hugging Face CLIP and SigLIP image towers as save_pretrained writes them, alone or next to a text tower."""
+"""Hugging Face CLIP and SigLIP image towers as save_pretrained writes them, alone or next to a text tower.
+
+Their image classifiers read the mean of the patches: CLIP's before its final norm, which is then unused; SigLIP's in
+place of its attention head.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
 
 from vit_jax import InputError, ViTConfig
 from weights_convert.layouts.huggingface_vit import strip_prefix
-from weights_convert.layouts.layout import Layout, Shapes, count_layers, infer_grid
+from weights_convert.layouts.inference import Shapes, count_layers, count_rows, infer_grid
+from weights_convert.layouts.layout import Layout
+from weights_convert.layouts.preprocessing import CLIP_HF, always
+from weights_convert.layouts.preprocessing import SIGLIP as SIGLIP_PREPROCESS
 from weights_convert.rules import CONV, LINEAR, TABLE, TOKEN, Rule, dense, fused_qkv, norm
 
 LAYERS = "encoder.layers.{i}."
@@ -37,20 +48,38 @@ def _infer_tower(shapes: Shapes, image_size: tuple[int, int] | None, num_prefix:
 
 
 def infer_clip_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
-    """Return the fields of ViTConfig except num_heads. The projection is the head; default is quick GELU."""
-    has_projection = "visual_projection.weight" in shapes
+    """Return the fields of ViTConfig except num_heads. The projection, or a classifier, is the head.
+
+    The activation defaults to quick GELU.
+    """
+    classes, projection = count_rows(shapes, "classifier.weight"), count_rows(shapes, "visual_projection.weight")
     return _infer_tower(shapes, image_size, 1) | dict(
-        num_classes=shapes["visual_projection.weight"][0] if has_projection else 0,
-        head_bias=not has_projection,
+        num_classes=classes or projection,
+        head_bias=classes > 0 or not projection,
         pre_norm=True,
-        final_norm="pooled",
+        pooling="gap" if classes else "cls",
+        final_norm="none" if classes else "pooled",
         activation="quick_gelu",
         norm_eps=1e-5,
     )
 
 
+def is_classifier(config: ViTConfig) -> bool:
+    """Return whether the head is an image classifier rather than the projection."""
+    return config.pooling == "gap"
+
+
 def _export_clip_key(name: str, config: ViTConfig) -> str:
-    return "vision_model." + name if config.num_classes and name != "visual_projection.weight" else name
+    is_head = name.startswith(("visual_projection", "classifier"))
+    return "vision_model." + name if config.num_classes and not is_head else name
+
+
+def _unused_norm(config: ViTConfig) -> Mapping[str, np.ndarray]:
+    """Return the final norm that a classifier's file holds and its model does not use."""
+    if not is_classifier(config):
+        return {}
+    ones = np.ones(config.width, np.float32)
+    return {"vision_model.post_layernorm.weight": ones, "vision_model.post_layernorm.bias": 0 * ones}
 
 
 CLIP = Layout(
@@ -60,7 +89,8 @@ CLIP = Layout(
         Rule("embeddings.class_embedding", "class_token", TOKEN),
         *norm("pre_layrnorm", "pre_norm"),
         *TOWER,
-        Rule("visual_projection.weight", "head.kernel", LINEAR),
+        Rule("visual_projection.weight", "head.kernel", LINEAR, lambda config: not is_classifier(config)),
+        *dense("classifier", "head", when=is_classifier),
     ),
     infer_architecture=infer_clip_architecture,
     signature_keys=(
@@ -70,18 +100,22 @@ CLIP = Layout(
         "encoder.layers.0.self_attn.q_proj.weight",
         "post_layernorm.weight",
     ),
-    unused=TEXT_TOWER,
+    unused=(*TEXT_TOWER, r"post_layernorm\..*"),
     rename_key=strip_prefix,
     export_key=_export_clip_key,
+    export_extra=_unused_norm,
+    sidecar_family="hf",
+    preprocess=always(CLIP_HF),
 )
 
 
 def infer_siglip_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
     """Return the fields of ViTConfig except num_heads. The activation defaults to tanh GELU."""
-    classes = shapes["classifier.weight"][0] if "classifier.weight" in shapes else 0
+    tower = _infer_tower(shapes, image_size, 0)
+    classes = count_rows(shapes, "classifier.weight")
     if not classes and "head.probe" not in shapes:
         raise InputError("a SigLIP tower without its attention head has no pooled output; use one with vision_use_head")
-    return _infer_tower(shapes, image_size, 0) | dict(
+    return tower | dict(
         num_classes=classes,
         class_token=False,
         pooling="gap" if classes else "map",
@@ -116,7 +150,9 @@ SIGLIP = Layout(
         "encoder.layers.0.self_attn.q_proj.weight",
         "post_layernorm.weight",
     ),
-    unused=TEXT_TOWER,
+    unused=(*TEXT_TOWER, r"head\..*"),
     rename_key=strip_prefix,
     export_key=_export_siglip_key,
+    sidecar_family="hf",
+    preprocess=always(SIGLIP_PREPROCESS),
 )

@@ -4,7 +4,9 @@ The ImageNet-21k files hold a pre_logits layer. The original does not use it by 
 does this table.
 """
 
-from weights_convert.layouts.layout import Layout, Shapes, count_layers, infer_grid
+from weights_convert.layouts.inference import Shapes, count_layers, infer_grid
+from weights_convert.layouts.layout import Layout
+from weights_convert.layouts.preprocessing import GOOGLE, always
 from weights_convert.rules import CONV, FUSED_BIAS, FUSED_LINEAR, LINEAR, Rule
 
 BLOCK = "transformer.blocks.{i}."
@@ -67,4 +69,5 @@ LAYOUT = Layout(
         "fc.weight",
     ),
     unused=(r"pre_logits\.(weight|bias)",),
+    preprocess=always(GOOGLE),
 )

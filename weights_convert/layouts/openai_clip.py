@@ -4,7 +4,9 @@ A file holds both towers, of which the text tower is not used, or the image towe
 projection becomes the head. OpenAI released TorchScript archives, which hold code: save model.state_dict() of one.
 """
 
-from weights_convert.layouts.layout import Layout, Shapes, count_layers, infer_grid
+from weights_convert.layouts.inference import Shapes, count_layers, infer_grid
+from weights_convert.layouts.layout import Layout
+from weights_convert.layouts.preprocessing import CLIP, always
 from weights_convert.rules import CONV, LINEAR, TABLE, TOKEN, Rule, dense, norm
 
 LAYER = "visual.transformer.resblocks.{i}."
@@ -75,4 +77,6 @@ LAYOUT = Layout(
         r"context_length",
         r"vocab_size",
     ),
+    sidecar_family="openai",
+    preprocess=always(CLIP),
 )

@@ -1,14 +1,19 @@
 """timm's VisionTransformer (https://github.com/huggingface/pytorch-image-models, models/vision_transformer.py, 1.0).
 
 ViT, DeiT (distilled too), DeiT-III, DINO, DINOv2 with and without registers, CLIP and SigLIP image towers, and
-average-pooled models. facebookresearch's DINO, DeiT and MAE files use the same names.
+average-pooled models. facebookresearch's DINO, DeiT, MAE and I-JEPA files use the same names.
 """
 
-from vit_jax import ViTConfig
-from weights_convert.layouts.layout import Layout, Shapes, count_layers, infer_positions
+from vit_jax import InputError, ViTConfig
+from vit_jax.preprocess import Preprocess
+from weights_convert.layouts.inference import Shapes, count_layers, count_rows, infer_positions
+from weights_convert.layouts.layout import Layout
+from weights_convert.layouts.preprocessing import CLIP, IMAGENET, SIGLIP
+from weights_convert.layouts.unsupported import ROPE
 from weights_convert.rules import CONV, FUSED_QUERY, FUSED_QUERY_BIAS, Rule, dense, norm
 
 BLOCK = "blocks.{i}."
+DINO_HEAD = "head.mlp.0.weight"
 
 
 def uses_fc_norm(config: ViTConfig) -> bool:
@@ -49,13 +54,21 @@ RULES = (
 def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
     """Return the fields of ViTConfig except num_heads.
 
-    Defaults of what arrays do not show: eps 1e-5 with a norm before the blocks (CLIP), else 1e-6; tanh GELU with
-    attention pooling (SigLIP), else exact GELU (the sidecar config states CLIP's quick GELU).
+    Defaults of what arrays do not show: eps 1e-5 with a norm before the blocks (CLIP), else 1e-6; exact GELU, as timm
+    has it in its SigLIP towers too (the sidecar config states CLIP's quick GELU).
+
+    Raises InputError for a Perception Encoder: both a norm before the blocks and attention pooling.
     """
+    if "norm_pre.weight" in shapes and "attn_pool.latent" in shapes:
+        raise InputError(f"a Perception Encoder, {ROPE}")
     width, channels, ph, pw = shapes["patch_embed.proj.weight"]
     has_class, distilled = "cls_token" in shapes, "dist_token" in shapes
     grid, class_position = infer_positions(
-        shapes["pos_embed"][1], int(has_class) + int(distilled), (ph, pw), image_size
+        shapes["pos_embed"][1],
+        int(has_class) + int(distilled),
+        (ph, pw),
+        image_size,
+        has_registers="reg_token" in shapes,
     )
     attention_pool, pooled_norm = "attn_pool.latent" in shapes, "fc_norm.weight" in shapes
     pooling = "map" if attention_pool else "gap" if pooled_norm or not has_class else "cls"
@@ -68,18 +81,18 @@ def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> di
         width=width,
         depth=count_layers(shapes, BLOCK),
         mlp_dim=mlp_dim,
-        num_classes=shapes["head.weight"][0] if "head.weight" in shapes else 0,
+        num_classes=count_rows(shapes, "head.weight"),
         in_channels=channels,
         class_token=has_class,
         class_position=class_position,
         distillation_token=distilled,
-        distillation_head="head_dist.weight" in shapes,
+        distillation_head=count_rows(shapes, "head_dist.weight") > 0,
         num_registers=shapes["reg_token"][1] if "reg_token" in shapes else 0,
         pooling=pooling,
         final_norm="pooled" if pooled_norm else "tokens" if "norm.weight" in shapes else "none",
         pre_norm=pre_norm,
         layer_scale="blocks.0.ls1.gamma" in shapes,
-        activation="swiglu" if gated else "gelu_tanh" if attention_pool else "gelu",
+        activation="swiglu" if gated else "gelu",
         qkv_bias="blocks.0.attn.qkv.bias" in shapes,
         patch_bias="patch_embed.proj.bias" in shapes,
         head_bias="head.bias" in shapes or "head.weight" not in shapes,
@@ -88,12 +101,25 @@ def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> di
     )
 
 
+def infer_preprocess(shapes: Shapes) -> Preprocess | None:
+    """Return the preprocess of the families that keys show; None for the others, which differ among themselves."""
+    if "attn_pool.latent" in shapes:
+        return SIGLIP
+    if "norm_pre.weight" in shapes:
+        return CLIP
+    is_mae = "decoder_pos_embed" in shapes
+    is_dinov2 = "blocks.0.ls1.gamma" in shapes and "mask_token" in shapes
+    return IMAGENET if is_mae or is_dinov2 or "dist_token" in shapes or DINO_HEAD in shapes else None
+
+
 LAYOUT = Layout(
     name="timm",
-    title="timm ViT, DeiT, DINO, DINOv2, CLIP, SigLIP",
+    title="timm ViT, DeiT, DINO, DINOv2, MAE, I-JEPA, CLIP, SigLIP",
     rules=RULES,
     infer_architecture=infer_architecture,
-    # MAE's pretraining files hold the decoder; facebookresearch's files hold a mask token.
-    unused=(r"decoder_.*", r"mask_token"),
+    # Pretraining files hold MAE's decoder, DINO's projection head, a mask token.
+    unused=(r"decoder_.*", r"head\.(mlp|last_layer)\..*", r"mask_token"),
     signature_keys=("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight"),
+    sidecar_family="timm",
+    preprocess=infer_preprocess,
 )
