@@ -46,6 +46,8 @@ def _read_extension(code: int, data: bytes) -> LazyArray | None:
     if code not in (ARRAY, SCALAR):
         return None
     shape, name, values = msgpack.unpackb(data, raw=True)
+    if not isinstance(name, bytes) or not isinstance(values, bytes):
+        raise ValueError("an array without a type or values")
     dtype = ALL_DTYPES.get(name.decode("ascii", errors="replace"))
     if dtype is None:
         raise InputError(f"an array of the unsupported type {name[:40]!r}; save it as float32")

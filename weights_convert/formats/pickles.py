@@ -16,6 +16,7 @@ from weights_convert.formats.inert import Global, Inert, make_key
 
 DICTS = frozenset(["collections.OrderedDict", "collections.Counter", "builtins.dict", "__builtin__.dict"])
 SETS = frozenset(["builtins.set", "__builtin__.set", "builtins.frozenset", "__builtin__.frozenset"])
+EMPTY_BYTES = frozenset(["builtins.bytes", "__builtin__.bytes"])  # how protocol 2 writes b""
 RECONSTRUCTORS = frozenset(
     [
         f"{module}.{name}"
@@ -69,6 +70,7 @@ class Interpreter:
             "collections.defaultdict": lambda *_: {},
             **dict.fromkeys(DICTS, self.make_dict),
             **dict.fromkeys(SETS, _make_set),
+            **dict.fromkeys(EMPTY_BYTES, lambda *arguments: NotImplemented if arguments else b""),
             "_codecs.encode": self.encode_bytes,
             **builders,
         }

@@ -4,12 +4,13 @@ Reference: torch/_utils.py, torch/_tensor.py and torch/serialization.py of PyTor
 """
 
 import dataclasses
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from weights_convert.formats.arrays import ALL_DTYPES, Storage, Tensor
+from weights_convert.formats.arrays import ALL_DTYPES, MAX_AXES, Storage, Tensor
 from weights_convert.formats.inert import Global, Inert
 from weights_convert.formats.pickles import Builder, PickleError
 
@@ -77,8 +78,12 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
     base = 0
     if isinstance(storage, tuple):  # a legacy view: (storage, offset into it)
         storage, base = storage
-    if isinstance(storage, Inert) or not isinstance(shape, tuple | list) or not isinstance(strides, tuple | list):
+    if not isinstance(storage, Storage):
         return NotImplemented
+    numbers = (base, offset, *shape, *strides) if max(len(shape), len(strides)) <= MAX_AXES else ()
+    if not numbers or len(shape) != len(strides) or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
+        shape, strides, offset = map(reprlib.repr, (shape, strides, offset))
+        raise PickleError(f"invalid tensor: shape {shape}, strides {strides}, offset {offset}")
     return Tensor(storage, base + offset, tuple(shape), tuple(strides))
 
 

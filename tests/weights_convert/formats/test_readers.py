@@ -14,6 +14,7 @@ from tests.optional import load, torch
 from tests.weights_convert.formats.crafted import FORMATS, Evil, read_refused, tensor_pickle, write, write_archive
 from vit_jax import InputError
 from weights_convert import read_checkpoint
+from weights_convert.formats import contents
 
 safetensors_torch = load("safetensors.torch")
 
@@ -181,7 +182,8 @@ def test_crafted_pickles(data, tmp_path):
     read_refused(write_archive(tmp_path / "a.pth", data, **{"0": bytes(16)}))
 
 
-def test_a_bomb_of_shared_dicts(tmp_path):
+def test_a_bomb_of_shared_dicts(tmp_path, monkeypatch):
+    monkeypatch.setattr(contents, "MAX_ENTRIES", 10_000)
     value = {"leaf": torch.ones(1)}
     for _ in range(7):
         value = {str(i): value for i in range(50)}  # 50^7 paths, 400 objects
