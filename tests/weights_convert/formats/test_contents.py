@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.optional import torch
+from tests import optional
 from tests.weights_convert.formats.crafted import FORMATS, write
 from vit_jax import InputError
 from weights_convert import read_checkpoint
@@ -40,12 +40,12 @@ def read_all(path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_array_has_a_dotted_name(kind, tmp_path):
-    t = torch.arange(6.0).reshape(2, 3)
+    t = optional.torch.arange(6.0).reshape(2, 3)
     value = {
         "state_dict": {"blocks.0.w": t},
         "state_dict_ema": collections.OrderedDict({"blocks.0.w": t + 1}),
         "optimizer": {"state": {0: {"exp_avg": t + 2, "step": 3}}, "param_groups": [{"lr": 0.1}]},
-        "epoch": torch.tensor(3),
+        "epoch": optional.torch.tensor(3),
         "pair": (t + 3, [t + 4]),
         (224, 224): t + 5,
         Split.TRAIN: {"w": t + 6},
@@ -78,7 +78,7 @@ def test_every_array_has_a_dotted_name(kind, tmp_path):
 def test_values_next_to_the_arrays_are_inert(kind, protocol, tmp_path):
     lists = collections.defaultdict(list, {"train": [0.5, 0.25]})
     value = {
-        "model": {"w": torch.ones(2)},
+        "model": {"w": optional.torch.ones(2)},
         "path": pathlib.PurePosixPath("/data/pets"),
         "args": argparse.Namespace(lr=1e-4, out=pathlib.PurePosixPath("out"), classes=("cat", "dog")),
         "hyper_parameters": AttributeDict(lr=1, nested=AttributeDict(heads=3)),
@@ -87,7 +87,7 @@ def test_values_next_to_the_arrays_are_inert(kind, protocol, tmp_path):
         "split": Split.TRAIN,
         "when": datetime.datetime(2026, 1, 1),
         "slice": slice(1, 2),
-        "version": torch.__version__,
+        "version": optional.torch.__version__,
         "history": lists,
         "counts": collections.Counter("aab"),
         "best": np.float64(0.75),
@@ -95,15 +95,17 @@ def test_values_next_to_the_arrays_are_inert(kind, protocol, tmp_path):
         "classes": np.array(["cat", "dog"]),
         "class_to_idx": {"cat": 0, "dog": 1},
         "id2label": {0: "cat", 1: "dog"},
-        "device": torch.device("cpu"),
-        "dtype": torch.float32,
-        "size": torch.Size([1, 2]),
+        "device": optional.torch.device("cpu"),
+        "dtype": optional.torch.float32,
+        "size": optional.torch.Size([1, 2]),
         "mixed": [1, slice(1), "a"],
         "flag": True,
         "nothing": None,
         "large": 2**100,
     }
-    torch.save(value, tmp_path / "a.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=FORMATS[kind])
+    optional.torch.save(
+        value, tmp_path / "a.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=FORMATS[kind]
+    )
     contents = open_contents(tmp_path / "a.pth")
     assert list(contents.arrays) == ["model.w"]
     expected = {
@@ -130,12 +132,14 @@ def test_values_next_to_the_arrays_are_inert(kind, protocol, tmp_path):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_whole_modules_are_read_as_their_state_dict(kind, tmp_path):
-    torch.manual_seed(0)
-    module = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 4, bias=False), torch.nn.BatchNorm2d(8), torch.nn.TransformerEncoderLayer(8, 2, 16)
+    optional.torch.manual_seed(0)
+    module = optional.torch.nn.Sequential(
+        optional.torch.nn.Conv2d(3, 8, 4, bias=False),
+        optional.torch.nn.BatchNorm2d(8),
+        optional.torch.nn.TransformerEncoderLayer(8, 2, 16),
     )
-    module.register_buffer("scratch", torch.ones(2), persistent=False)
-    module.register_buffer("scale", torch.ones(2))
+    module.register_buffer("scratch", optional.torch.ones(2), persistent=False)
+    module.register_buffer("scale", optional.torch.ones(2))
     module.tied = module[0]
     module.class_names = ["cat", "dog"]
     expected = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
@@ -143,7 +147,7 @@ def test_whole_modules_are_read_as_their_state_dict(kind, tmp_path):
     assert list(arrays) == list(expected)
     for name, array in expected.items():
         np.testing.assert_array_equal(arrays[name], array, strict=True)
-    parallel = {"net": torch.nn.DataParallel(module), "epoch": 3}
+    parallel = {"net": optional.torch.nn.DataParallel(module), "epoch": 3}
     contents = open_contents(write(parallel, tmp_path / "b.pth", kind))
     assert list(contents.arrays) == [f"net.module.{name}" for name in expected]
     assert contents.keys["net.module.0.weight"] == ("net", "module.0.weight")
@@ -153,8 +157,8 @@ def test_whole_modules_are_read_as_their_state_dict(kind, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_torchscript_archives_are_read_as_their_state_dict(tmp_path):
-    module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4), torch.nn.BatchNorm2d(8)).eval()
-    torch.jit.trace(module, torch.ones(1, 3, 8, 8)).save(tmp_path / "a.pt")
+    module = optional.torch.nn.Sequential(optional.torch.nn.Conv2d(3, 8, 4), optional.torch.nn.BatchNorm2d(8)).eval()
+    optional.torch.jit.trace(module, optional.torch.ones(1, 3, 8, 8)).save(tmp_path / "a.pt")
     arrays = read_all(tmp_path / "a.pt")
     assert set(arrays) == set(module.state_dict())
     for name, tensor in module.state_dict().items():
@@ -163,14 +167,14 @@ def test_torchscript_archives_are_read_as_their_state_dict(tmp_path):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_wrappers_of_one_tensor_are_unwrapped(kind, tmp_path):
-    class Subclass(torch.Tensor):
+    class Subclass(optional.torch.Tensor):
         pass
 
     Subclass.__qualname__ = "Subclass"
     globals()["Subclass"] = Subclass
-    parameter = torch.nn.Parameter(torch.arange(3.0))
+    parameter = optional.torch.nn.Parameter(optional.torch.arange(3.0))
     parameter.tag = "decay"
-    value = {"parameter": parameter, "subclass": torch.arange(4.0).as_subclass(Subclass)}
+    value = {"parameter": parameter, "subclass": optional.torch.arange(4.0).as_subclass(Subclass)}
     arrays = read_all(write(value, tmp_path / "a.pth", kind))
     np.testing.assert_array_equal(arrays["parameter"], [0, 1, 2])
     np.testing.assert_array_equal(arrays["subclass"], [0, 1, 2, 3])
@@ -180,19 +184,27 @@ def test_wrappers_of_one_tensor_are_unwrapped(kind, tmp_path):
 @pytest.mark.parametrize(
     ("make", "message", "shape"),
     [
-        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "_rebuild_qtensor.*save it dequantized", (2, 3)),
+        (
+            lambda t: optional.torch.quantize_per_tensor(t, 0.1, 0, optional.torch.qint8),
+            "_rebuild_qtensor.*save it dequantized",
+            (2, 3),
+        ),
         (lambda t: t.to_sparse(), "_rebuild_sparse_tensor.*to_dense", ()),
         (lambda t: t.to("meta"), "_rebuild_meta_tensor_no_storage.*no values", (2, 3)),
         (Holder, "test_contents.Holder, which is not supported; save model.state_dict", ()),
         (lambda t: argparse.Namespace(deep=[{"w": t}]), "argparse.Namespace", ()),
-        (lambda t: t.to(torch.float8_e4m3fn), "unsupported type float8_e4m3fn, and weights need float32", (2, 3)),
-        (lambda t: t.to(torch.float8_e5m2), "unsupported type float8_e5m2", (2, 3)),
-        (lambda t: t.to(torch.complex64), "unsupported type complex64", (2, 3)),
+        (
+            lambda t: t.to(optional.torch.float8_e4m3fn),
+            "unsupported type float8_e4m3fn, and weights need float32",
+            (2, 3),
+        ),
+        (lambda t: t.to(optional.torch.float8_e5m2), "unsupported type float8_e5m2", (2, 3)),
+        (lambda t: t.to(optional.torch.complex64), "unsupported type complex64", (2, 3)),
     ],
 )
 @pytest.mark.parametrize("kind", FORMATS)
 def test_arrays_that_depend_on_a_class_are_named_when_read(kind, make, message, shape, tmp_path):
-    t = torch.arange(6.0).reshape(2, 3)
+    t = optional.torch.arange(6.0).reshape(2, 3)
     path = write({"model": {"head.weight": make(t), "head.bias": t}}, tmp_path / "a.pth", kind)
     arrays = open_contents(path).arrays
     np.testing.assert_array_equal(arrays["model.head.bias"].read(), t.numpy())
@@ -206,13 +218,16 @@ def test_arrays_that_depend_on_a_class_are_named_when_read(kind, make, message, 
 
 
 def test_a_type_of_torch_without_a_name_in_numpy_is_named(tmp_path):
-    packed = torch.zeros(2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
-    array = open_contents(write({"w": packed, "v": torch.ones(1)}, tmp_path / "a.pth")).arrays["w"]
+    packed = optional.torch.zeros(2, dtype=optional.torch.uint8).view(optional.torch.float4_e2m1fn_x2)
+    array = open_contents(write({"w": packed, "v": optional.torch.ones(1)}, tmp_path / "a.pth")).arrays["w"]
     assert "torch._utils._rebuild_tensor_v3 of type torch.float4_e2m1fn_x2" in array.problem
 
 
 def test_integers_of_every_size_are_read(tmp_path):
-    value = {str(d): torch.arange(3).to(d) for d in (torch.uint16, torch.uint32, torch.uint64, torch.int8)}
+    value = {
+        str(d): optional.torch.arange(3).to(d)
+        for d in (optional.torch.uint16, optional.torch.uint32, optional.torch.uint64, optional.torch.int8)
+    }
     for name, array in read_all(write(value, tmp_path / "a.pth")).items():
         np.testing.assert_array_equal(array, np.arange(3, dtype=name.removeprefix("torch.")), strict=True)
 
@@ -242,7 +257,7 @@ def test_plain_pickles_of_arrays(protocol, tmp_path):
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_pickles_of_tensors(protocol, tmp_path):
-    t = torch.arange(6.0)
+    t = optional.torch.arange(6.0)
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps({"w": t, "part": t[2:4], "half": t.half()}, protocol))
     read = read_all(path)
@@ -259,14 +274,17 @@ def test_numpy_arrays_in_a_torch_file(tmp_path):
 
 
 def test_lists_and_single_tensors(tmp_path):
-    assert set(open_contents(write([{"w": torch.ones(1)}, 3], tmp_path / "a.pth")).arrays) == {"0.w"}
-    for value in (torch.ones(2), torch.ones(2).untyped_storage(), np.ones(2)):
+    assert set(open_contents(write([{"w": optional.torch.ones(1)}, 3], tmp_path / "a.pth")).arrays) == {"0.w"}
+    for value in (optional.torch.ones(2), optional.torch.ones(2).untyped_storage(), np.ones(2)):
         with pytest.raises(InputError, match="a single tensor"):
             open_contents(write(value, tmp_path / "b.pth"))
 
 
 def test_two_arrays_of_one_name_are_not_read(tmp_path):
-    path = write({"a": {"b": torch.ones(1)}, "a.b": torch.zeros(1), "c": torch.ones(1)}, tmp_path / "a.pth")
+    path = write(
+        {"a": {"b": optional.torch.ones(1)}, "a.b": optional.torch.zeros(1), "c": optional.torch.ones(1)},
+        tmp_path / "a.pth",
+    )
     assert "a.b: the file has two arrays" in open_contents(path).arrays["a.b"].problem
 
 

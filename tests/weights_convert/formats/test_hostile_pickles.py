@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.optional import torch
+from tests import optional
 from tests.weights_convert.formats.crafted import (
     FORMATS,
     Evil,
@@ -90,8 +90,14 @@ def test_python_pickles_that_call_next_to_arrays(kind, protocol, tmp_path):
     marker = tmp_path / "executed"
     evil = [Evil(os.system, f"touch {marker}"), Evil(eval, f"open({str(marker)!r}, 'w')"), Evil(os.mkdir, str(marker))]
     evil.append(Evil(subprocess.Popen, ["touch", str(marker)]))
-    value = {"model": {"w": torch.ones(1)}, "evil": evil, "deep": Evil(print, Evil(os.system, f"touch {marker}"))}
-    torch.save(value, tmp_path / "a.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=FORMATS[kind])
+    value = {
+        "model": {"w": optional.torch.ones(1)},
+        "evil": evil,
+        "deep": Evil(print, Evil(os.system, f"touch {marker}")),
+    }
+    optional.torch.save(
+        value, tmp_path / "a.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=FORMATS[kind]
+    )
     assert set(read_checkpoint(tmp_path / "a.pth")) == {"w"}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"w": np.ones(1), "evil": evil}, protocol))
     assert set(read_checkpoint(tmp_path / "a.pkl")) == {"w"}
@@ -204,13 +210,13 @@ def test_bombs_are_read_or_refused_at_once(name, tmp_path, monkeypatch):
 
 
 def test_modules_in_themselves_are_refused(tmp_path):
-    module = torch.nn.Sequential(torch.nn.Linear(1, 1))
+    module = optional.torch.nn.Sequential(optional.torch.nn.Linear(1, 1))
     module._modules["self"] = module
     with pytest.raises(InputError, match="in themselves"):
         open_contents(write(module, tmp_path / "a.pth"))
-    bomb = torch.nn.Linear(1, 1)
+    bomb = optional.torch.nn.Linear(1, 1)
     for _ in range(30):
-        bomb = torch.nn.Sequential(bomb, bomb)
+        bomb = optional.torch.nn.Sequential(bomb, bomb)
     with pytest.raises(InputError, match="nested too deep"):
         open_contents(write(bomb, tmp_path / "b.pth"))
 
@@ -261,7 +267,13 @@ def test_fuzzed_objects_are_read_or_refused(kind, tmp_path):
     """6,000 randomly damaged files with modules, numpy arrays and objects never run anything nor raise something else."""
     marker = tmp_path / "executed"
     evil = Evil(os.system, f"touch {marker}")
-    value = {"m": torch.nn.BatchNorm1d(2), "n": np.ones(2), "s": {1}, "evil": evil, "l": [torch.ones(1).half()]}
+    value = {
+        "m": optional.torch.nn.BatchNorm1d(2),
+        "n": np.ones(2),
+        "s": {1},
+        "evil": evil,
+        "l": [optional.torch.ones(1).half()],
+    }
     intact, path = tmp_path / "a.pth", tmp_path / "b.pkl"
     if kind == "pickle":
         intact.write_bytes(pickle.dumps(value, 4))
