@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.errors import InputError
-from weights_convert.formats.arrays import DTYPES, LazyArray
+from weights_convert.formats.arrays import LazyArray, check_dtype
 
 DAMAGED = (
     zipfile.BadZipFile,
@@ -48,7 +48,8 @@ def _read_header(file: Any) -> tuple[tuple[int, ...], np.dtype, int]:
 def open_npz(path: Path) -> dict[str, LazyArray]:
     """Return the arrays of a .npz as LazyArrays.
 
-    Raises InputError for object arrays, unsupported dtypes, headers that contradict the data and damaged archives.
+    Arrays of objects and of other unsupported dtypes are unreadable. Raises InputError for headers that contradict the
+    data and for damaged archives.
     """
     opened: dict[str, LazyArray] = {}
     try:
@@ -60,14 +61,13 @@ def open_npz(path: Path) -> dict[str, LazyArray]:
                 with archive.open(info) as file:
                     shape, dtype, start = _read_header(file)
                 native = dtype.newbyteorder("=")
-                if dtype.hasobject or native.name not in DTYPES:
-                    raise InputError(f"{name} has the unsupported type {dtype}")
                 array = LazyArray(tuple(shape), native, functools.partial(_read_member, path, info.filename))
-                if min(shape, default=1) < 0 or start + array.nbytes != info.file_size:
+                has_size = dtype.hasobject or start + array.nbytes == info.file_size
+                if min(shape, default=1) < 0 or not has_size:
                     raise InputError(
                         f"{name} declares shape {shape} but does not have that size; the file is damaged or crafted"
                     )
-                opened[name] = array
+                opened[name] = check_dtype(name, array)
     except DAMAGED as error:
         if isinstance(error, InputError):
             raise

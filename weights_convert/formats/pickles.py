@@ -1,53 +1,37 @@
-"""A restricted pickle reader: an interpreter for the few opcodes that checkpoints need.
+"""A restricted pickle reader: an interpreter for pickle's opcodes that imports and calls nothing.
 
-Python's own unpickler imports and calls whatever a file names. This one never does: a global is only a token, and
-calling a token builds one of a few inert values (a dict, a tensor's description). Any other global is refused by name.
-Opcodes come from pickletools.genops; memory stays within a small multiple of the pickle's size.
+Python's own unpickler imports and calls whatever a file names. Here a global is only a token, and calling a token
+builds one of a few known values (a dict, a tensor's description) or an Inert, which holds what the call was given. Sets
+become lists. Opcodes come from pickletools.genops; memory stays within a small multiple of the pickle's size.
 """
 
 import io
 import pickletools
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from vit_jax.errors import InputError
+from weights_convert.formats.inert import Global, Inert, make_key
 
-
-@dataclass(frozen=True)
-class Global:
-    """A name in the pickle, "module.attribute". It is never imported."""
-
-    name: str
-
-
-@dataclass
-class Opaque:
-    """A value without weights (training arguments, numpy scalars), whose contents are ignored."""
-
-    name: str
-
-
-INERT = frozenset(
-    {
-        "argparse.Namespace",
-        "collections.Counter",
-        "collections.defaultdict",
-        "_codecs.encode",
-        "numpy.core.multiarray.scalar",
-        "numpy._core.multiarray.scalar",
-        "numpy.dtype",
-        "torch.Size",
-        "torch.device",
-    }
+DICTS = frozenset(["collections.OrderedDict", "collections.Counter", "builtins.dict", "__builtin__.dict"])
+SETS = frozenset(["builtins.set", "__builtin__.set", "builtins.frozenset", "__builtin__.frozenset"])
+EMPTY_BYTES = frozenset(["builtins.bytes", "__builtin__.bytes"])  # how protocol 2 writes b""
+RECONSTRUCTORS = frozenset(
+    [
+        f"{module}.{name}"
+        for module in ("copyreg", "copy_reg")
+        for name in ("_reconstructor", "__newobj__", "__newobj_ex__")
+    ]
 )
-DICTS = frozenset({"collections.OrderedDict", "builtins.dict", "__builtin__.dict"})
 MAX_OPCODES = 20_000_000  # a ViT-L checkpoint with optimizer state has about 100,000
+MAX_GLOBAL = 1000  # characters
+
+Builder = Callable[..., Any]
 
 
 class PickleError(InputError):
-    """The pickle is damaged, or names something that no checkpoint needs."""
+    """The pickle is damaged."""
 
 
 class BoundedFile:
@@ -58,6 +42,7 @@ class BoundedFile:
         start = file.tell()
         self._end = file.seek(0, io.SEEK_END)
         file.seek(start)
+        self.size = self._end - start
 
     def read(self, size: int = -1) -> bytes:
         """Read at most `size` bytes, and at most the rest of the file."""
@@ -76,23 +61,29 @@ class BoundedFile:
 class Interpreter:
     """An interpreter for one pickle.
 
-    builders:   allowed global -> function that builds the result of calling it.
-    allowed:    whether another global may occur as a token.
+    builders:   global -> function that builds the result of calling it; NotImplemented makes it an Inert.
     persistent: builds the value of a persistent id.
     """
 
-    def __init__(self, builders: dict[str, Callable[..., Any]], allowed: Callable[[str], bool], persistent: Callable):
-        self.builders = builders
-        self.allowed = allowed
+    def __init__(self, builders: dict[str, Builder], persistent: Callable[[Any], Any]):
+        self.builders: dict[str, Builder] = {
+            "collections.defaultdict": lambda *_: {},
+            **dict.fromkeys(DICTS, self.make_dict),
+            **dict.fromkeys(SETS, _make_set),
+            **dict.fromkeys(EMPTY_BYTES, lambda *arguments: NotImplemented if arguments else b""),
+            "_codecs.encode": self.encode_bytes,
+            **builders,
+        }
         self.persistent = persistent
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.copied = self.limit = 0
 
     def run(self, file: io.BufferedIOBase) -> Any:
         """Read the pickle at the file's position, return its value and leave the file after its end.
 
-        Raises PickleError for a damaged pickle or a refused global.
+        Raises PickleError for a damaged pickle.
         """
         try:
             with warnings.catch_warnings():
@@ -101,12 +92,14 @@ class Interpreter:
         except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError) as error:
             if isinstance(error, InputError):
                 raise
-            raise PickleError(f"damaged pickle ({type(error).__name__}: {error})") from error
+            raise PickleError(f"damaged pickle ({type(error).__name__}: {str(error)[:200]})") from error
         except (MemoryError, RecursionError) as error:
             raise PickleError("a pickle that needs too much memory") from error
 
     def _interpret(self, file: io.BufferedIOBase) -> Any:
-        opcodes = pickletools.genops(BoundedFile(file))  # type: ignore[arg-type]  # only read, readline, tell
+        bounded = BoundedFile(file)
+        self.limit = bounded.size
+        opcodes = pickletools.genops(bounded)  # type: ignore[arg-type]  # only read, readline, tell
         for count, (opcode, argument, _) in enumerate(opcodes):
             if opcode.name == "STOP":
                 return self.stack.pop()
@@ -119,7 +112,7 @@ class Interpreter:
         """Execute one opcode."""
         stack = self.stack
         match name:
-            case "PROTO" | "FRAME":
+            case "PROTO" | "FRAME" | "READONLY_BUFFER":
                 pass
             case "MARK":
                 self.marks.append(len(stack))
@@ -133,25 +126,29 @@ class Interpreter:
                 self.memo[len(self.memo)] = stack[-1]
             case "BINGET" | "LONG_BINGET" | "GET":
                 stack.append(self.memo[argument])
-            case "TUPLE" | "LIST" | "DICT":
+            case "DUP":
+                stack.append(stack[-1])
+            case "POP":
+                self.pop_to_mark() if self.marks[-1:] == [len(stack)] else stack.pop()
+            case "POP_MARK":
+                self.pop_to_mark()
+            case "TUPLE" | "LIST" | "DICT" | "FROZENSET":
                 stack.append(COLLECTIONS[name](self.pop_to_mark()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 count = int(name[-1])
                 stack[-count:] = [tuple(stack[-count:])]
             case "APPEND" | "APPENDS" | "ADDITEMS" | "SETITEM" | "SETITEMS":
                 self.extend(name)
-            case "GLOBAL":
-                stack.append(self.resolve_global(argument.replace(" ", ".", 1)))
-            case "STACK_GLOBAL":
-                attribute, module = stack.pop(), stack.pop()
-                stack.append(self.resolve_global(f"{module}.{attribute}"))
-            case "REDUCE" | "NEWOBJ":
-                arguments, function = stack.pop(), stack.pop()
-                stack.append(self.call(function, arguments))
+            case "GLOBAL" | "INST" | "STACK_GLOBAL" | "EXT1" | "EXT2" | "EXT4":
+                self.push_global(name, argument)
+            case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX" | "OBJ":
+                self.call(name)
             case "BUILD":
-                stack.pop()  # attributes of an OrderedDict (_metadata) or of an opaque value: no weights
-            case "BINPERSID":
-                stack.append(self.persistent(stack.pop()))
+                state = stack.pop()  # of a dict, list or tensor it is ignored: attributes hold no weights
+                if isinstance(stack[-1], Inert):
+                    stack[-1].states.append(state)
+            case "BINPERSID" | "PERSID":
+                stack.append(self.persistent(stack.pop() if name == "BINPERSID" else argument))
             case _:
                 raise PickleError(f"opcode {name}, which no checkpoint needs")
 
@@ -163,50 +160,85 @@ class Interpreter:
         return items
 
     def extend(self, name: str) -> None:
-        """Add the top items to the list, set or dict below them."""
+        """Add the top items to the list, set, dict or object below them."""
         items = self.pop_to_mark() if name.endswith("S") else [self.stack.pop()]
         if name == "SETITEM":
             items = [self.stack.pop(), *items]
         target = self.stack[-1]
-        if isinstance(target, Opaque):
-            return
         if name.startswith("SETITEM"):
-            if not isinstance(target, dict):
+            pairs = target.pairs if isinstance(target, Inert) else target
+            if not isinstance(pairs, dict):
                 raise PickleError(f"items set on a {type(target).__name__}")
-            target.update(_pair_items(items))
-        elif isinstance(target, list):
-            target.extend(items)
-        elif isinstance(target, set):
-            target.update(map(_check_key, items))
+            pairs.update(_pair_items(items))
         else:
-            raise PickleError(f"items added to a {type(target).__name__}")
+            sequence = target.items if isinstance(target, Inert) else target
+            if not isinstance(sequence, list):
+                raise PickleError(f"items added to a {type(target).__name__}")
+            sequence.extend(items)
 
-    def resolve_global(self, name: str) -> Global:
-        """Return the token of an allowed global. Raises PickleError naming any other."""
-        if name in INERT or name in DICTS or name in self.builders or self.allowed(name):
-            return Global(name)
-        raise PickleError(f"refused: it names {name}, which weights do not need; save model.state_dict() instead")
+    def push_global(self, opcode: str, argument: Any) -> None:
+        """Push the token of a global; INST calls it too."""
+        if opcode == "STACK_GLOBAL":
+            attribute, module = self.stack.pop(), self.stack.pop()
+        elif opcode.startswith("EXT"):
+            module, attribute = "copyreg", f"extension {argument}"
+        else:
+            module, attribute = argument.split(" ", 1)
+        if not (isinstance(module, str) and isinstance(attribute, str) and len(module) + len(attribute) < MAX_GLOBAL):
+            raise PickleError("a global without a name")
+        token = Global(f"{module}.{attribute}")
+        self.stack.append(self.build(token, tuple(self.pop_to_mark())) if opcode == "INST" else token)
 
-    def call(self, function: Any, arguments: Any) -> Any:
-        """Return the value that calling a token builds."""
-        if not isinstance(function, Global) or not isinstance(arguments, tuple):
+    def call(self, opcode: str) -> None:
+        """Pop a token and its arguments; push the value that calling it builds."""
+        if opcode == "OBJ":
+            function, *arguments = self.pop_to_mark()
+            self.stack.append(self.build(function, tuple(arguments)))
+            return
+        options = self.stack.pop() if opcode == "NEWOBJ_EX" else None
+        arguments, function = self.stack.pop(), self.stack.pop()
+        self.stack.append(self.build(function, arguments, options))
+
+    def build(self, function: Any, arguments: Any, options: Any = None) -> Any:
+        """Return the value that calling a token builds: a known one, or an Inert."""
+        if not isinstance(function, Global | Inert) or not isinstance(arguments, tuple):
             raise PickleError(f"a call of a {type(function).__name__}")
-        if function.name in DICTS:
-            return {_check_key(key): value for key, value in (arguments[0] if arguments else ())}
-        if function.name in self.builders:
-            return self.builders[function.name](*arguments)
-        return Opaque(function.name)
+        if options:
+            arguments = (*arguments, options)
+        if function.name in RECONSTRUCTORS and arguments and isinstance(arguments[0], Global):
+            function, arguments = arguments[0], arguments[1:]
+        builder = self.builders.get(function.name) if isinstance(function, Global) and not options else None
+        value = builder(*arguments) if builder else NotImplemented
+        return Inert(function.name, arguments) if value is NotImplemented else value
 
+    def make_dict(self, items: Any = (), *_: Any) -> Any:
+        """Return a dict of the pairs."""
+        if not isinstance(items, dict | list | tuple):
+            return NotImplemented
+        self.count_copies(len(items))
+        return {make_key(key): value for key, value in (items.items() if isinstance(items, dict) else items)}
 
-def _check_key(value: Any) -> Any:
-    """Return a dict key of a plain type. Hashing anything deeper could exhaust the stack."""
-    if not isinstance(value, str | int | float | bytes | None):
-        raise PickleError(f"a {type(value).__name__} as a key")
-    return value
+    def encode_bytes(self, text: Any, encoding: Any = None) -> Any:
+        """Return bytes that protocol 2 writes as text."""
+        if not isinstance(text, str) or encoding != "latin1":
+            return NotImplemented
+        self.count_copies(len(text))
+        return text.encode("latin1")
+
+    def count_copies(self, count: int) -> None:
+        """Raise PickleError if calls copy more than the pickle holds: a few bytes could ask for any amount."""
+        self.copied += count
+        if self.copied > self.limit:
+            raise PickleError("a pickle that needs too much memory")
 
 
 def _pair_items(items: list[Any]) -> list[tuple[Any, Any]]:
-    return [(_check_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True)]
+    return [(make_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True)]
+
+
+def _make_set(items: Any = None, *_: Any) -> Any:
+    """Return a set's items as they are: hashing them could exhaust the stack."""
+    return [] if items is None else items
 
 
 CONSTANTS: dict[str, Callable[[], Any]] = {
@@ -216,15 +248,16 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
     "EMPTY_DICT": dict,
     "EMPTY_LIST": list,
-    "EMPTY_SET": set,
+    "EMPTY_SET": list,
 }
 COLLECTIONS: dict[str, Callable[[list], Any]] = {
     "TUPLE": tuple,
     "LIST": list,
+    "FROZENSET": list,
     "DICT": lambda items: dict(_pair_items(items)),
 }
 LITERALS = frozenset(
     ["INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"]
     + ["STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"]
-    + ["BINBYTES", "SHORT_BINBYTES", "BINBYTES8"]
+    + ["BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"]
 )

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from weights_convert.formats.torch_files import STORAGE_TYPES
+from weights_convert.formats.torch_builders import STORAGE_TYPES
 
 STORAGES = {dtype: name for name, dtype in STORAGE_TYPES.items()}
 REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"

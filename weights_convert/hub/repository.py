@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_jax import InputError
-from weights_convert.formats.readers import WEIGHTS as WEIGHTS_FILES
+from weights_convert.formats.folders import WEIGHTS as WEIGHTS_FILES
 
 PREFIX = "hf:"
 CONFIG_FILES = ("config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json")
