@@ -34,9 +34,17 @@ others = [f"weights_convert.{part.name}" for part in parts if part.name != "form
 install_import_hook(["vit_jax", "caption", "experiments", *others], "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+from weights_convert.model_types import PUBLISHED_HEADS  # noqa: E402  after the hook
+
 
 @pytest.fixture
 def x64():
     """Enable float64 arithmetic while the test runs."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def tiny_heads(monkeypatch):
+    """Let a file of reference.tiny_torch(dim=64, num_heads=1) be one of a published shape, whose heads are known."""
+    monkeypatch.setitem(PUBLISHED_HEADS, (64, 3), 1)

@@ -19,7 +19,7 @@ NOT_IMPORTED_BY = {
     "data": ["vit_jax.train", "vit_jax.explain", "vit_jax.plot", "vit_jax.pipeline"],
 }
 # Programs parse flags, libraries do not; this module defines the parser that all programs share.
-PARSES_FLAGS = {"vit_jax/cli.py"}
+PARSES_FLAGS = {"vit_jax/cli.py", "weights_convert/flags.py"}
 POSIX_ONLY = {"fcntl", "grp", "posix", "pwd", "resource", "syslog", "termios"}
 
 
@@ -156,6 +156,7 @@ def test_the_check_command_runs_the_readmes_tests():
     assert command.group() in (ROOT / ".ci" / "run").read_text()
 
 
+@pytest.mark.usefixtures("tiny_heads")
 def test_the_readmes_python_runs(tmp_path, monkeypatch):
     """Run the README's code unchanged, except for a small checkpoint and small images."""
     import tests.reference as reference

@@ -15,22 +15,24 @@ from vit_jax.checkpoint import CONFIG
 from vit_jax.cli import Parser, image_size, positive_int
 from vit_jax.errors import one_line_errors
 from vit_jax.progress import open_progress
-from weights_convert._convert import convert_with_plan, export
-from weights_convert.formats import check_suffix, open_checkpoint, write_checkpoint
+from weights_convert._convert import convert_with_plan, export, open_plan
+from weights_convert.class_names import read_class_names
+from weights_convert.flags import add_settings_flags, read_settings_flags
+from weights_convert.formats import check_suffix, open_contents, write_checkpoint
 from weights_convert.hub.pretrained import locate
 from weights_convert.hub.releases import RELEASES
 from weights_convert.hub.repository import PREFIX
 from weights_convert.layouts import LAYOUTS, Layout
 from weights_convert.model_types import IMAGE_MODEL, MODEL_TYPES, ModelType, saved_model_type
-from weights_convert.plan import ConversionPlan, find_layout, plan_conversion
+from weights_convert.plan import ConversionPlan, Request, find_layout
 from weights_convert.rules_file import read_rules
-from weights_convert.sidecar import read_sidecar
 from weights_convert.verify import BOUNDS, ORIGINALS, ParityReport, verify_checkpoint
 
 FILE_HELP = ".pth/.pt/.bin, .safetensors, .npz, a Hugging Face folder, hf:owner/name, or a release's name: see list"
 LAYOUT_HELP = "auto, " + ", ".join(LAYOUTS)
 RULES_HELP = "a rules file for your own array names, instead of --layout: see docs/families.md"
 MAX_UNUSED_SHOWN = 8
+MAX_CLASSES_SHOWN = 5
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -48,20 +50,30 @@ def _make_parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="compare with the PyTorch original, layer by layer (needs torch)")
     verify.set_defaults(run=run_verify)
     verify.add_argument("file", help=FILE_HELP)
-    verify.add_argument("--against", required=True, choices=tuple(ORIGINALS), help="the original library")
+    verify.add_argument(
+        "--against",
+        required=True,
+        help=f"{', '.join(ORIGINALS)}, or FILE.py:FUNCTION that returns your own torch model",
+    )
     verify.add_argument("--float32", action="store_true", help="compare in float32 (default: float64)")
     verify.add_argument("--bound", type=float, help="largest relative error allowed (default: 1e-9, in float32 2e-5)")
     for command in (convert, inspect, verify):
         command.add_argument("--layout", default="auto", help=LAYOUT_HELP)
         command.add_argument("--rules", help=RULES_HELP)
-        command.add_argument("--num-heads", type=positive_int, help="attention heads (default: width / 64)")
+        command.add_argument(
+            "--weights-key", help="prefix of the model in a file that holds several, as state_dict_ema"
+        )
+        command.add_argument("--base", help="the base model of a LoRA adapter: its weights are merged")
         command.add_argument("--cache", help="folder for downloads (default: $VIT_JAX_CACHE or ~/.cache/vit_jax)")
+        add_settings_flags(command)
     for command in (convert, inspect):
         command.add_argument("--name", help="require this architecture: see list")
         command.add_argument("--image-size", type=image_size, help="N or HxW: resize the position table")
+        command.add_argument("--class-names", help="text file of class names, one in each line")
+        command.add_argument("--in-channels", type=positive_int, help="of the pictures; a model of RGB is adapted")
     export = commands.add_parser("export", help="export a model of this library to another library's layout")
     export.set_defaults(run=run_export)
-    export.add_argument("model", help="a folder written by vit_jax.save or by convert")
+    export.add_argument("model", help="a saved model (of vit_jax.save, or of convert), or a run's folder")
     export.add_argument("--layout", help=", ".join(LAYOUTS))
     export.add_argument("--rules", help=RULES_HELP)
     export.add_argument("--out", required=True, help=".safetensors or .pth file to write, completely or not at all")
@@ -74,15 +86,20 @@ def run_convert(args: argparse.Namespace) -> int:
     out = Path(args.out)
     _check_out_folder(out, args.force)
     start = time.perf_counter()
+    names = read_class_names(args.class_names) if args.class_names else ()
     with _show_progress() as progress:
         model, plan = convert_with_plan(
             args.file,
             layout=_read_layout(args),
-            name=args.name,
             image_size=args.image_size,
             num_classes=args.num_classes,
-            num_heads=args.num_heads,
+            class_names=names,
+            name=args.name,
+            in_channels=args.in_channels,
+            weights_key=args.weights_key,
+            base=args.base,
             progress=progress,
+            **read_settings_flags(args),
         )
     model_type = plan.layout.model_type
     model_type.save(model, out, plan.class_names, {"source": args.source, "layout": plan.layout.name})
@@ -94,24 +111,22 @@ def run_convert(args: argparse.Namespace) -> int:
 
 def run_inspect(args: argparse.Namespace) -> int:
     """Print a checkpoint's arrays, layout and architecture."""
-    arrays = open_checkpoint(args.file)
+    arrays = open_contents(args.file).arrays
     width = max(map(len, arrays))
     for name, array in arrays.items():
         print(f"{name:{width}}  {array.dtype.name:8}  {'x'.join(map(str, array.shape)) or 'scalar'}")
     count = sum(int(np.prod(array.shape, dtype=object)) for array in arrays.values())
     size = sum(array.nbytes for array in arrays.values())
     print(f"{len(arrays)} arrays, {count:,} values, {size / 1e6:.1f} MB")
+    names = read_class_names(args.class_names) if args.class_names else ()
+    statements = read_settings_flags(args)
+    request = Request(
+        _read_layout(args), args.name, args.image_size, args.in_channels, weights_key=args.weights_key, **statements
+    )
     try:
-        plan = plan_conversion(
-            {name: array.shape for name, array in arrays.items()},
-            layout=_read_layout(args),
-            name=args.name,
-            image_size=args.image_size,
-            num_heads=args.num_heads,
-            sidecar=read_sidecar(args.file),
-        )
+        plan = open_plan(args.file, request, base=args.base, class_names=names)
     except InputError as error:
-        raise InputError(f"{args.file}: {error}") from error
+        raise InputError(f"{args.file}: {str(error).removeprefix(f'{args.file}: ')}") from error
     _print_plan(plan)
     return 0
 
@@ -121,7 +136,13 @@ def run_verify(args: argparse.Namespace) -> int:
     dtype = "float32" if args.float32 else "float64"
     bound = BOUNDS[dtype] if args.bound is None else args.bound
     report = verify_checkpoint(
-        args.file, against=args.against, dtype=dtype, layout=_read_layout(args), num_heads=args.num_heads
+        args.file,
+        against=args.against,
+        dtype=dtype,
+        layout=_read_layout(args),
+        weights_key=args.weights_key,
+        base=args.base,
+        **read_settings_flags(args),
     )
     _print_report(report)
     is_within = report.max_relative_error <= bound
@@ -136,8 +157,10 @@ def run_export(args: argparse.Namespace) -> int:
     if not out.absolute().parent.is_dir():
         raise InputError(f"{out}: its folder does not exist")
     layout = find_layout(_read_layout(args))
-    model_type = saved_model_type(args.model) or IMAGE_MODEL  # its load() says why the folder is no saved model
-    arrays = export(model_type.load(args.model), layout=layout)
+    folders = [Path(args.model), Path(args.model) / "best"]  # a saved model, or a run
+    folder = next((folder for folder in folders if saved_model_type(folder)), folders[0])
+    model_type = saved_model_type(folder) or IMAGE_MODEL  # its load() says why the folder is no saved model
+    arrays = export(model_type.load(folder), layout=layout)
     write_checkpoint(out, arrays, wrapper=layout.wrapper)
     print(f"{out}: {len(arrays)} arrays in the layout {layout.name}")
     return 0
@@ -210,15 +233,18 @@ def _show_progress() -> Iterator[Callable[[int, int], None]]:
 
 
 def _print_plan(plan: ConversionPlan) -> None:
-    """Print the layout and architecture, why they were chosen, and which settings had to be assumed."""
+    """Print the layout and architecture, why they were chosen, and who stated what arrays cannot hold."""
     model_type = plan.layout.model_type
-    print(f"layout: {plan.layout.name} ({plan.layout.title}): {plan.reason}")
+    print(f"layout: {plan.layout.name} ({plan.layout.title}): {plan.selection.reason}")
+    for note in plan.notes:
+        print(f"  {note}")
     print(f"architecture: {plan.architecture or 'unnamed'}: {model_type.describe(plan.config)}")
-    print(f"not in the arrays: {model_type.describe_assumptions(plan.config)}")
-    if plan.sidecar_fields:
-        print(f"  from {' and '.join(plan.sidecar_files)}: {', '.join(plan.sidecar_fields)}")
-    else:
-        print("  all defaults of the family (no config.json next to the file)")
+    print("not in the arrays:")
+    for line in plan.settings.describe():
+        print(f"  {line}")
+    if plan.class_names:
+        shown = ", ".join(plan.class_names[:MAX_CLASSES_SHOWN])
+        print(f"classes: {shown}{', ...' if len(plan.class_names) > MAX_CLASSES_SHOWN else ''}")
     if plan.unused:
         more = ", ..." if len(plan.unused) > MAX_UNUSED_SHOWN else ""
         print(f"not used by the original model either: {', '.join(plan.unused[:MAX_UNUSED_SHOWN])}{more}")
@@ -240,6 +266,7 @@ def main(argv: list[str] | None = None) -> int:
     if "file" in args:
         args.source = args.file if args.file.startswith(PREFIX) else Path(args.file).name
         args.file = locate(args.file, cache=args.cache)
+        args.base = args.base and locate(args.base, cache=args.cache)
     return args.run(args)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,46 @@ from caption.checkpoint import abstract_model as abstract_captioner
 from vit_jax import InputError, VisionTransformer, ViTConfig
 from vit_jax.checkpoint import CONFIG, abstract_model
 from vit_jax.checkpoint import FORMAT as VIT_FORMAT
-from vit_jax.config import as_pair
+from vit_jax.config import PUBLISHED_CONFIGS, as_pair
 from vit_jax.preprocess import Preprocess
-from weights_convert.sidecar import SidecarConfig
 
-HEAD_WIDTH = 64
-NUM_HEADS_OF_WIDTH = {1152: 16}  # SigLIP so400m has heads of width 72
-CATR_HEAD_WIDTH = 32
+# (width, depth) -> heads, of published vision transformers. Arrays do not show the number of heads.
+PUBLISHED_HEADS = {
+    (192, 12): 3,  # Ti
+    (320, 14): 5,  # timm's little
+    (384, 12): 6,  # S
+    (512, 12): 8,  # timm's medium
+    (512, 20): 8,  # timm's mediumd
+    (640, 12): 10,  # timm's betwixt
+    (768, 8): 8,  # timm's first small
+    (768, 12): 12,  # B
+    (1024, 24): 16,  # L
+    (1152, 27): 16,  # so400m
+    (1280, 32): 16,  # H
+    (1408, 40): 16,  # g
+    (1536, 40): 24,  # DINOv2's giant
+    (1664, 48): 16,  # G
+    **{(config.width, config.depth): config.num_heads for config in PUBLISHED_CONFIGS.values()},
+}
 NOT_IN_CAPTION_ARRAYS = ("num_heads", "dropout", "preprocess")
 
 Provenance = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a loaded model shall have other than its checkpoint; None: unchanged.
+
+    image_size:  int or (height, width) in pixels.
+    in_channels: of the pictures; see vit_jax.with_in_channels.
+    """
+
+    image_size: Any = None
+    num_classes: int | None = None
+    in_channels: int | None = None
+
+
+UNCHANGED = Changes()
 
 
 class ModelType(ABC):
@@ -40,6 +70,8 @@ class ModelType(ABC):
     named_configs:   its named architectures.
     toy_names:       those that are no published model: small enough to train on a CPU.
     compared_fields: config fields that arrays determine; a checkpoint must agree on them with a named architecture.
+    unseen_fields:   config fields that no layout's arrays hold, apart from num_heads.
+    default_preprocess: fields of the preprocessing where nothing states it.
     """
 
     title: str
@@ -48,15 +80,24 @@ class ModelType(ABC):
     named_configs: Mapping[str, Any]
     toy_names: frozenset[str]
     compared_fields: tuple[str, ...]
+    unseen_fields: tuple[str, ...]
+    default_preprocess: Mapping[str, Any]
 
     @abstractmethod
     def build_config(
-        self, array_fields: dict[str, Any], named_config: Any, num_heads: int | None, sidecar: SidecarConfig
+        self, array_fields: Mapping[str, Any], stated: Mapping[str, Any], preprocess: Mapping[str, Any]
     ) -> Any:
         """Return the config of a checkpoint.
 
-        array_fields: config fields read from the arrays. named_config: the architecture given by name, or None.
+        array_fields: config fields read from the arrays. stated: those that arrays cannot hold, which overrule.
+        preprocess:   fields of the preprocessing.
+
+        Raises InputError for fields that models of this type do not have.
         """
+
+    @abstractmethod
+    def published_heads(self, array_fields: Mapping[str, Any]) -> int | None:
+        """Return the number of heads of a published architecture with these arrays; None if there is none."""
 
     @abstractmethod
     def find_name(self, config: Any) -> str:
@@ -67,28 +108,24 @@ class ModelType(ABC):
         """Return the model's shapes without allocating arrays."""
 
     @abstractmethod
-    def check_options(self, config: Any, image_size: Any, num_classes: int | None) -> None:
-        """Raise InputError if the model cannot have this image size or number of classes (None: unchanged)."""
+    def check_changes(self, config: Any, changes: Changes) -> None:
+        """Raise InputError if a model of this config cannot be changed so."""
 
     @abstractmethod
-    def apply_options(self, model: Any, image_size: Any, num_classes: int | None) -> Any:
-        """Return the model with another image size or number of classes (None: unchanged)."""
+    def change(self, model: Any, changes: Changes) -> Any:
+        """Return the changed model. Raises InputError as check_changes does."""
 
     @abstractmethod
     def save(self, model: Any, folder: Path, class_names: tuple[str, ...], provenance: Provenance) -> None:
         """Write the model to a folder, completely or not at all."""
 
     @abstractmethod
-    def load(self, folder: str | os.PathLike, image_size: Any = None, num_classes: int | None = None) -> Any:
-        """Read a saved model and apply the options."""
+    def load(self, folder: str | os.PathLike, changes: Changes = UNCHANGED) -> Any:
+        """Read a saved model and change it."""
 
     @abstractmethod
     def describe(self, config: Any) -> str:
         """Return the architecture in one line."""
-
-    @abstractmethod
-    def describe_assumptions(self, config: Any) -> str:
-        """Return the settings that arrays cannot hold in one line."""
 
     def named_config(self, name: str | None) -> Any:
         """Return a named architecture, or None for None. Raises InputError for an unknown name."""
@@ -114,19 +151,16 @@ class _ImageModelType(ModelType):
     named_configs = vit_jax.CONFIGS
     toy_names = frozenset(vit_jax.config.TOY_CONFIGS)
     compared_fields = ("patch_size", "width", "depth", "mlp_dim", "in_channels")
+    unseen_fields = ("activation", "norm_eps", "norm_position", "pooling")
+    default_preprocess = asdict(Preprocess())
 
     def build_config(
-        self, array_fields: dict[str, Any], named_config: Any, num_heads: int | None, sidecar: SidecarConfig
+        self, array_fields: Mapping[str, Any], stated: Mapping[str, Any], preprocess: Mapping[str, Any]
     ) -> ViTConfig:
-        width = array_fields["width"]
-        default_heads = NUM_HEADS_OF_WIDTH.get(width, max(1, width // HEAD_WIDTH))
-        settings = {"num_heads": named_config.num_heads if named_config else default_heads}
-        settings |= array_fields | dict(sidecar.config_fields)
-        if array_fields.get("activation") == "swiglu":
-            settings["activation"] = "swiglu"  # a config's hidden_act names the gate's activation only
-        if num_heads is not None:
-            settings["num_heads"] = num_heads
-        return ViTConfig(**settings, preprocess=Preprocess(**sidecar.preprocess_fields))
+        return ViTConfig(**{**array_fields, **stated}, preprocess=Preprocess(**preprocess))
+
+    def published_heads(self, array_fields: Mapping[str, Any]) -> int | None:
+        return PUBLISHED_HEADS.get((array_fields["width"], array_fields["depth"]))
 
     def find_name(self, config: ViTConfig) -> str:
         names = [
@@ -141,15 +175,17 @@ class _ImageModelType(ModelType):
     def abstract_model(self, config: ViTConfig) -> VisionTransformer:
         return abstract_model(config)
 
-    def check_options(self, config: ViTConfig, image_size: Any, num_classes: int | None) -> None:
-        if image_size is not None:
-            config.grid_for(image_size)
+    def check_changes(self, config: ViTConfig, changes: Changes) -> None:
+        if changes.image_size is not None:
+            config.grid_for(changes.image_size)
 
-    def apply_options(self, model: VisionTransformer, image_size: Any, num_classes: int | None) -> VisionTransformer:
-        if num_classes is not None:
-            model = vit_jax.with_num_classes(model, num_classes)
-        if image_size is not None and as_pair(image_size) != model.config.image_size:
-            model = vit_jax.with_image_size(model, image_size)
+    def change(self, model: VisionTransformer, changes: Changes) -> VisionTransformer:
+        if changes.num_classes is not None:
+            model = vit_jax.with_num_classes(model, changes.num_classes)
+        if changes.in_channels is not None:
+            model = vit_jax.with_in_channels(model, changes.in_channels)
+        if changes.image_size is not None and as_pair(changes.image_size) != model.config.image_size:
+            model = vit_jax.with_image_size(model, changes.image_size)
         return model
 
     def save(
@@ -158,10 +194,8 @@ class _ImageModelType(ModelType):
         names = class_names if len(class_names) == model.config.num_classes else ()
         vit_jax.save(model, folder, class_names=names, provenance=provenance)
 
-    def load(
-        self, folder: str | os.PathLike, image_size: Any = None, num_classes: int | None = None
-    ) -> VisionTransformer:
-        return vit_jax.load(folder, image_size=image_size, num_classes=num_classes)
+    def load(self, folder: str | os.PathLike, changes: Changes = UNCHANGED) -> VisionTransformer:
+        return self.change(vit_jax.load(folder), changes)
 
     def describe(self, config: ViTConfig) -> str:
         (ph, pw), (height, width) = config.patch_size, config.image_size
@@ -169,9 +203,6 @@ class _ImageModelType(ModelType):
             f"width {config.width}, depth {config.depth}, {config.num_heads} heads, MLP {config.mlp_dim}, "
             f"patch {ph}x{pw}, image {height}x{width}, {config.num_classes} classes"
         )
-
-    def describe_assumptions(self, config: ViTConfig) -> str:
-        return f"{config.num_heads} heads, {config.activation}, eps {config.norm_eps:g}, preprocessing"
 
 
 class _CaptionModelType(ModelType):
@@ -183,14 +214,20 @@ class _CaptionModelType(ModelType):
     named_configs = caption.CONFIGS
     toy_names = frozenset(caption.config.TOY_CONFIGS)
     compared_fields = tuple(f.name for f in fields(CaptionConfig) if f.name not in NOT_IN_CAPTION_ARRAYS)
+    unseen_fields = ("norm_eps",)
+    default_preprocess: Mapping[str, Any] = {}
 
     def build_config(
-        self, array_fields: dict[str, Any], named_config: Any, num_heads: int | None, sidecar: SidecarConfig
+        self, array_fields: Mapping[str, Any], stated: Mapping[str, Any], preprocess: Mapping[str, Any]
     ) -> CaptionConfig:
-        default_heads = max(1, array_fields["width"] // CATR_HEAD_WIDTH)
-        if num_heads is None:
-            num_heads = named_config.num_heads if named_config else default_heads
-        return CaptionConfig(**array_fields | {"num_heads": num_heads})
+        known = {field.name for field in fields(CaptionConfig)}
+        if unknown := sorted((set(stated) - known) | set(preprocess)):
+            raise InputError(f"a caption model has no setting {', '.join(unknown)}")
+        return CaptionConfig(**{**array_fields, **stated})
+
+    def published_heads(self, array_fields: Mapping[str, Any]) -> int | None:
+        width = array_fields["width"]
+        return next((config.num_heads for config in self.named_configs.values() if config.width == width), None)
 
     def find_name(self, config: CaptionConfig) -> str:
         return next((name for name, named_config in self.named_configs.items() if named_config == config), "")
@@ -198,12 +235,12 @@ class _CaptionModelType(ModelType):
     def abstract_model(self, config: CaptionConfig) -> CaptionTransformer:
         return abstract_captioner(config)
 
-    def check_options(self, config: CaptionConfig, image_size: Any, num_classes: int | None) -> None:
-        if image_size is not None or num_classes is not None:
-            raise InputError("a caption model takes images of any size and has no classes; give neither")
+    def check_changes(self, config: CaptionConfig, changes: Changes) -> None:
+        if changes != UNCHANGED:
+            raise InputError("a caption model takes RGB images of any size and has no classes; change none of these")
 
-    def apply_options(self, model: CaptionTransformer, image_size: Any, num_classes: int | None) -> CaptionTransformer:
-        self.check_options(model.config, image_size, num_classes)
+    def change(self, model: CaptionTransformer, changes: Changes) -> CaptionTransformer:
+        self.check_changes(model.config, changes)
         return model
 
     def save(
@@ -211,10 +248,8 @@ class _CaptionModelType(ModelType):
     ) -> None:
         caption.save(model, folder, provenance=provenance)
 
-    def load(
-        self, folder: str | os.PathLike, image_size: Any = None, num_classes: int | None = None
-    ) -> CaptionTransformer:
-        return self.apply_options(caption.load(folder), image_size, num_classes)
+    def load(self, folder: str | os.PathLike, changes: Changes = UNCHANGED) -> CaptionTransformer:
+        return self.change(caption.load(folder), changes)
 
     def describe(self, config: CaptionConfig) -> str:
         encoder = config.encoder
@@ -227,9 +262,6 @@ class _CaptionModelType(ModelType):
             f"{config.num_heads} heads, MLP {config.mlp_dim}, {config.vocab_size} words, "
             f"{config.max_positions} positions"
         )
-
-    def describe_assumptions(self, config: CaptionConfig) -> str:
-        return f"{config.num_heads} heads, dilation of the last stage, eps {config.norm_eps:g}, preprocessing"
 
 
 IMAGE_MODEL = _ImageModelType()

@@ -5,9 +5,12 @@ alpha / sqrt(r) with use_rslora (https://arxiv.org/abs/2312.03732). Merging adds
 modules_to_save (a new head) and trained biases replace those of the base.
 """
 
+import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,27 @@ KNOWN_FIELDS = (
 KEEP_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
 LORA_NAME = re.compile(r"(?P<module>.+)\.lora_(?P<kind>[AB])(?:\.[^.]+)??\.weight")
 
+CONFIG, WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
+
 Arrays = Mapping[str, np.ndarray]
+
+
+def find_adapter(path: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
+    """Return the weights file of an adapter, given it or its folder, and the config next to it.
+
+    Raises InputError, naming the file, if either is missing or the config is no JSON object.
+    """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    files = [folder / name for name in WEIGHTS if (folder / name).is_file()] if Path(path).is_dir() else [Path(path)]
+    if not files:
+        raise InputError(f"{path}: no LoRA adapter; it has no {' or '.join(WEIGHTS)}")
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{folder / CONFIG}: not readable as JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{folder / CONFIG}: not a JSON object")
+    return files[0], config
 
 
 def merge_lora(base: Arrays, adapter: Arrays, config: Mapping[str, Any]) -> dict[str, np.ndarray]:

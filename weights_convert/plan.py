@@ -1,46 +1,75 @@
 """How a checkpoint will be converted: its layout and architecture, decided from names and shapes alone."""
 
 import itertools
-import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from vit_jax import InputError
 from vit_jax.checkpoint import check_names, to_arrays
 from vit_jax.config import as_pair
-from weights_convert.layouts import LAYOUTS, Layout
+from weights_convert.formats import LazyArray
+from weights_convert.layouts import LAYOUTS, Layout, explain_unsupported
 from weights_convert.rules import ResolvedRule, infer_source_shapes
+from weights_convert.selection import Selection, select_model
+from weights_convert.settings import ResolvedSettings, resolve_settings
 from weights_convert.sidecar import SidecarConfig
 
 NO_SIDECAR = SidecarConfig()
-DATA_PARALLEL = "module."  # torch.nn.DataParallel prefixes every name with this
 
 ImageSize = int | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the caller states about a checkpoint.
+
+    layout:      a name in LAYOUTS, "auto", or a Layout.
+    name:        an architecture that the checkpoint must have.
+    image_size:  int or (height, width) in pixels.
+    in_channels: of the pictures, which tells the shape of a patch that is stored as one vector.
+    settings:    fields of ViTConfig that arrays cannot hold.
+    preprocess:  fields of Preprocess.
+    weights_key: the prefix under which the model is in the file.
+    """
+
+    layout: str | Layout = "auto"
+    name: str | None = None
+    image_size: ImageSize | None = None
+    in_channels: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+    weights_key: str | None = None
 
 
 @dataclass(frozen=True)
 class ConversionPlan:
     """How a checkpoint will be converted, decided from names and shapes without reading values.
 
-    reason:         why this layout was chosen.
-    names:          name in the rules -> name in the file.
-    shapes:         name in the rules -> shape that the rules need.
-    unused:         the file's arrays that the original model does not use either.
-    sidecar_fields: the config fields read from sidecar files; the others come from the arrays or family defaults.
-    sidecar_files:  the names of those files.
+    selection:   where in the file the model is, and in which layout.
+    arrays:      name in the rules -> array in the file.
+    shapes:      name in the rules -> shape that the rules need.
+    unused:      the model's arrays in the file that the original model does not use either.
+    settings:    those that arrays cannot hold, each with its source.
+    class_names: as a sidecar config or a rules file lists them, or ().
+    notes:       what else the user should know, as lines to print.
     """
 
-    layout: Layout
-    reason: str
+    selection: Selection
     config: Any
     rules: tuple[ResolvedRule, ...]
-    names: Mapping[str, str]
+    arrays: Mapping[str, LazyArray]
     shapes: Mapping[str, tuple[int, ...]]
     unused: tuple[str, ...]
-    sidecar_fields: tuple[str, ...] = ()
-    sidecar_files: tuple[str, ...] = ()
+    settings: ResolvedSettings
     class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the model's names."""
+        return self.selection.layout
 
     @property
     def architecture(self) -> str:
@@ -60,92 +89,106 @@ def find_layout(layout: str | Layout, *extra_names: str) -> Layout:
     return LAYOUTS[layout]
 
 
-def _select_layout(layout: str | Layout, names: Collection[str]) -> tuple[Layout, str]:
-    """Return the requested layout, or for "auto" the one with the most signature keys; and the reason."""
-    if layout != "auto":
-        return find_layout(layout, "auto"), "as requested"
-
-    def match(candidate: Layout) -> list[str]:
-        return sorted({candidate.rename_key(name) for name in names}.intersection(candidate.signature_keys))
-
-    def score(candidate: Layout) -> tuple[float, int]:
-        fraction = len(match(candidate)) / len(candidate.signature_keys)
-        return fraction, len(candidate.signature_keys) if fraction == 1 else 0
-
-    best = max(LAYOUTS.values(), key=score)
-    matched = match(best)
-    partly = len(matched) < len(best.signature_keys)
-    reason = f"it has {', '.join(matched) or 'none'}" + (f" of {', '.join(best.signature_keys)}" if partly else "")
-    return best, reason
-
-
 def plan_conversion(
-    shapes: Mapping[str, tuple[int, ...]],
-    *,
-    layout: str | Layout = "auto",
-    name: str | None = None,
-    image_size: ImageSize | None = None,
-    num_heads: int | None = None,
-    sidecar: SidecarConfig = NO_SIDECAR,
+    file_arrays: Mapping[str, LazyArray], request: Request, *, sidecar: SidecarConfig = NO_SIDECAR
 ) -> ConversionPlan:
-    """Decide the layout and the architecture from the names and shapes of a checkpoint's arrays.
+    """Decide where the model is in a file, its layout and its architecture.
 
-    Raises InputError for an unknown layout or name, for another architecture than `name`, and for arrays that are
-    missing, left over or of another shape, all listed.
+    Raises InputError for an unknown layout or name, for another architecture than the one requested, for settings
+    that arrays cannot hold and no source states, and for arrays that are missing, left over or of another shape, all
+    listed.
     """
-    is_parallel = all(key.startswith(DATA_PARALLEL) for key in shapes)
-    file_names = {key.removeprefix(DATA_PARALLEL) if is_parallel else key: key for key in shapes}
-    selected, reason = _select_layout(layout, file_names)
-    names = {selected.rename_key(key): file_name for key, file_name in file_names.items()}
-    shapes = {key: tuple(shapes[file_name]) for key, file_name in names.items()}
-    if sidecar.family != selected.sidecar_family:
-        sidecar = NO_SIDECAR
-    config = _infer_config(selected, reason, shapes, name, image_size, num_heads, sidecar)
-    rules = selected.resolve_rules(config)
-    targets = {key: leaf.shape for key, leaf in to_arrays(selected.model_type.abstract_model(config)).items()}
+    if request.layout == "auto":
+        layouts = list(LAYOUTS.values())
+    else:
+        layouts = [find_layout(request.layout, "auto")]
+        file_arrays = layouts[0].prepare(file_arrays)
+    selection = select_model(file_arrays, layouts, requested=request.layout != "auto", weights_key=request.weights_key)
+    try:
+        return _plan_selection(selection, file_arrays, request, sidecar)
+    except InputError as error:
+        reason = explain_unsupported([*selection.names, *file_arrays])
+        if reason is None:
+            raise
+        raise InputError(reason) from error
+
+
+def _plan_selection(
+    selection: Selection, file_arrays: Mapping[str, LazyArray], request: Request, sidecar: SidecarConfig
+) -> ConversionPlan:
+    layout = selection.layout
+    sidecar = sidecar.for_family(layout.sidecar_family)
+    arrays = {key: file_arrays[file_name] for key, file_name in selection.names.items()}
+    unreadable = [array for key, array in arrays.items() if array.problem and not layout.is_ignored(key)]
+    if unreadable:
+        raise InputError(unreadable[0].problem)
+    shapes = {key: array.shape for key, array in arrays.items()}
+    array_fields = _infer_architecture(selection, shapes, request, sidecar)
+    named_config = layout.model_type.named_config(request.name)
+    if named_config and (differences := layout.model_type.list_differences(named_config, array_fields)):
+        raise InputError(f"a checkpoint of another architecture than {request.name}: {'; '.join(differences)}")
+    settings = resolve_settings(layout, shapes, array_fields, request, named_config, sidecar)
+    config = layout.model_type.build_config(array_fields, settings.config_fields, settings.preprocess_fields)
+    rules = layout.resolve_rules(config)
+    targets = {key: leaf.shape for key, leaf in to_arrays(layout.model_type.abstract_model(config)).items()}
     expected = infer_source_shapes(rules, targets)
-    unused = [key for key in shapes if key not in expected and any(re.fullmatch(p, key) for p in selected.unused)]
+    unused = [key for key, shape in shapes.items() if key not in expected and layout.is_unused(key, shape)]
     actual = {key: shape for key, shape in shapes.items() if key not in unused}
     check_names(expected, {key: _align_shape(shape, expected.get(key, shape)) for key, shape in actual.items()})
     return ConversionPlan(
-        layout=selected,
-        reason=reason,
+        selection=selection,
         config=config,
         rules=tuple(rules),
-        names=names,
+        arrays={key: arrays[key] for key in expected},
         shapes=expected,
-        unused=tuple(names[key] for key in unused),
-        sidecar_fields=(*sidecar.config_fields, *(("preprocess",) if sidecar.preprocess_fields else ())),
-        sidecar_files=sidecar.files,
-        class_names=sidecar.class_names,
+        unused=tuple(selection.names[key] for key in unused),
+        settings=settings,
+        class_names=layout.class_names or sidecar.class_names,
+        notes=(*selection.describe(), *sidecar.notes),
     )
 
 
-def _infer_config(
-    layout: Layout,
-    reason: str,
-    shapes: Mapping[str, tuple[int, ...]],
-    name: str | None,
-    image_size: ImageSize | None,
-    num_heads: int | None,
-    sidecar: SidecarConfig,
-) -> Any:
-    """Return the config of the arrays. Raises InputError listing missing arrays or differences to the named one."""
-    named_config = layout.model_type.named_config(name)
+def _infer_architecture(
+    selection: Selection, shapes: Mapping[str, tuple[int, ...]], request: Request, sidecar: SidecarConfig
+) -> dict[str, Any]:
+    """Return the config fields that the arrays show. Raises InputError if arrays of the layout are missing.
+
+    The size that the caller asks for gives the grid if it has as many positions; otherwise the sidecar config's does,
+    and the table is resized later.
+    """
+    layout = selection.layout
+    hint = {"in_channels": request.in_channels or layout.settings.get("in_channels")}
+    infer = partial(layout.infer_architecture, **(hint if "in_channels" in layout.assumes else {}))
+    sizes = [request.image_size, layout.settings.get("image_size"), sidecar.image_size]
+    stated = [as_pair(size) for size in sizes if size is not None]
     try:
-        size = sidecar.image_size if image_size is None else as_pair(image_size)
-        array_fields = layout.infer_architecture(shapes, size)
-        if named_config and (differences := layout.model_type.list_differences(named_config, array_fields)):
-            raise InputError(f"a checkpoint of another architecture than {name}: {'; '.join(differences)}")
-        return layout.model_type.build_config(array_fields, named_config, num_heads, sidecar)
+        fields = infer(shapes, stated[0] if stated else None)
+        if stated[1:] and fields.get("image_size") != stated[0]:
+            return infer(shapes, stated[-1])
+        return fields
     except InputError:
         raise
-    except (KeyError, ValueError, IndexError) as error:
+    except (ValueError, IndexError) as error:
+        raise InputError(f"not the layout {layout.name}: an array has another number of axes ({error})") from error
+    except KeyError as error:
         missing = sorted(set(layout.signature_keys) - set(shapes)) or [str(error).strip("'")]
-        raise InputError(
-            f"not a known checkpoint layout; the closest is {layout.name} ({reason}), but "
-            f"{', '.join(missing[:10])} is missing; the file has {', '.join(sorted(shapes)[:5])}, ..."
-        ) from error
+        raise InputError(_explain_misfit(selection, missing)) from error
+
+
+def _explain_misfit(selection: Selection, missing: Sequence[str]) -> str:
+    """Return, in one line, why a file has no known layout, and what to do."""
+    keys = selection.layout.signature_keys
+    matched = [key for key in keys if key in selection.names]
+    files = ", ".join(sorted(selection.names.values())[:5])
+    remedy = "for names of your own write a rules file (--rules): see docs/families.md"
+    if len(matched) == len(keys):
+        return f"a checkpoint in the layout {selection.layout.name} that lacks {', '.join(missing[:5])}"
+    if not matched:
+        return f"none of the known layouts; the file has {files}, ...; {remedy}"
+    return (
+        f"none of the known layouts; the closest, {selection.layout.name}, has {len(matched)} of {len(keys)} signature "
+        f"keys: {', '.join(matched)}; missing: {', '.join(missing[:5])}; the file has {files}, ...; {remedy}"
+    )
 
 
 def _align_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> tuple[int, ...]:

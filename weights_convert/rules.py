@@ -148,12 +148,12 @@ def apply_rules(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (parameter name, array) for each rule.
 
-    Foreign arrays are read just before they are used and reshaped to `shapes`. Raises InputError naming an array with
-    NaN or infinite values: trained models have none, damaged files do.
+    Foreign arrays are read just before they are used and reshaped to `shapes`. Raises InputError naming an array of
+    another type, or with NaN or infinite values: trained models have none, damaged files do.
     """
     dtype: Any = np.float32
     for rule in rules:
-        parts = [_as_float(read(name)).reshape(shapes[name]) for name in rule.sources]
+        parts = [_as_float(name, read(name)).reshape(shapes[name]) for name in rule.sources]
         dtype = np.result_type(*parts) if parts else dtype
         for name, part in zip(rule.sources, parts, strict=True):
             if not np.isfinite(part).all():
@@ -162,10 +162,14 @@ def apply_rules(
         yield rule.target, np.ascontiguousarray(rule.transform.forward(*parts), dtype)
 
 
-def _as_float(array: Any) -> np.ndarray:
-    """Return float32 or float64. Half precision is widened, which is exact."""
+def _as_float(name: str, array: Any) -> np.ndarray:
+    """Return float32 or float64. Half precision is widened, which is exact. Raises InputError for other types."""
     array = np.asarray(array)
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+    if array.dtype in (np.float32, np.float64):
+        return array
+    if array.dtype.name not in ("float16", "bfloat16"):
+        raise InputError(f"{name} holds {array.dtype} values, and weights need a float type of 16 to 64 bits")
+    return array.astype(np.float32)
 
 
 def invert_rules(rules: Sequence[ResolvedRule], parameters: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -5,10 +5,12 @@ every block, and the output.
 """
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +18,10 @@ import numpy as np
 
 from vit_jax import InputError, VisionTransformer, ViTConfig
 from vit_jax.checkpoint import from_arrays, to_arrays
-from weights_convert._convert import convert_with_plan
-from weights_convert.formats import read_checkpoint
+from weights_convert._convert import ConvertOptions, convert_with_plan, open_arrays
 from weights_convert.layouts import Layout
 from weights_convert.plan import ConversionPlan
+from weights_convert.selection import Selection, select_arrays
 
 BOUNDS = {"float64": 1e-9, "float32": 2e-5}  # relative errors; float32's is explained in BUILD.md
 OUTPUT_FIELDS = ("logits", "image_embeds", "pooler_output")  # of transformers' outputs, in order of preference
@@ -59,30 +61,36 @@ def verify_checkpoint(
     against: str,
     dtype: str = "float64",
     layout: str | Layout = "auto",
-    num_heads: int | None = None,
     seed: int = 0,
+    **options: Unpack[ConvertOptions],
 ) -> ParityReport:
-    """Convert a checkpoint and compare it with the original library, one of ORIGINALS, on a random image in [-1, 1].
+    """Convert a checkpoint and compare it with the original on a random image in [-1, 1].
+
+    against: one of ORIGINALS, or FILE.py:FUNCTION, a function without arguments that returns your own torch model.
+    options: as convert() takes them.
 
     Raises InputError if torch or the original library is not installed, or if it cannot load the file.
     """
-    if against not in ORIGINALS:
-        raise InputError(f"unknown original {against!r}: one of {', '.join(ORIGINALS)}")
-    module, build = ORIGINALS[against]
+    module, build = _find_original(against)
     torch = _import("torch")
     _import(module)
     with jax.enable_x64(dtype == "float64"):
-        model, plan = convert_with_plan(path, layout=layout, num_heads=num_heads)
+        model, plan = convert_with_plan(path, layout=layout, **options)
         config = plan.config
         arrays = {name: jnp.asarray(array, dtype) for name, array in to_arrays(model).items()}
         image_shape = (1, *config.image_size, config.in_channels)
         image = np.random.default_rng(seed).uniform(-1, 1, image_shape).astype(dtype)
         outputs = [np.asarray(output) for output in jax.jit(run_layers)(from_arrays(config, arrays), image)]
-    original, missing = build(plan, read_checkpoint(path), Path(path))
+    original, missing = build(plan, read_state(path, plan.selection), Path(path))
     expected = _run_original_layers(original.to(getattr(torch, dtype)).eval(), config, image)
     layers = ["embedding", *(f"block {i}" for i in range(config.depth)), "output"]
     errors = [_compare(*triple) for triple in zip(layers, outputs, expected, strict=True)]
     return ParityReport(errors, sum(len(rule.sources) for rule in plan.rules), plan.unused, missing)
+
+
+def read_state(path: str | os.PathLike, selection: Selection) -> dict[str, np.ndarray]:
+    """Return the model's arrays in a file under their own names, in float32 or float64."""
+    return {name: _widen(array.read()) for name, array in select_arrays(selection, open_arrays(path).arrays).items()}
 
 
 def run_layers(model: VisionTransformer, images: jax.Array) -> list[jax.Array]:
@@ -151,17 +159,51 @@ def build_pytorch_pretrained_vit(config: ViTConfig) -> Any:
         del registry["config"]
 
 
+def _find_original(against: str) -> tuple[str, "BuildOriginal"]:
+    """Return the module that an original needs, and how to build its model."""
+    file, colon, function = against.rpartition(":")
+    if colon and file.endswith(".py"):
+        return "torch", partial(_build_own, file, function)
+    if against not in ORIGINALS:
+        raise InputError(f"unknown original {against!r}: one of {', '.join(ORIGINALS)}, or FILE.py:FUNCTION")
+    return ORIGINALS[against]
+
+
+def _build_own(
+    file: str, function: str, plan: ConversionPlan, state: dict[str, np.ndarray], path: Path
+) -> tuple[Any, tuple[str, ...]]:
+    """Call a user's function for a torch model and load the arrays; return it and its missing parameters."""
+    torch = importlib.import_module("torch")
+    if not Path(file).is_file():
+        raise InputError(f"{file}: no such file")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        original = getattr(module, function)()
+    except Exception as error:
+        raise InputError(f"{file}: {function}() failed ({type(error).__name__}: {error})") from error
+    if not isinstance(original, torch.nn.Module):
+        raise InputError(f"{file}: {function}() returned a {type(original).__name__}, not a torch.nn.Module")
+    try:
+        keys = original.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=False)
+    except RuntimeError as error:
+        raise InputError(f"{file}: {' '.join(str(error).split())}") from error
+    if keys.unexpected_keys:
+        raise InputError(f"{function}()'s model does not have {', '.join(keys.unexpected_keys[:5])}")
+    return original, tuple(keys.missing_keys)
+
+
 def _build_lukemelas(plan: ConversionPlan, arrays: dict[str, np.ndarray], path: Path) -> tuple[Any, tuple[str, ...]]:
     """Build pytorch_pretrained_vit's model and load the arrays; return it and its missing parameters."""
     torch = importlib.import_module("torch")
     if plan.layout.name != "lukemelas":
         raise InputError(f"a checkpoint in the layout {plan.layout.name}: pytorch_pretrained_vit cannot load it")
     original = build_pytorch_pretrained_vit(plan.config)
-    state = {
-        key: torch.from_numpy(_widen(arrays[file_name]))
-        for key, file_name in plan.names.items()
-        if file_name in arrays and file_name not in plan.unused
-    }
+    unused = {plan.selection.relative(name) for name in plan.unused}
+    state = {name: torch.from_numpy(array) for name, array in arrays.items() if name not in unused}
     keys = original.load_state_dict(state, strict=False)
     if keys.unexpected_keys:
         raise InputError(f"pytorch_pretrained_vit does not know {', '.join(keys.unexpected_keys[:5])}")
@@ -190,7 +232,7 @@ def _build_transformers(plan: ConversionPlan, arrays: dict[str, np.ndarray], pat
     original, info = model_class.from_pretrained(
         None,
         config=settings,
-        state_dict={key: torch.from_numpy(_widen(array)) for key, array in arrays.items()},
+        state_dict={key: torch.from_numpy(array) for key, array in arrays.items()},
         output_loading_info=True,
         dtype=torch.float64,
         attn_implementation="sdpa",

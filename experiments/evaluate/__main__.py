@@ -61,7 +61,10 @@ def model_labels(labels: np.ndarray, names: Sequence[str], model_names: Sequence
     Raises InputError naming the model's `source` for a class that the model does not have.
     """
     if not model_names:
-        raise InputError(f"{source}: has no class names to compare with the images' classes; fine-tune it first")
+        raise InputError(
+            f"{source}: has no class names to compare with the images' classes; fine-tune it first, or state them "
+            "(python -m weights_convert convert --class-names FILE)"
+        )
     unknown = [name for name in names if name not in model_names]
     if unknown:
         raise InputError(f"{source}: does not know the class {unknown[0]}; it knows {', '.join(model_names[:8])} ...")

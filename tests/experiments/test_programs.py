@@ -167,6 +167,7 @@ def test_a_killed_run_resumes_from_its_last_epoch(shapes, tmp_path):
     assert [r["epoch"] for r in records(out) if "val_loss" in r][:6] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.usefixtures("tiny_heads")
 def test_fine_tuning_starts_from_a_torch_checkpoint(shapes, tmp_path, capsys):
     """Start from a foreign .pth with resized positions and a new head; then from a saved model and from a run."""
     torch.save(reference.tiny_torch(num_classes=7, dim=64, num_heads=1).float().state_dict(), tmp_path / "tiny.pth")
@@ -213,7 +214,12 @@ WRONG = {
     "nothing.pth: no such model": ["--data", "digits", "--weights", "{tmp}/nothing.pth"],
     "cut.pth: truncated or damaged": ["--data", "digits", "--weights", "{tmp}/cut.pth"],
     "flipped.pth: damaged archive: Bad CRC-32": ["--data", "digits", "--weights", "{tmp}/flipped.pth"],
-    "evil.pth: refused: it names posix.system": ["--data", "digits", "--weights", "{tmp}/evil.pth"],
+    "evil.pth: a dict without arrays; it has w; it names posix.system": [
+        "--data",
+        "digits",
+        "--weights",
+        "{tmp}/evil.pth",
+    ],
     "is (8, 8), not (16, 16)": [
         "--model",
         "B_16",
@@ -255,6 +261,7 @@ def wrong_things(tmp_path_factory):
     return tmp
 
 
+@pytest.mark.usefixtures("tiny_heads")
 @pytest.mark.parametrize("message", WRONG)
 def test_wrong_input_is_one_line_and_writes_nothing(message, wrong_things, capsys, monkeypatch):
     monkeypatch.chdir(wrong_things)

@@ -92,7 +92,7 @@ def test_a_file_there_and_back_is_exact(file, arrays, tmp_path):
         (lambda a: a.update(extra=np.zeros(2)), "1 left over: extra"),
         (lambda a: a.update({"mlp.layers.1.bias": np.zeros(9)}), r"mlp.layers.1.bias is \(9,\), not \(16,\)"),
         (lambda a: a.pop("input_proj.weight"), "1 missing: input_proj.weight"),
-        (lambda a: a.pop("mlp.layers.0.weight"), "not a known checkpoint layout; the closest is catr"),
+        (lambda a: a.pop("mlp.layers.0.weight"), "a checkpoint in the layout catr that lacks mlp.layers.0.weight"),
     ],
 )
 def test_misfits_are_listed(arrays, change, message):
@@ -104,7 +104,7 @@ def test_misfits_are_listed(arrays, change, message):
 
 def test_options_that_a_caption_model_lacks(arrays):
     for wrong in (dict(image_size=64), dict(num_classes=3)):
-        with pytest.raises(InputError, match="a caption model takes images of any size and has no classes"):
+        with pytest.raises(InputError, match="a caption model takes RGB images of any size"):
             convert(arrays, num_heads=2, **wrong)
     with pytest.raises(InputError, match=r"another architecture than catr: encoder is .*; width is 8, not 256"):
         convert(arrays, name="catr")

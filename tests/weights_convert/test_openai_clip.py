@@ -70,4 +70,4 @@ def test_open_clips_config_states_the_activation(tmp_path):
     assert (model.config.activation, model.config.num_heads) == ("gelu", 3)
     assert model.config.preprocess.mean == (0.4, 0.5, 0.6)
     assert model.config.preprocess.kernel == "bicubic"
-    assert "open_clip_config.json" in plan.sidecar_files
+    assert plan.settings.sources["activation"] == plan.settings.sources["mean"] == "open_clip_config.json"

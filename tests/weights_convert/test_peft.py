@@ -1,9 +1,14 @@
 """LoRA adapters of PEFT: merging against arithmetic, and refusal of what is no plain LoRA."""
 
+import json
+
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from vit_jax import InputError
+from tests.weights_convert.tiny import timm_arrays
+from vit_jax import InputError, load
+from weights_convert.__main__ import main
 from weights_convert.peft import merge_lora
 
 RANK, CONFIG = 4, dict(peft_type="LORA", r=4, lora_alpha=8, bias="none", use_dora=False, target_modules=["query"])
@@ -134,3 +139,22 @@ def test_ambiguous_and_empty_adapters():
         merge_lora(base, adapter, CONFIG)
     with pytest.raises(InputError, match="holds no LoRA arrays"):
         merge_lora(BASE, {}, CONFIG)
+
+
+def test_an_adapters_folder_is_merged_into_its_base_by_command(tmp_path, capsys):
+    arrays, rank = timm_arrays(), 2
+    a, b = draw(rank, 32, seed=3).astype(np.float32), draw(96, rank, seed=4).astype(np.float32)
+    name = "base_model.model.blocks.0.attn.qkv.lora_{}.weight"
+    save_file({f"net.{key}": array for key, array in arrays.items()}, tmp_path / "base.safetensors")
+    (tmp_path / "adapter").mkdir()
+    save_file({name.format("A"): a, name.format("B"): b}, tmp_path / "adapter" / "adapter_model.safetensors")
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(CONFIG | {"r": rank, "lora_alpha": 6}))
+    command = ["convert", str(tmp_path / "adapter"), "--num-heads", "2", "--out", str(tmp_path / "m")]
+    assert main([*command, "--base", str(tmp_path / "base.safetensors")]) == 0
+    expected = arrays["blocks.0.attn.qkv.weight"] + 3 * b @ a
+    np.testing.assert_allclose(load(tmp_path / "m").blocks[0].attn.qkv.kernel[...], expected.T, atol=1e-5)
+    assert main([*command, "--force", "--base", str(tmp_path / "none.safetensors")]) == 2
+    assert "none.safetensors: no such file" in capsys.readouterr().err
+    (tmp_path / "adapter" / "adapter_config.json").write_text("[]")
+    assert main([*command, "--force", "--base", str(tmp_path / "base.safetensors")]) == 2
+    assert "adapter_config.json: not a JSON object" in capsys.readouterr().err

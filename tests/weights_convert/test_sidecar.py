@@ -47,8 +47,7 @@ def test_a_folder_of_hugging_face(vit, tmp_path, capsys):
     assert main(["convert", str(folder), "--out", str(tmp_path / "m")]) == 0
     printed = capsys.readouterr().out
     assert "layout: hf_vit" in printed
-    assert "4 heads, gelu_tanh, eps 0.001" in printed
-    assert "from config.json and preprocessor_config.json: " in printed
+    assert "config.json and preprocessor_config.json: activation gelu_tanh, norm_eps 0.001, num_heads 4" in printed
     model, card = load(tmp_path / "m"), load_card(tmp_path / "m")
     assert card.class_names == ("cat", "dog", "cow")
     config = model.config
@@ -84,8 +83,8 @@ def test_without_a_sidecar_config_the_defaults_are_printed(vit, tmp_path, capsys
     command = ["inspect", str(tmp_path / "bare" / "weights.safetensors"), "--image-size", "16x32"]
     assert main([*command, "--num-heads", "4"]) == 0
     printed = capsys.readouterr().out
-    assert "eps 1e-12" in printed
-    assert "all defaults of the family" in printed
+    assert "the layout's default: activation gelu" in printed
+    assert "as requested: num_heads 4" in printed
 
 
 def timm_folder(folder, config):

@@ -61,14 +61,14 @@ def test_an_error_shows_in_the_layer_where_it_starts(tmp_path, monkeypatch):
     from weights_convert import verify as module
 
     make_original("ViTForImageClassification").save_pretrained(tmp_path)
-    read = module.read_checkpoint
+    read = module.read_state
 
-    def altered(path):
-        arrays = dict(read(path))
+    def altered(*arguments):
+        arrays = read(*arguments)
         name = next(name for name in arrays if ".1." in name and "layernorm_after.weight" in name)
         return arrays | {name: arrays[name] * 1.001}
 
-    monkeypatch.setattr(module, "read_checkpoint", altered)
+    monkeypatch.setattr(module, "read_state", altered)
     errors = {
         e.layer: e.relative_error for e in verify_checkpoint(tmp_path, against="transformers", num_heads=3).errors
     }
@@ -81,7 +81,64 @@ def test_what_cannot_be_verified(lukemelas_file, tmp_path, capsys, monkeypatch):
     save_file({"a": np.ones(3, np.float32)}, tmp_path / "no.safetensors")
     assert load_file(tmp_path / "no.safetensors")
     assert main(["verify", str(tmp_path / "no.safetensors"), "--against", "lukemelas"]) == 2
-    assert "not a known checkpoint layout" in capsys.readouterr().err
+    assert "none of the known layouts" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "torch", None)
     assert main(["verify", str(lukemelas_file), "--against", "lukemelas"]) == 2
     assert "verify needs torch, which is not installed" in capsys.readouterr().err
+
+
+OWN_MODEL = """
+import torch
+from torch import nn
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 32, 8, 8)
+        self.cls = nn.Parameter(torch.zeros(1, 1, 32))
+        self.positions = nn.Parameter(torch.zeros(1, 5, 32))
+        layer = nn.TransformerEncoderLayer(32, 4, 48, activation="{activation}", batch_first=True, norm_first=True)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.out = nn.Linear(32, 3)
+
+    def forward(self, images):
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls.expand(len(x), -1, -1), x], dim=1) + self.positions
+        return self.out(self.body(x)[:, 0])
+"""
+OWN_RULES = """
+like = "torch_encoder"
+[names]
+"patches.{*}" = "patch_embed.{*}"
+"cls" = "cls_token"
+"positions" = "pos_embed"
+"body.layers.{*}" = "layers.{*}"
+"out.{*}" = "head.{*}"
+[settings]
+num_heads = 4
+norm_position = "pre"
+activation = "relu"
+"""
+
+
+def test_against_a_model_of_your_own(tmp_path, capsys):
+    """A user's file, rules and model agree in every layer; with another activation they do not."""
+    torch.manual_seed(0)
+    for name in ("relu", "gelu"):
+        (tmp_path / f"{name}.py").write_text(OWN_MODEL.replace("{activation}", name))
+    (tmp_path / "r.toml").write_text(OWN_RULES)
+    scope = {}
+    exec(compile((tmp_path / "relu.py").read_text(), "relu.py", "exec"), scope)
+    torch.save(
+        {"net": {f"module.{key}": value for key, value in scope["Own"]().state_dict().items()}}, tmp_path / "a.pth"
+    )
+    command = ["verify", str(tmp_path / "a.pth"), "--rules", str(tmp_path / "r.toml"), "--against"]
+    assert main([*command, f"{tmp_path / 'relu.py'}:Own"]) == 0
+    printed = capsys.readouterr().out
+    assert "block 1" in printed
+    assert "all used" in printed
+    assert main([*command, f"{tmp_path / 'gelu.py'}:Own"]) == 1
+    for wrong, message in [("none.py:Own", "none.py: no such file"), (f"{tmp_path / 'relu.py'}:None", "None() failed")]:
+        assert main([*command, wrong]) == 2
+        assert message in capsys.readouterr().err

@@ -3,10 +3,7 @@
 import os
 from pathlib import Path
 
-import numpy as np
-
 from vit_jax.errors import InputError
-from weights_convert.formats.arrays import LazyArray
 from weights_convert.formats.contents import Contents, collect_contents, make_contents
 from weights_convert.formats.folders import find_snapshot, open_folder
 from weights_convert.formats.kinds import START_BYTES, describe_file, describe_zip
@@ -17,8 +14,6 @@ from weights_convert.formats.torch_files import LEGACY_START, open_legacy, open_
 
 ZIP_START = b"PK\x03\x04"
 PICKLE_SUFFIXES = (".pkl", ".pickle")
-# Keys under which training scripts nest a model's weights; the first present wins.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module", "teacher", "student")
 
 
 def open_contents(path: str | os.PathLike) -> Contents:
@@ -60,37 +55,3 @@ def _open_file(path: Path, start: bytes) -> Contents:
     if (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05") or (start and path.suffix in PICKLE_SUFFIXES):
         return collect_contents(open_pickle(path))
     raise InputError(describe_file(path, start))
-
-
-def open_checkpoint(path: str | os.PathLike) -> dict[str, LazyArray]:
-    """Open a checkpoint as open_contents does; return the model's arrays by name, values unread.
-
-    A nested state dict ({"model": {...}, "epoch": 3}) is unwrapped; other nested dicts get dotted names.
-    """
-    return find_state_dict(open_contents(path))
-
-
-def read_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read a checkpoint as {name: array}, named as open_checkpoint does. torch is not needed.
-
-    bfloat16 becomes ml_dtypes.bfloat16. Raises InputError as open_checkpoint does, and for arrays that are damaged or
-    of an unsupported type.
-    """
-    opened = open_checkpoint(path)
-    try:
-        return {name: array.read() for name, array in opened.items()}
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-def find_state_dict(contents: Contents) -> dict[str, LazyArray]:
-    """Return the model's arrays in what a training script saved: those under a key of WRAPPERS, or all."""
-    keys, depth = contents.keys, 0
-    while all(len(path) > depth + 1 for path in keys.values()):
-        present = {path[depth] for path in keys.values()}
-        wrapper = next((key for key in WRAPPERS if key in present), None)
-        if wrapper is None:
-            break
-        keys = {name: path for name, path in keys.items() if path[depth] == wrapper}
-        depth += 1
-    return {".".join(path[depth:]): contents.arrays[name] for name, path in keys.items()}

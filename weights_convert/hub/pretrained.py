@@ -2,12 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import overload
+from typing import Unpack, overload
 
 from caption import CaptionTransformer
 from vit_jax import VisionTransformer
 from vit_jax.download import cache_folder
-from weights_convert._convert import convert
+from weights_convert._convert import ConvertOptions, convert
 from weights_convert.hub.releases import (
     NEVER_RELEASED,
     RELEASES,
@@ -18,7 +18,7 @@ from weights_convert.hub.releases import (
     is_offline,
 )
 from weights_convert.hub.repository import PREFIX, fetch_repository
-from weights_convert.model_types import saved_model_type
+from weights_convert.model_types import Changes, saved_model_type
 from weights_convert.plan import ImageSize
 
 
@@ -44,6 +44,7 @@ def load_pretrained(
     image_size: ImageSize | None = None,
     num_classes: int | None = None,
     cache: str | os.PathLike | None = None,
+    **options: Unpack[ConvertOptions],
 ) -> VisionTransformer: ...
 
 
@@ -54,6 +55,7 @@ def load_pretrained(
     image_size: None = None,
     num_classes: None = None,
     cache: str | os.PathLike | None = None,
+    **options: Unpack[ConvertOptions],
 ) -> CaptionTransformer: ...
 
 
@@ -64,6 +66,7 @@ def load_pretrained(
     image_size: ImageSize | None = None,
     num_classes: int,
     cache: str | os.PathLike | None = None,
+    **options: Unpack[ConvertOptions],
 ) -> VisionTransformer: ...
 
 
@@ -74,6 +77,7 @@ def load_pretrained(
     image_size: ImageSize,
     num_classes: int | None = None,
     cache: str | os.PathLike | None = None,
+    **options: Unpack[ConvertOptions],
 ) -> VisionTransformer: ...
 
 
@@ -84,6 +88,7 @@ def load_pretrained(
     image_size: ImageSize | None = None,
     num_classes: int | None = None,
     cache: str | os.PathLike | None = None,
+    **options: Unpack[ConvertOptions],
 ) -> VisionTransformer | CaptionTransformer: ...
 
 
@@ -93,6 +98,7 @@ def load_pretrained(
     image_size: ImageSize | None = None,
     num_classes: int | None = None,
     cache: str | os.PathLike | None = None,
+    **options: Unpack[ConvertOptions],
 ) -> VisionTransformer | CaptionTransformer:
     """Load a pretrained model.
 
@@ -100,17 +106,17 @@ def load_pretrained(
     image_size:   int or (height, width); positions are resized by the checkpoint's own convention.
     num_classes:  if it differs from the checkpoint's, a new head of zeros replaces the head.
     cache:        default: $VIT_JAX_CACHE, else ~/.cache/vit_jax.
+    options:      for foreign checkpoints, as convert() takes them.
 
     Raises InputError with a one-line message for anything that is wrong.
     """
     path = locate(name_or_path, cache=cache)
     if (model_type := saved_model_type(path)) is not None:
-        return model_type.load(path, image_size, num_classes)
+        return model_type.load(path, Changes(image_size, num_classes))
     if str(name_or_path) != str(path) and str(name_or_path) in RELEASES:
         release = RELEASES[str(name_or_path)]
-        return convert(
-            path, layout=release.layout, name=release.architecture, image_size=image_size, num_classes=num_classes
-        )
+        options = {"name": release.architecture, **options}
+        return convert(path, layout=release.layout, image_size=image_size, num_classes=num_classes, **options)
     if not path.exists():
         find_release(str(name_or_path))  # raises InputError: the name is unknown
-    return convert(path, image_size=image_size, num_classes=num_classes)
+    return convert(path, image_size=image_size, num_classes=num_classes, **options)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from vit_jax import InputError
 from vit_jax.checkpoint import to_arrays
 from vit_jax.preprocess import Preprocess
+from weights_convert.formats import LazyArray
 from weights_convert.layouts.inference import Shapes
 from weights_convert.layouts.preprocessing import unknown
 from weights_convert.model_types import IMAGE_MODEL, ModelType
@@ -36,6 +37,9 @@ class Layout:
     ask:                config fields that arrays do not show and that have no usual value: someone must state them.
     assumes:            config fields that infer_architecture fills by the family's custom, to be printed; apart from
                         num_heads, activation and norm_eps, which no layout's arrays show.
+    prepare:            the file's arrays -> those in the layout's form (from a rules file).
+    settings:           config fields that a rules file states; preprocess_settings: fields of Preprocess.
+    class_names:        that a rules file states.
     """
 
     name: str
@@ -53,13 +57,22 @@ class Layout:
     preprocess: Callable[[Shapes], Preprocess | None] = unknown
     ask: tuple[str, ...] = ()
     assumes: tuple[str, ...] = ()
+    prepare: Callable[[Mapping[str, LazyArray]], Mapping[str, LazyArray]] = lambda arrays: arrays
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    preprocess_settings: Mapping[str, Any] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
     def is_unused(self, name: str, shape: tuple[int, ...]) -> bool:
         """Return whether the original model ignores an array that no rule takes.
 
-        An empty array, as of a head without classes, is ignored. name: the array's name in the rules.
+        So are a single number, such as a count of steps, and an empty array, as of a head without classes.
+        name: the array's name in the rules.
         """
-        return 0 in shape or any(re.fullmatch(pattern, name) for pattern in self.unused)
+        return shape == () or 0 in shape or self.is_ignored(name)
+
+    def is_ignored(self, name: str) -> bool:
+        """Return whether the layout lists an array as one that the original model does not use."""
+        return any(re.fullmatch(pattern, name) for pattern in self.unused)
 
     def resolve_rules(self, config: Any) -> list[ResolvedRule]:
         """Return one rule for each parameter of a config.

@@ -22,7 +22,7 @@ def released(tmp_path, monkeypatch):
     """Release a small model as B_16 on a local server; return the server and the cache folder."""
     torch.save(reference.tiny_torch(dim=64, num_heads=1).float().state_dict(), tmp_path / "small.pth")
     server = Server({"/B_16.pth": (tmp_path / "small.pth").read_bytes()})
-    small = convert(tmp_path / "small.pth").config
+    small = convert(tmp_path / "small.pth", num_heads=1).config
     monkeypatch.setitem(CONFIGS, "B_16", small)
     monkeypatch.setitem(RELEASES, "B_16", replace(RELEASES["B_16"], url=f"{server.address}/B_16.pth"))
     monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
@@ -126,7 +126,7 @@ def test_two_processes_at_once(released):
 
 def test_files_and_saved_models(tmp_path):
     torch.save(reference.tiny_torch(dim=64, num_heads=1).float().state_dict(), tmp_path / "small.pth")
-    model = load_pretrained(tmp_path / "small.pth")
+    model = load_pretrained(tmp_path / "small.pth", num_heads=1)
     save(model, tmp_path / "saved")
     x = reference.images(0, 1, 32, 32).astype(np.float32)
     np.testing.assert_array_equal(load_pretrained(tmp_path / "saved")(x), model(x))
