@@ -43,7 +43,7 @@ FOLDERS = {
 }
 ZIP_MEMBERS = {
     "model.weights.h5": f"a Keras model; {NEEDS_ARRAYS}",
-    "models/archive/": "an exported PyTorch program; save model.state_dict() instead",
+    "archive_format": "an exported PyTorch program; save model.state_dict() instead",
 }
 
 

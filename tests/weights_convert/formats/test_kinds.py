@@ -68,7 +68,7 @@ def test_files_of_other_kinds_are_named(name, tmp_path):
     [
         (["config.json", "metadata.json", "model.weights.h5"], "a Keras model"),
         (["archive/models/model.json"], "without a data.pkl"),
-        (["archive/archive_format", "archive/models/archive/x.json"], "an exported PyTorch program"),
+        (["a/archive_format", "a/models/model.json"], "an exported PyTorch program"),
     ],
 )
 def test_zip_archives_of_other_kinds_are_named(members, message, tmp_path):
