@@ -63,10 +63,10 @@ def _make_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--weights-key", help="prefix of the model in a file that holds several, as state_dict_ema"
         )
-        command.add_argument("--base", help="the base model of a LoRA adapter: its weights are merged")
         command.add_argument("--cache", help="folder for downloads (default: $VIT_JAX_CACHE or ~/.cache/vit_jax)")
         add_settings_flags(command)
     for command in (convert, inspect):
+        command.add_argument("--base", help="the base model of a LoRA adapter: its weights are merged")
         command.add_argument("--name", help="require this architecture: see list")
         command.add_argument("--image-size", type=image_size, help="N or HxW: resize the position table")
         command.add_argument("--class-names", help="text file of class names, one in each line")
@@ -141,7 +141,6 @@ def run_verify(args: argparse.Namespace) -> int:
         dtype=dtype,
         layout=_read_layout(args),
         weights_key=args.weights_key,
-        base=args.base,
         **read_settings_flags(args),
     )
     _print_report(report)
@@ -233,7 +232,7 @@ def _show_progress() -> Iterator[Callable[[int, int], None]]:
 
 
 def _print_plan(plan: ConversionPlan) -> None:
-    """Print the layout and architecture, why they were chosen, and who stated what arrays cannot hold."""
+    """Print the layout and architecture, why they were chosen, and the source of what arrays cannot hold."""
     model_type = plan.layout.model_type
     print(f"layout: {plan.layout.name} ({plan.layout.title}): {plan.selection.reason}")
     for note in plan.notes:
@@ -266,7 +265,8 @@ def main(argv: list[str] | None = None) -> int:
     if "file" in args:
         args.source = args.file if args.file.startswith(PREFIX) else Path(args.file).name
         args.file = locate(args.file, cache=args.cache)
-        args.base = args.base and locate(args.base, cache=args.cache)
+    if getattr(args, "base", None):
+        args.base = locate(args.base, cache=args.cache)
     return args.run(args)
 
 

@@ -4,7 +4,6 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
@@ -21,9 +20,17 @@ from weights_convert.layouts import LAYOUTS, ImageLayoutName, Layout
 from weights_convert.model_types import Changes
 from weights_convert.peft import PREFIX as ADAPTED
 from weights_convert.peft import find_adapter, merge_lora
-from weights_convert.plan import NO_SIDECAR, ConversionPlan, ImageSize, Request, find_layout, plan_conversion
+from weights_convert.plan import (
+    NO_SIDECAR,
+    ConversionPlan,
+    ImageSize,
+    Request,
+    find_layout,
+    plan_conversion,
+    select_requested,
+)
 from weights_convert.rules import apply_rules, invert_rules
-from weights_convert.selection import find_arrays, select_model
+from weights_convert.selection import find_arrays
 from weights_convert.sidecar import read_sidecar
 
 Checkpoint = str | os.PathLike | Mapping[str, Any]
@@ -34,7 +41,7 @@ class ConvertOptions(TypedDict, total=False):
     """The options of convert, apart from the layout, the image size and the number of classes.
 
     name:        an architecture of vit_jax.CONFIGS or caption.CONFIGS that the checkpoint must have.
-    num_heads:   attention heads. Needed if neither a config next to the file nor a published shape tells it.
+    num_heads:   attention heads. Needed if neither a config next to the file nor a published shape states it.
     in_channels: if it differs from the checkpoint's 3, the patch embedding is adapted: see with_in_channels.
     settings:    fields of ViTConfig that arrays cannot hold: activation, norm_position, pooling, norm_eps, ...
     preprocess:  fields of Preprocess: mean, std, kernel, crop, ...
@@ -130,9 +137,10 @@ def convert(
     float32. Raises InputError, naming the file, for anything that does not fit exactly, and for settings that arrays
     cannot hold and no source states.
     """
-    return convert_with_plan(path_or_arrays, layout=layout, image_size=image_size, num_classes=num_classes, **options)[
-        0
-    ]
+    model, _ = convert_with_plan(
+        path_or_arrays, layout=layout, image_size=image_size, num_classes=num_classes, **options
+    )
+    return model
 
 
 def convert_with_plan(
@@ -146,7 +154,7 @@ def convert_with_plan(
 ) -> tuple[Any, ConversionPlan]:
     """Convert a checkpoint as convert() does; return the model and the plan it followed, class names included.
 
-    class_names: of the head, in the order of its outputs; they overrule those of the file.
+    class_names: of the head, or of the new head, in the order of its outputs; they overrule those of the file.
     """
     num_heads = options.get("num_heads")
     request = Request(
@@ -159,7 +167,9 @@ def convert_with_plan(
         weights_key=options.get("weights_key"),
     )
     with _name_in_errors(path_or_arrays):
-        plan = open_plan(path_or_arrays, request, base=options.get("base"), class_names=class_names)
+        plan = open_plan(
+            path_or_arrays, request, base=options.get("base"), num_classes=num_classes, class_names=class_names
+        )
         model_type, changes = plan.layout.model_type, Changes(image_size, num_classes, options.get("in_channels"))
         model_type.check_changes(plan.config, changes)  # before reading values
         parameters = _read_parameters(plan, options.get("progress"))
@@ -172,31 +182,34 @@ def open_plan(
     request: Request,
     *,
     base: Checkpoint | None = None,
+    num_classes: int | None = None,
     class_names: Sequence[str] = (),
 ) -> ConversionPlan:
     """Plan a conversion from a file, a folder or {name: array}. Raises InputError as convert() does."""
     source = path_or_arrays if base is None else base
     source = source if isinstance(source, Mapping) else find_snapshot(Path(source))
-    contents = open_arrays(source) if base is None else _open_merged(path_or_arrays, base)
+    contents = open_arrays(source)
+    arrays = contents.arrays if base is None else _merge_adapter(path_or_arrays, contents.arrays, request)
     sidecar = NO_SIDECAR if isinstance(source, Mapping) else read_sidecar(source)
-    plan = plan_conversion(contents.arrays, request, sidecar=sidecar)
-    return choose_class_names(plan, contents.values, class_names)
+    plan = plan_conversion(arrays, request, sidecar=sidecar)
+    return choose_class_names(plan, contents.values, class_names, num_classes)
 
 
-def _open_merged(adapter: Checkpoint, base: Checkpoint) -> Contents:
-    """Return the contents of a base model with a LoRA adapter merged; both are read."""
+def _merge_adapter(adapter: Checkpoint, base: Mapping[str, LazyArray], request: Request) -> dict[str, LazyArray]:
+    """Return a base model's arrays, under its file's names, with a LoRA adapter merged; both are read."""
     if isinstance(adapter, Mapping):
         raise InputError("a LoRA adapter is a file or a folder, with its adapter_config.json")
     file, config = find_adapter(adapter)
-    contents = open_arrays(base)
-    selection = select_model(contents.arrays, list(LAYOUTS.values()))
+    selection = select_requested(base, request)
     # A library may use other names in memory, which adapters have, than in files.
     deltas = {
         selection.layout.rename_key(name.removeprefix(ADAPTED)): array.read()
         for name, array in open_arrays(file).arrays.items()
     }
-    arrays = {name: contents.arrays[file_name].read() for name, file_name in selection.names.items()}
-    return replace(contents, arrays=open_arrays(merge_lora(arrays, deltas, config)).arrays)
+    arrays = {name: base[file_name].read() for name, file_name in selection.names.items()}
+    merged = open_arrays(merge_lora(arrays, deltas, config)).arrays
+    prefix = f"{selection.prefix}." if selection.prefix else ""
+    return {**base, **{selection.names.get(name, prefix + name): array for name, array in merged.items()}}
 
 
 def open_arrays(path_or_arrays: Checkpoint) -> Contents:

@@ -29,18 +29,23 @@ def read_class_names(path: str) -> tuple[str, ...]:
     return names
 
 
-def choose_class_names(plan: ConversionPlan, values: Mapping[str, Any], requested: Sequence[str]) -> ConversionPlan:
+def choose_class_names(
+    plan: ConversionPlan, values: Mapping[str, Any], requested: Sequence[str], num_classes: int | None = None
+) -> ConversionPlan:
     """Return the plan with the class names that were requested, or else those of the sidecar config or the file.
+
+    num_classes: of the head that replaces the checkpoint's, or None. Only requested names are those of a new head.
 
     Raises InputError if the requested names are not as many as the classes. Others are noted and left out then.
     """
-    classes = getattr(plan.config, "num_classes", 0)
+    stored = getattr(plan.config, "num_classes", 0)
+    classes = num_classes or stored
     if requested:
         if len(requested) != classes:
             raise InputError(f"{len(requested)} class names for {classes} classes")
         return replace(plan, class_names=tuple(requested))
     names = plan.class_names or next(_find_names(values, 0), ())
-    if names and len(names) != classes:
+    if names and (len(names) != stored or classes != stored):
         note = f"class names left out: {len(names)} names ({names[0]}, ...) for {classes} classes"
         return replace(plan, class_names=(), notes=(*plan.notes, note))
     return replace(plan, class_names=names)

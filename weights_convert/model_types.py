@@ -226,8 +226,8 @@ class _CaptionModelType(ModelType):
         return CaptionConfig(**{**array_fields, **stated})
 
     def published_heads(self, array_fields: Mapping[str, Any]) -> int | None:
-        width = array_fields["width"]
-        return next((config.num_heads for config in self.named_configs.values() if config.width == width), None)
+        published = (config for name, config in self.named_configs.items() if name not in self.toy_names)
+        return next((config.num_heads for config in published if config.width == array_fields["width"]), None)
 
     def find_name(self, config: CaptionConfig) -> str:
         return next((name for name, named_config in self.named_configs.items() if named_config == config), "")

@@ -1,7 +1,7 @@
 """How a checkpoint will be converted: its layout and architecture, decided from names and shapes alone."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ class Request:
     layout:      a name in LAYOUTS, "auto", or a Layout.
     name:        an architecture that the checkpoint must have.
     image_size:  int or (height, width) in pixels.
-    in_channels: of the pictures, which tells the shape of a patch that is stored as one vector.
+    in_channels: of the pictures, which gives the shape of a patch that is stored as one vector.
     settings:    fields of ViTConfig that arrays cannot hold.
     preprocess:  fields of Preprocess.
     weights_key: the prefix under which the model is in the file.
@@ -98,12 +98,9 @@ def plan_conversion(
     that arrays cannot hold and no source states, and for arrays that are missing, left over or of another shape, all
     listed.
     """
-    if request.layout == "auto":
-        layouts = list(LAYOUTS.values())
-    else:
-        layouts = [find_layout(request.layout, "auto")]
-        file_arrays = layouts[0].prepare(file_arrays)
-    selection = select_model(file_arrays, layouts, requested=request.layout != "auto", weights_key=request.weights_key)
+    if request.layout != "auto":
+        file_arrays = find_layout(request.layout, "auto").prepare(file_arrays)
+    selection = select_requested(file_arrays, request)
     try:
         return _plan_selection(selection, file_arrays, request, sidecar)
     except InputError as error:
@@ -113,11 +110,20 @@ def plan_conversion(
         raise InputError(reason) from error
 
 
+def select_requested(file_names: Collection[str], request: Request) -> Selection:
+    """Return the model in a file with these array names that the caller requests. Raises as select_model does."""
+    is_requested = request.layout != "auto"
+    layouts = [find_layout(request.layout, "auto")] if is_requested else list(LAYOUTS.values())
+    return select_model(file_names, layouts, requested=is_requested, weights_key=request.weights_key)
+
+
 def _plan_selection(
     selection: Selection, file_arrays: Mapping[str, LazyArray], request: Request, sidecar: SidecarConfig
 ) -> ConversionPlan:
     layout = selection.layout
-    sidecar = sidecar.for_family(layout.sidecar_family)
+    applied = sidecar.for_family(layout.sidecar_family)
+    ignored = [f"{file}: of another family, not used" for file in sidecar.files if file not in applied.files]
+    sidecar = applied
     arrays = {key: file_arrays[file_name] for key, file_name in selection.names.items()}
     unreadable = [array for key, array in arrays.items() if array.problem and not layout.is_ignored(key)]
     if unreadable:
@@ -144,7 +150,7 @@ def _plan_selection(
         unused=tuple(selection.names[key] for key in unused),
         settings=settings,
         class_names=layout.class_names or sidecar.class_names,
-        notes=(*selection.describe(), *sidecar.notes),
+        notes=(*selection.describe(), *ignored, *sidecar.notes),
     )
 
 

@@ -7,10 +7,10 @@ every block, and the output.
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,15 @@ import numpy as np
 
 from vit_jax import InputError, VisionTransformer, ViTConfig
 from vit_jax.checkpoint import from_arrays, to_arrays
-from weights_convert._convert import ConvertOptions, convert_with_plan, open_arrays
+from weights_convert._convert import convert_with_plan, open_arrays
+from weights_convert.formats import find_snapshot
 from weights_convert.layouts import Layout
 from weights_convert.plan import ConversionPlan
 from weights_convert.selection import Selection, select_arrays
 
 BOUNDS = {"float64": 1e-9, "float32": 2e-5}  # relative errors; float32's is explained in BUILD.md
+# transformers' classes whose config holds that of an image tower, and their family.
+COMPOSITE = {"SiglipForImageClassification": "Siglip", "CLIPForImageClassification": "CLIP"}
 OUTPUT_FIELDS = ("logits", "image_embeds", "pooler_output")  # of transformers' outputs, in order of preference
 
 
@@ -61,13 +64,16 @@ def verify_checkpoint(
     against: str,
     dtype: str = "float64",
     layout: str | Layout = "auto",
+    num_heads: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    preprocess: Mapping[str, Any] | None = None,
+    weights_key: str | None = None,
     seed: int = 0,
-    **options: Unpack[ConvertOptions],
 ) -> ParityReport:
     """Convert a checkpoint and compare it with the original on a random image in [-1, 1].
 
     against: one of ORIGINALS, or FILE.py:FUNCTION, a function without arguments that returns your own torch model.
-    options: as convert() takes them.
+    layout, num_heads, settings, preprocess, weights_key: as convert() takes them.
 
     Raises InputError if torch or the original library is not installed, or if it cannot load the file.
     """
@@ -75,13 +81,21 @@ def verify_checkpoint(
     torch = _import("torch")
     _import(module)
     with jax.enable_x64(dtype == "float64"):
-        model, plan = convert_with_plan(path, layout=layout, **options)
+        model, plan = convert_with_plan(
+            path,
+            layout=layout,
+            num_heads=num_heads,
+            settings=settings or {},
+            preprocess=preprocess or {},
+            weights_key=weights_key,
+        )
         config = plan.config
         arrays = {name: jnp.asarray(array, dtype) for name, array in to_arrays(model).items()}
         image_shape = (1, *config.image_size, config.in_channels)
         image = np.random.default_rng(seed).uniform(-1, 1, image_shape).astype(dtype)
         outputs = [np.asarray(output) for output in jax.jit(run_layers)(from_arrays(config, arrays), image)]
-    original, missing = build(plan, read_state(path, plan.selection), Path(path))
+    path = find_snapshot(Path(path))
+    original, missing = build(plan, read_state(path, plan.selection), path)
     expected = _run_original_layers(original.to(getattr(torch, dtype)).eval(), config, image)
     layers = ["embedding", *(f"block {i}" for i in range(config.depth)), "output"]
     errors = [_compare(*triple) for triple in zip(layers, outputs, expected, strict=True)]
@@ -225,7 +239,7 @@ def _build_transformers(plan: ConversionPlan, arrays: dict[str, np.ndarray], pat
     model_class = getattr(package, name)
     if (folder / "config.json").is_file():
         settings = package.AutoConfig.from_pretrained(folder)
-        settings = settings if name == "SiglipForImageClassification" else getattr(settings, "vision_config", settings)
+        settings = settings if name in COMPOSITE else getattr(settings, "vision_config", settings)
     else:
         settings = build_transformers_config(package, name, plan.config)
     package.utils.logging.set_verbosity_error()
@@ -247,8 +261,8 @@ def build_transformers_config(package: Any, name: str, config: ViTConfig) -> Any
     if config.image_size[0] != config.image_size[1]:
         raise InputError("transformers' models are square; put a config.json next to the file for other sizes")
     activations = {"gelu_tanh": "gelu_pytorch_tanh", "swiglu": "silu"}
-    is_siglip = name == "SiglipForImageClassification"
-    config_class = package.SiglipVisionConfig if is_siglip else getattr(package, name).config_class
+    family = COMPOSITE.get(name)
+    config_class = getattr(package, f"{family}VisionConfig") if family else getattr(package, name).config_class
     settings = config_class(
         hidden_size=config.width,
         num_hidden_layers=config.depth,
@@ -266,8 +280,8 @@ def build_transformers_config(package: Any, name: str, config: ViTConfig) -> Any
         **({"pooler_output_size": config.representation} if config.representation else {}),
         **({"use_swiglu_ffn": True} if config.activation == "swiglu" else {}),
     )
-    if is_siglip:
-        return package.SiglipConfig(vision_config=settings.to_dict(), num_labels=config.num_classes)
+    if family:
+        return getattr(package, f"{family}Config")(vision_config=settings.to_dict(), num_labels=config.num_classes)
     return settings
 
 
@@ -275,7 +289,13 @@ def _vit_class(config: ViTConfig) -> str:
     if config.distillation_head:
         return "DeiTForImageClassificationWithTeacher"
     head = "ForImageClassification" if config.num_classes else "Model"
-    return ("DeiT" if config.distillation_token else "ViT") + head
+    return ("DeiT" if config.distillation_token else "ViT" if config.class_token else "IJepa") + head
+
+
+def _clip_class(config: ViTConfig) -> str:
+    if config.pooling == "gap":
+        return "CLIPForImageClassification"
+    return "CLIPVisionModelWithProjection" if config.num_classes else "CLIPVisionModel"
 
 
 def _dinov2_class(config: ViTConfig) -> str:
@@ -286,7 +306,7 @@ def _dinov2_class(config: ViTConfig) -> str:
 CLASSES: dict[str, Callable[[ViTConfig], str]] = {
     "hf_vit": _vit_class,
     "hf_dinov2": _dinov2_class,
-    "hf_clip": lambda config: "CLIPVisionModelWithProjection" if config.num_classes else "CLIPVisionModel",
+    "hf_clip": _clip_class,
     "hf_siglip": lambda config: "SiglipForImageClassification" if config.num_classes else "SiglipVisionModel",
 }
 BuildOriginal = Callable[[ConversionPlan, dict[str, np.ndarray], Path], tuple[Any, tuple[str, ...]]]

@@ -1,6 +1,6 @@
 """What small models do differently: post-norm, ReLU, a head MLP, the mean of all tokens, 1 to N input channels.
 
-Held against torch's nn.TransformerEncoder in a small model written here; its properties under every execution.
+Compared with torch's nn.TransformerEncoder in a small model written here; its properties under every execution.
 """
 
 import json

@@ -8,6 +8,7 @@ from tests.optional import torch
 from tests.weights_convert.originals import forward, randomize
 from vit_jax import InputError
 from weights_convert import convert, export
+from weights_convert.verify import verify_checkpoint
 
 pytestmark = pytest.mark.parity
 
@@ -49,6 +50,8 @@ def test_classifiers_on_the_mean_of_the_patches(name, x64, tmp_path):
     with torch.no_grad():
         logits = original(pixel_values=to_torch(images)).logits
     assert reference.relative_error(output.logits, logits.numpy()) < 1e-9
+    report = verify_checkpoint(tmp_path / "model.safetensors", against="transformers", num_heads=3)
+    assert report.max_relative_error < 1e-9
     export_and_reload(original, model, layout, tmp_path)
     original.set_attn_implementation("eager")
     with torch.no_grad():

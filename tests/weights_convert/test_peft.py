@@ -158,3 +158,20 @@ def test_an_adapters_folder_is_merged_into_its_base_by_command(tmp_path, capsys)
     (tmp_path / "adapter" / "adapter_config.json").write_text("[]")
     assert main([*command, "--force", "--base", str(tmp_path / "base.safetensors")]) == 2
     assert "adapter_config.json: not a JSON object" in capsys.readouterr().err
+
+
+def test_of_a_base_with_two_models_the_chosen_one_is_merged(tmp_path, capsys):
+    raw, averaged, rank = timm_arrays(0), timm_arrays(1), 2
+    a, b = draw(rank, 32, seed=3).astype(np.float32), draw(96, rank, seed=4).astype(np.float32)
+    name = "base_model.model.blocks.0.attn.qkv.lora_{}.weight"
+    file = {f"model.{key}": array for key, array in raw.items()}
+    save_file(file | {f"model_ema.{key}": array for key, array in averaged.items()}, tmp_path / "base.safetensors")
+    save_file({name.format("A"): a, name.format("B"): b}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(CONFIG | {"r": rank, "lora_alpha": 6}))
+    command = ["convert", str(tmp_path / "adapter_model.safetensors"), "--base", str(tmp_path / "base.safetensors")]
+    command += ["--num-heads", "2", "--out", str(tmp_path / "m")]
+    assert main(command) == 0
+    assert "the file holds other models too: model_ema" in capsys.readouterr().out
+    assert main([*command, "--force", "--weights-key", "model_ema"]) == 0
+    expected = averaged["blocks.0.attn.qkv.weight"] + 3 * b @ a
+    np.testing.assert_allclose(load(tmp_path / "m").blocks[0].attn.qkv.kernel[...], expected.T, atol=1e-5)

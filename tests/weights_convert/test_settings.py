@@ -119,3 +119,22 @@ def test_in_channels_adapts_a_model_of_rgb(file, tmp_path):
     rgb, grey = convert(file, num_heads=2), load(tmp_path / "m")
     np.testing.assert_allclose(grey.patch_embed.kernel[..., 0, :], rgb.patch_embed.kernel[...].sum(axis=2), rtol=1e-5)
     assert grey.config.preprocess.mean == (0.5,)
+
+
+def test_a_new_head_has_the_requested_names_and_none_of_the_file(file, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("red\nblue\n")
+    command = ["convert", file, "--out", str(tmp_path / "m"), "--num-heads", "2", "--num-classes", "2"]
+    assert main([*command, "--class-names", str(tmp_path / "names.txt")]) == 0
+    assert load_card(tmp_path / "m").class_names == ("red", "blue")
+    (tmp_path / "config.json").write_text('{"architecture": "vit_tiny_patch16_224", "label_names": ["a", "b", "c"]}')
+    assert main([*command, "--force"]) == 0
+    assert "class names left out: 3 names (a, ...) for 2 classes" in capsys.readouterr().out
+    assert load_card(tmp_path / "m").class_names == ()
+
+
+def test_a_config_of_another_family_is_reported(file, tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"model_type": "vit", "hidden_act": "relu"}')
+    assert main(["inspect", file, "--num-heads", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "config.json: of another family, not used" in printed
+    assert "the layout's default: activation gelu" in printed

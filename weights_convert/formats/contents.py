@@ -28,7 +28,7 @@ class Contents:
     arrays: every array, under its keys joined by dots: {"model": {"w": ...}, "steps": [..., ...]} has model.w, steps.0
             and steps.1. A pickled torch module counts as its state_dict(). An array that cannot be read is listed too:
             see LazyArray.problem.
-    values: the plain values beside them, nested as in the file: see collect_values. For .safetensors: the metadata.
+    values: the plain values next to them, nested as in the file: see collect_values. For .safetensors: the metadata.
     keys:   name -> the keys that it joins. A key may itself have dots, as in a state dict: ("model", "blocks.0.w").
     """
 

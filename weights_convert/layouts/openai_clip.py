@@ -1,7 +1,7 @@
 """The ViT image tower of OpenAI's CLIP (https://github.com/openai/CLIP) and of open_clip.
 
 A file holds both towers, of which the text tower is not used, or the image tower alone under the prefix "visual.". The
-projection becomes the head. OpenAI released TorchScript archives, which hold code: save model.state_dict() of one.
+projection becomes the head. OpenAI released TorchScript archives; their arrays are read, their code is not run.
 """
 
 from weights_convert.layouts.inference import Shapes, count_layers, infer_grid

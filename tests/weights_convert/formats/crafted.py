@@ -1,14 +1,17 @@
 """Files for the tests of formats: saved by torch, handwritten, hostile."""
 
 import pickle
+import resource
 import struct
 import zipfile
 
+import numpy as np
 import pytest
 
 from tests.optional import torch
 from vit_jax import InputError
 from weights_convert import read_checkpoint
+from weights_convert.formats import open_contents
 
 FORMATS = {"zip": True, "legacy": False}
 
@@ -66,3 +69,26 @@ def tensor_opcodes(size=(2,), stride=(1,), offset=0, count=4) -> bytes:
 def tensor_pickle(**options) -> bytes:
     """Return a handwritten pickle of {"w": tensor}."""
     return b"\x80\x02}" + text("w") + tensor_opcodes(**options) + b"s."
+
+
+def count_refusals(original: bytes, path, count: int) -> int:
+    """Read `count` files with one to four random bytes each; return how many raise InputError.
+
+    Any other exception, and 200 MB of memory, fail the test.
+    """
+    random, refused = np.random.default_rng(0), 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(count):
+        data = bytearray(original)
+        for _ in range(random.integers(1, 5)):
+            data[int(random.integers(len(data)))] = int(random.integers(256))
+        path.write_bytes(data)
+        try:
+            for array in open_contents(path).arrays.values():
+                if not array.problem:
+                    array.read()
+        except InputError:
+            refused += 1
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 200_000, f"{grown} KiB more than before"
+    return refused

@@ -1,7 +1,5 @@
 """Flax's .msgpack files, written by flax; truncated, damaged and hostile ones."""
 
-import resource
-
 import flax.serialization
 import jax.numpy as jnp
 import ml_dtypes
@@ -9,7 +7,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from tests.weights_convert.formats.crafted import read_refused
+from tests.weights_convert.formats.crafted import count_refusals, read_refused
 from vit_jax import InputError
 from weights_convert import read_checkpoint
 from weights_convert.formats import open_contents
@@ -141,18 +139,4 @@ def test_truncated_anywhere(tmp_path):
 def test_fuzzed_files_are_read_or_refused(tmp_path):
     """400 randomly damaged files are read or raise InputError; never another exception, nor much memory."""
     original = write(tmp_path / "a.msgpack", TREE).read_bytes()
-    rng, refused, path = np.random.default_rng(0), 0, tmp_path / "b.msgpack"
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(400):
-        data = bytearray(original)
-        for _ in range(rng.integers(1, 5)):
-            data[int(rng.integers(len(data)))] = int(rng.integers(256))
-        path.write_bytes(data)
-        try:
-            for array in open_contents(path).arrays.values():
-                if not array.problem:
-                    array.read()
-        except InputError:
-            refused += 1
-    assert refused > 40
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+    assert count_refusals(original, tmp_path / "b.msgpack", 400) > 40
