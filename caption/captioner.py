@@ -15,13 +15,13 @@ from PIL import Image
 from caption._generate import generate
 from caption.attention import WordMaps
 from caption.model import CaptionTransformer
-from caption.plot import MAX_SIDE
 from caption.preprocess import pad_batch
 from caption.tokenizer import Tokenizer
 from caption.word_maps import MapOptions, compute_word_maps
 from vit_jax import InputError
 from vit_jax.checkpoint import hash_weights
 from vit_jax.data.batches import pad_batch_to
+from vit_jax.plot.picture import MAX_SIDE
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Captioner:
         if maps is not None:
             maps.check(model.config.decoder_layers, model.config.num_heads)
         self.size = model.config.image_preprocess.size
+        self.background = model.config.image_preprocess.background
 
     def prepare(self, picture: Image.Image) -> PreparedImage:
         """Preprocess a picture as the model's config has it: see CaptionConfig.image_preprocess."""
@@ -109,6 +110,7 @@ class Captioner:
         ]
 
     def settings(self) -> dict[str, Any]:
-        """Return everything the captions depend on, JSON-able: options, and hashes of weights and vocabulary."""
+        """Return all that captions depend on, JSON-able: options, background, hashes of weights and vocabulary."""
         vocabulary = hashlib.sha256("\n".join(self.tokenizer.vocabulary).encode()).hexdigest()
-        return {"weights": hash_weights(self.model), "vocabulary": vocabulary} | asdict(self.search)
+        model = {"weights": hash_weights(self.model), "vocabulary": vocabulary, "background": self.background}
+        return model | asdict(self.search)

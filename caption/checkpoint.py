@@ -14,6 +14,7 @@ from caption.tokenizer import VOCABULARY_FILE, Tokenizer
 from vit_jax import InputError, ViTConfig
 from vit_jax.checkpoint import read_card, read_weights, write_model
 from vit_jax.settings import read_settings
+from vit_jax.suggest import describe_unknown
 
 FORMAT = "caption/1"
 ENCODERS: dict[str, type[ResNetConfig | ViTConfig]] = {"resnet": ResNetConfig, "vit": ViTConfig}
@@ -51,7 +52,7 @@ def _config_from_dict(stored: dict[str, Any]) -> CaptionConfig:
     encoder = dict(stored["encoder"])
     kind = encoder.pop("kind")
     if kind not in ENCODERS:
-        raise InputError(f"unknown encoder {kind!r}: one of {', '.join(ENCODERS)}")
+        raise InputError(describe_unknown("encoder", kind, ENCODERS))
     return read_settings(CaptionConfig, stored | {"encoder": read_settings(ENCODERS[kind], encoder, prefix="encoder.")})
 
 
@@ -83,7 +84,7 @@ def load_card(folder: str | os.PathLike) -> CaptionCard:
 
 
 def load(folder: str | os.PathLike) -> CaptionTransformer:
-    """Read a model that `save` wrote.
+    """Read a model that `save` wrote, or the best one of a run.
 
     Raises InputError naming the file when it is missing, damaged, or does not fit the config.
     """

@@ -85,10 +85,11 @@ class CaptionConfig:
         encoder = self.encoder
         if isinstance(encoder, ViTConfig) and encoder.in_channels != 3:
             raise InputError(f"captioners take RGB pictures, and this encoder takes {encoder.in_channels} channels")
-        if isinstance(encoder, ViTConfig) and (
-            encoder.num_classes or encoder.representation or encoder.pooling == "map" or encoder.final_norm == "pooled"
+        has_head = isinstance(encoder, ViTConfig) and (encoder.num_classes or encoder.representation)
+        if has_head or (
+            isinstance(encoder, ViTConfig) and (encoder.pools_by_attention or encoder.final_norm == "pooled")
         ):
-            raise InputError("a ViT encoder ends at its patches: num_classes=0, representation=0, no pooling by 'map'")
+            raise InputError("a ViT encoder ends at its patches: no classes, no representation, no attention pooling")
 
     @property
     def image_preprocess(self) -> CaptionPreprocess | ViTPreprocess:
@@ -96,6 +97,17 @@ class CaptionConfig:
         if isinstance(self.encoder, ResNetConfig):
             return self.preprocess
         return ViTPreprocess(self.encoder.image_preprocess)
+
+    def describe(self) -> str:
+        """Return the architecture in one line."""
+        if isinstance(self.encoder, ResNetConfig):
+            image = f"ResNet of {'+'.join(map(str, self.encoder.stage_depths))} blocks"
+        else:
+            image = f"ViT of {self.encoder.depth} blocks"
+        return (
+            f"{image}, {self.encoder_layers} + {self.decoder_layers} layers, width {self.width}, "
+            f"{self.num_heads} heads, MLP {self.mlp_dim}, {self.vocab_size} words, {self.max_positions} positions"
+        )
 
 
 PUBLISHED_CONFIGS: dict[str, CaptionConfig] = {

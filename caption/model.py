@@ -29,6 +29,8 @@ from vit_jax import InputError, VisionTransformer
 from vit_jax.attention import Key
 from vit_jax.block import Images, split_key
 from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution
+from vit_jax.suggest import describe_unknown
+from vit_jax.summary import summarize
 
 PADDING = ("alone", "reference")
 ImageMask = Bool[Array | np.ndarray, "b h w"]
@@ -54,6 +56,11 @@ class CaptionTransformer(nnx.Module):
         self.decoder_layers = nnx.List([DecoderLayer(config, rngs=rngs) for _ in range(config.decoder_layers)])
         self.decoder_norm = make_layer_norm(config, rngs)
         self.head = WordHead(config, rngs=rngs)
+
+    def __repr__(self) -> str:
+        return summarize(self)
+
+    __str__ = __repr__  # nnx's own lists every array
 
     def __call__(
         self,
@@ -105,7 +112,7 @@ class CaptionTransformer(nnx.Module):
         """Return the image encoder's feature maps [B, gh, gw, C], and the mask at that size."""
         images, mask = jnp.asarray(images, self.embedding.words.dtype), jnp.asarray(image_mask)
         if padding not in PADDING:
-            raise InputError(f"unknown padding {padding!r}: one of {', '.join(PADDING)}")
+            raise InputError(describe_unknown("padding", padding, PADDING))
         if mask.shape != images.shape[:3]:
             raise InputError(f"the image mask is {mask.shape}, not {images.shape[:3]} as the images are")
         config = self.config.encoder

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
+from vit_jax.background import WHITE, parse_colour
 from vit_jax.channels import as_rgb
 from vit_jax.errors import InputError
 from vit_jax.preprocess import ImagePreprocess
@@ -33,17 +34,20 @@ class CaptionPreprocess:
     longest:  length of the longer side in pixels; smaller pictures are enlarged.
     mean:     per channel, on the scale [0, 1].
     std:      per channel, on the scale [0, 1].
+    background: the colour behind transparent pictures, a name or #rrggbb.
 
-    Raises InputError for a length below 1 and for a wrong mean or std.
+    Raises InputError for a length below 1, an unknown colour and for a wrong mean or std.
     """
 
     longest: int = 299
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    background: str = WHITE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
+        object.__setattr__(self, "background", parse_colour(self.background))
         if self.longest < 1:
             raise InputError(f"the longest side is at least 1 pixel, not {self.longest}")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
@@ -71,7 +75,7 @@ class CaptionPreprocess:
 
     def resize(self, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
         """Resize the longest side, keep the aspect ratio; 8-bit RGB."""
-        image = image if image.mode == "RGB" else image.convert("RGB")
+        image = as_rgb(image, background=self.background)
         return np.asarray(image.resize(self.target_size(image.width, image.height), Image.Resampling.BICUBIC))
 
     def normalize(self, pixels: UInt8[np.ndarray, "... 3"]) -> Float32[np.ndarray, "... 3"]:
@@ -83,7 +87,7 @@ class CaptionPreprocess:
 
         Raises InputError for anything else, and for a picture that is too thin.
         """
-        return self.normalize(self.resize(as_rgb(image)))
+        return self.normalize(self.resize(as_rgb(image, background=self.background)))
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,11 @@ class ViTPreprocess:
     """A ViT's own preprocessing, for captions: every picture fills the input size, without padding."""
 
     image_preprocess: ImagePreprocess
+
+    @property
+    def background(self) -> str:
+        """Return the colour behind transparent pictures."""
+        return self.image_preprocess.preprocess.background
 
     @property
     def size(self) -> tuple[int, int]:
@@ -111,7 +120,7 @@ class ViTPreprocess:
 
     def __call__(self, image: Any) -> Float32[np.ndarray, "h w 3"]:
         """Return the model's input for a PIL image or uint8 array. Raises InputError for anything else."""
-        return self.normalize(self.resize(as_rgb(image)))
+        return self.normalize(self.resize(as_rgb(image, background=self.background)))
 
 
 def normalize_pixels(

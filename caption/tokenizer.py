@@ -220,10 +220,17 @@ def load_tokenizer(path: str | os.PathLike, *, vocab_size: int | None = None) ->
 
 
 def build_vocabulary(captions: Iterable[str], path: str | os.PathLike, *, min_count: int = 1) -> Tokenizer:
-    """Write a vocabulary of the special tokens and the words of some captions, for small captioners.
+    """Write the vocabulary of build_tokenizer to a file. Raises InputError as it does."""
+    tokenizer = build_tokenizer(captions, name=str(path), min_count=min_count)
+    tokenizer.save(path)
+    return tokenizer
+
+
+def build_tokenizer(captions: Iterable[str], *, name: str = "vocabulary", min_count: int = 1) -> Tokenizer:
+    """Return a tokenizer of the special tokens and the words of some captions, for small captioners.
 
     Words that occur less than min_count times become [UNK]. Words are sorted, so that the order of the captions does
-    not matter. Raises InputError when no word is left.
+    not matter. name: for messages. Raises InputError when no word is left.
     """
     from tokenizers import normalizers, pre_tokenizers
 
@@ -233,7 +240,5 @@ def build_vocabulary(captions: Iterable[str], path: str | os.PathLike, *, min_co
         counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(caption)))
     words = sorted(word for word, count in counts.items() if count >= min_count)
     if not words:
-        raise InputError(f"{path}: no word occurs {min_count} times in the captions; lower min_count")
-    tokenizer = Tokenizer((*SPECIAL, *words), name=str(path))
-    tokenizer.save(path)
-    return tokenizer
+        raise InputError(f"{name}: no word occurs {min_count} times in the captions; lower min_count")
+    return Tokenizer((*SPECIAL, *words), name=name)

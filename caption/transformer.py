@@ -17,6 +17,7 @@ from caption.config import CaptionConfig
 from vit_jax._xla import materialize
 from vit_jax.attention import Key, MultiHeadAttention, attend, dropout
 from vit_jax.block import split_key
+from vit_jax.linear import Linear
 
 Tokens = Float[Array, "b n d"]
 Positions = Float[Array, "#b n d"]
@@ -94,8 +95,8 @@ class FeedForward(nnx.Module):
 
     def __init__(self, config: CaptionConfig, *, rngs: nnx.Rngs):
         init = jax.nn.initializers.xavier_uniform()
-        self.up = nnx.Linear(config.width, config.mlp_dim, kernel_init=init, rngs=rngs)
-        self.down = nnx.Linear(config.mlp_dim, config.width, kernel_init=init, rngs=rngs)
+        self.up = Linear(config.width, config.mlp_dim, kernel_init=init, rngs=rngs)
+        self.down = Linear(config.mlp_dim, config.width, kernel_init=init, rngs=rngs)
         self.dropout_rate = config.dropout
 
     def __call__(self, x: Tokens, *, key: Key | None = None) -> Tokens:

@@ -17,7 +17,7 @@ def captioner_over_vit(vit: VisionTransformer, config: CaptionConfig, *, rngs: n
     The ViT's patches go to the decoder directly (encoder_layers=0), and the ViT's dropout is off. Raises InputError
     for a ViT that pools by attention or norms the pooled token.
     """
-    if vit.config.pooling == "map" or vit.config.final_norm == "pooled":
+    if vit.config.pools_by_attention or vit.config.final_norm == "pooled":
         raise InputError("this ViT pools by attention or norms the pooled token; give one that ends at its patches")
     headless = replace(vit.config, num_classes=0, representation=0, dropout=0.0, attention_dropout=0.0)
     model = CaptionTransformer(replace(config, encoder=headless, encoder_layers=0), rngs=rngs)

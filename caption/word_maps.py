@@ -3,7 +3,7 @@
 Letters: B batch, h x w the model's input, T text tokens, L layers, H heads, S image tokens.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,12 @@ class MapOptions:
         for name, value, count in (("layer", self.layer, decoder_layers), ("head", self.head or 0, num_heads)):
             if not -count <= value < count:
                 raise InputError(f"no {name} {value}: the decoder has {count}, counted from 0 or from the end (-1)")
+
+    def resolve(self, decoder_layers: int, num_heads: int) -> "MapOptions":
+        """Return the options in one spelling: counted from 0, but the last layer as -1."""
+        layer = self.layer % decoder_layers
+        head = None if self.head is None else self.head % num_heads
+        return replace(self, layer=-1 if layer == decoder_layers - 1 else layer, head=head)
 
 
 def compute_word_maps(

@@ -3,24 +3,26 @@
 With no arguments: a small ViT on scikit-learn's digits, in about a minute on two CPU cores.
 """
 
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from experiments.common.models import starting_model
-from experiments.common.training import Curve, TrainingProgram, provenance, run_program
-from vit_jax import VisionTransformer, count_parameters, save
-from vit_jax.checkpoint import CONFIG
-from vit_jax.data.augment.transforms import Augment, check_channels
+from experiments.common.training import Curve, TrainingProgram, run_program
+from vit_jax import CONFIGS, InputError, VisionTransformer, count_parameters
+from vit_jax.cli import program_name
+from vit_jax.data.augment.transforms import Augment
 from vit_jax.data.dataset import Dataset
-from vit_jax.data.datasets import open_dataset
-from vit_jax.data.loader import CachedImages
 from vit_jax.errors import one_line_errors
-from vit_jax.train.options import RunOptions
-from vit_jax.train.recipe import RECIPES, Recipe
-from vit_jax.train.run_folder import BEST, FORMAT, RunConfig, create_run_folder
+from vit_jax.notes import is_quiet, note
+from vit_jax.train import RECIPES, FitResult, Recipe, RunOptions, fit
+from vit_jax.train.adapt import task_of
+from vit_jax.train.measure import measure_of
+from vit_jax.train.run_data import open_data, open_new_data
+from vit_jax.train.run_folder import FORMAT, RunConfig
+from weights_convert.hub.releases import NEVER_RELEASED, RELEASES
+from weights_convert.resolve import locate
 
 DIGITS = "digits"
 PUBLISHED = ("B_", "L_")  # prefixes of the large architectures
@@ -39,85 +41,71 @@ def choose_recipe(name: str | None, source: dict[str, Any], model: str | None) -
     return replace(RECIPES[name], model=None, image_size=None) if weights else RECIPES[name]
 
 
-def open_images(
-    data: Dataset, model: VisionTransformer, *, skip_corrupt: bool, cache_gb: float
-) -> tuple[CachedImages, CachedImages]:
-    """Open the training and the validation images at the model's size, with its channels."""
-    preprocess = model.config.image_preprocess
-    budget = int(cache_gb * 1e9)
-    size = math.prod(preprocess.size) * model.config.in_channels
-    train_budget = min(budget, size * len(data.train))
-    images = [
-        CachedImages(data.train, preprocess, budget=train_budget),
-        CachedImages(data.val, preprocess, budget=budget - train_budget),
-    ]
-    cached = min(budget // size, len(data.train) + len(data.val))
-    print(
-        f"data: {data.name}, {len(data.train):,} training and {len(data.val):,} validation images, "
-        f"{len(data.class_names)} classes; {cached:,} of them cached decoded, {cached * size / 1e6:,.0f} MB"
-    )
-    if skip_corrupt:
-        for index, split in enumerate(("training", "validation")):
-            readable = images[index].drop_corrupt()
-            print(f"{len(images[index]) - len(readable)} unreadable {split} images skipped")
-            images[index] = readable
-    return images[0], images[1]
+def choose_weights(name: str | None, source: dict[str, Any], model: str | None) -> str | None:
+    """Return the release of the model to train, None for a model without one and for --from-scratch.
+
+    A model of that name is not trained from scratch unnoticed. Raises InputError if a path of that name exists.
+    """
+    published = model or (RECIPES[name].model if name else None)
+    if source.get("from_scratch") or published not in (*RELEASES, *NEVER_RELEASED):
+        return None
+    if Path(published).exists():
+        raise InputError(f"{published}: exists here, and is a release too; give --weights with its path, or rename it")
+    return published
 
 
-def open_model(config: RunConfig, num_classes: int) -> VisionTransformer:
+def fetch_release(name: str) -> None:
+    """Fetch the released weights of a model before anything else is opened. Raises InputError if that fails."""
+    try:
+        locate(name)
+    except InputError as error:
+        raise InputError(f"{error}; to train without weights, give --model {name} --from-scratch") from error
+
+
+def open_model(config: RunConfig, data: Dataset) -> VisionTransformer:
     """Return the model that training starts from."""
     recipe = config.recipe
     return starting_model(
         name=recipe.model,
         weights=config.weights,
-        num_classes=num_classes,
+        num_classes=len(data.class_names),
+        class_names=data.class_names,
+        task=task_of(data.train),
         image_size=recipe.image_size,
         in_channels=recipe.in_channels,
-        dropout=recipe.dropout,
-        drop_path=recipe.drop_path,
         seed=recipe.seed,
     )
 
 
-def train(folder: Path, config: RunConfig, options: RunOptions, *, resume: bool, cache_gb: float) -> Any:
-    """Train in a folder, or resume there; return the TrainOutcome. A new folder is created once all inputs are valid.
-
-    Raises InputError for what the user can correct.
-    """
-    from vit_jax.train.run import run_task
-    from vit_jax.train.sharding import make_mesh
-    from vit_jax.train.task import classification_task
-
+def train(folder: Path, config: RunConfig, options: RunOptions, *, resume: bool, cache_gb: float) -> FitResult:
+    """Train in a folder, or resume there. Raises InputError for what the user can correct."""
     recipe = config.recipe
-    mesh = make_mesh(recipe.batch_size)
-    data = open_dataset(config.data, data_dir=config.data_dir, val_fraction=config.val_fraction, seed=recipe.seed)
-    model = open_model(config, len(data.class_names))
-    check_channels(recipe.augment, model.config.in_channels)
-    images = open_images(data, model, skip_corrupt=config.skip_corrupt, cache_gb=cache_gb)
+    if config.weights in CONFIGS:
+        fetch_release(config.weights)
+    data = open_data(config) if resume else open_new_data(config)
+    model = open_model(config, data)
     height, width = model.config.image_size
-    origin = f"from {config.weights}" if config.weights else f"{recipe.model} from scratch"
+    origin = f"from {config.weights}" if config.weights else f"{recipe.model} from scratch, without weights"
     size = f"{height}x{width}{' (the size of the weights)' if config.weights and recipe.image_size is None else ''}"
     channels = "" if model.config.in_channels == 3 else f", {model.config.in_channels} channels"
-    print(f"model: {origin}, {size}{channels}, {count_parameters(model):,} parameters")
-    if not resume:
-        create_run_folder(folder, config)
-
-    def save_best(model: VisionTransformer, record: dict[str, Any]) -> None:
-        save(model, folder / BEST, class_names=data.class_names, provenance=provenance(config, record))
-
-    task = classification_task(model, recipe, *images, mesh, save_best=save_best, execution=options.execution)
-    return run_task(folder, task, mesh, options, resume=resume, best_file=folder / BEST / CONFIG)
+    note(f"model: {origin}, {size}{channels}, {count_parameters(model):,} parameters")
+    return fit(
+        model, data, None, recipe, out=folder, resume=resume, options=options, cache_gb=cache_gb, config=config,
+        donate=True,
+    )  # fmt: skip
 
 
 def report(folder: Path, config: RunConfig, best: dict[str, Any], seconds: float) -> None:
     """Print the best epoch, the files and what to do next."""
-    print(f"best validation accuracy {best['val_accuracy']:.4f} in epoch {best['epoch']}")
-    print(f"done in {seconds:.0f} s; written to {folder}/:")
-    print("  best/          the best model, for vit_jax.load and the other programs")
-    print("  checkpoints/   the last and the best state of the training")
-    print("  curves.png, metrics.jsonl, config.json")
-    print("your own images, one folder for each class (or names like cat_12.jpg):")
-    print("  python -m experiments.finetune --data FOLDER --model B_16_imagenet1k --weights B_16_imagenet1k.pth")
+    measure = measure_of(best)
+    print(f"best {measure.label} {best[measure.name]:.4f} in epoch {best['epoch']}")
+    print(f"done in {seconds:.0f} s; written to {folder}/{'' if is_quiet() else ':'}")
+    note("  best/          the best model, for vit_jax.load and the other programs")
+    note("  checkpoints/   the last and the best state of the training")
+    note("  curves.png, metrics.jsonl, config.json, split.json.gz")
+    note("your own images, one folder for each class (or names like cat_12.jpg):")
+    command = program_name("experiments.finetune")
+    note(f"  {command} --data FOLDER --model B_16_imagenet1k")
 
 
 PROGRAM = TrainingProgram(
@@ -130,9 +118,10 @@ PROGRAM = TrainingProgram(
     recipe_help="digits for digits, pets with weights or a large model, else scratch",
     no_augment=Augment(),
     choose_recipe=choose_recipe,
+    choose_weights=choose_weights,
     cache_gb=4.0,
     train=train,
-    curve=lambda config: Curve("val_accuracy", "validation accuracy"),
+    curve=lambda config, record: Curve(*measure_of(record)),
     report=report,
 )
 

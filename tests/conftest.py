@@ -1,7 +1,9 @@
 """Strictness for every test: types and shapes checked at run time, no silent rank promotion, warnings are errors."""
 
+import gc
 import os
 import pkgutil
+import signal
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -33,8 +35,20 @@ parts = pkgutil.iter_modules([str(Path(__file__).parents[1] / "weights_convert")
 others = [f"weights_convert.{part.name}" for part in parts if part.name != "formats"]
 install_import_hook(["vit_jax", "caption", "experiments", *others], "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job; the programs that tests start inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+gc.set_threshold(200_000, 50, 100)  # tracing creates millions of objects, and little garbage: 0.84 of the time
 
 from weights_convert.model_types import PUBLISHED_HEADS  # noqa: E402  after the hook
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """Restore the handlers of signals. A test that leaves one fails, since a later test's signal would end the worker."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    after = {number: signal.signal(number, handler) for number, handler in before.items()}
+    assert after == before, "the test leaves a signal handler"
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from vit_jax.config import CONFIGS, ViTConfig
 from vit_jax.errors import InputError
 from vit_jax.explain import (
     IntegratedGradients,
+    attention_distance,
     attention_flow,
     attention_gradcam,
     attention_rollout,
@@ -14,7 +15,10 @@ from vit_jax.explain import (
     grad_rollout,
     insertion_deletion,
     integrated_gradients,
+    logit_lens,
     overlay,
+    patch_pca,
+    patch_similarity,
     perturbation_auc,
     pointing_game,
     readout,
@@ -23,28 +27,36 @@ from vit_jax.explain import (
     rollout_from_images,
     segmentation_scores,
     to_grid,
+    token_norms,
     upsample,
 )
+from vit_jax.heat_map import HeatMap
 from vit_jax.model import (
     VisionTransformer,
     ViTOutput,
-    count_parameters,
     forward_with_attention,
     position_similarity,
 )
+from vit_jax.pipeline import Pipeline
 from vit_jax.position import resize_position_embedding
 from vit_jax.preprocess import ImagePreprocess, Preprocess
+from vit_jax.summary import count_parameters
+from vit_jax.version import VERSION as __version__
 
 __all__ = [
     "CONFIGS",
+    "HeatMap",
     "ImagePreprocess",
     "InputError",
     "IntegratedGradients",
     "ModelCard",
+    "Pipeline",
     "Preprocess",
     "ViTConfig",
     "ViTOutput",
     "VisionTransformer",
+    "__version__",
+    "attention_distance",
     "attention_flow",
     "attention_gradcam",
     "attention_rollout",
@@ -58,7 +70,10 @@ __all__ = [
     "integrated_gradients",
     "load",
     "load_card",
+    "logit_lens",
     "overlay",
+    "patch_pca",
+    "patch_similarity",
     "perturbation_auc",
     "pointing_game",
     "position_similarity",
@@ -70,6 +85,7 @@ __all__ = [
     "save",
     "segmentation_scores",
     "to_grid",
+    "token_norms",
     "upsample",
     "with_image_size",
     "with_in_channels",

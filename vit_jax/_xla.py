@@ -9,6 +9,7 @@ Figures are of B_16 at 384x384 in float32, a step at batch 4, on two cores; docs
 import ctypes
 import os
 from collections.abc import Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -87,16 +88,97 @@ def split_last_axis(x: jax.Array, count: int, workarounds: bool = True) -> list[
     return [jax.lax.slice_in_dim(x, i * size, (i + 1) * size, axis=-1) for i in range(count)]
 
 
-def can_truncate_last_block(dtype: jnp.dtype, workarounds: bool = True) -> bool:
-    """Whether the last block may compute only the tokens that the head reads: not in bfloat16 on a CPU.
+def einsum(spec: str, x: jax.Array, y: jax.Array, out_dtype: Any = None) -> jax.Array:
+    """Return jnp.einsum(spec, x, y) in `out_dtype` (None: the operands' type), with a fast gradient in bfloat16.
 
-    XLA's CPU compiler fails to emit the bfloat16 gradient of a single token's attention.
+    spec: "...ni,io->...no" (a dense layer), "bnk,bmk->bnm" (scores) or "bnm,bmk->bnk" (weighted values).
+
+    On a CPU the products of a bfloat16 gradient are written so that XLA's library multiplies them: in bfloat16, and
+    with two contracted axes where it would otherwise refuse a transposed operand and multiply slowly, in scalars or in
+    float32. Forward-mode differentiation is not defined there. Other types and backends: plain jnp.einsum.
 
     Upstream:   no upstream issue filed.
-    Effect:     the restriction costs bfloat16 on a CPU 7 % of B_16's operations; truncating takes 0.93 of the time.
-    Remove when `jax.jit(jax.grad(...))` of a bfloat16 model compiles on a CPU with this returning True.
+    Effect:     a bfloat16 step at 224, batch 4, takes 0.76 s instead of 12.1 (docs/performance.md, "bfloat16 on CPUs").
+    Remove when the gradient of a bfloat16 product runs at the rate of the product itself.
     """
-    return not (workarounds and dtype == jnp.bfloat16 and jax.default_backend() == "cpu")
+    if has_slow_gradient(x, y):
+        return _einsum_bfloat16(spec, out_dtype, x, y)
+    return jnp.einsum(spec, x, y, preferred_element_type=out_dtype)
+
+
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Return x + bias along the last axis.
+
+    On a CPU the gradient of a bfloat16 bias is one float32 sum; XLA splits a bfloat16 sum over rows into windows.
+
+    Upstream:   no upstream issue filed.
+    Effect:     these sums take about 5 ms of processor time in a block's step instead of 65.
+    Remove with einsum().
+    """
+    return (_add_bias_bfloat16 if has_slow_gradient(x, bias) else _add_bias)(x, bias)
+
+
+def has_slow_gradient(*arrays: jax.Array) -> bool:
+    """Whether XLA multiplies these arrays fast, but not in the gradient: bfloat16 on a CPU.
+
+    Not jaxlib 0.10.2, which is slow in all products of bfloat16 and does not compile every gradient written this way.
+    """
+    types = {array.dtype.name for array in arrays}
+    return types == {"bfloat16"} and jax.default_backend() == "cpu" and jaxlib.__version__ != AFFECTED_JAXLIB
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _einsum_bfloat16(spec: str, out_dtype: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.einsum(spec, x, y, preferred_element_type=out_dtype)
+
+
+def _save_operands(spec: str, out_dtype: Any, x: jax.Array, y: jax.Array) -> tuple[jax.Array, Any]:
+    return _einsum_bfloat16(spec, out_dtype, x, y), (x, y)
+
+
+def _multiply_cotangent(spec: str, out_dtype: Any, saved: Any, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    (x, y), (operands, out) = saved, spec.split("->")
+    first, second = operands.split(",")
+    cotangent = cotangent.astype(x.dtype)
+    dx = jnp.einsum(f"{out},{second}->{first}", cotangent, y)
+    x = jax.lax.optimization_barrier(x)  # otherwise whatever computes x is fused into its transpose, and slow
+    if y.ndim == 2:
+        return dx, jnp.einsum(f"{first},{out}->{second}", x, cotangent)
+    scores = second[-1] == first[-1]
+    return dx, _contract_rows(cotangent, x) if scores else _contract_rows(x, cotangent)
+
+
+def _contract_rows(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return the sum over n of x[b, n, i] y[b, n, j], [b, i, j]. y is the narrower one, and gets transposed."""
+    product = jnp.einsum("bonj,boni->bji", y[:, None], x[:, None])
+    return jax.lax.optimization_barrier(product).swapaxes(1, 2)
+
+
+_einsum_bfloat16.defvjp(_save_operands, _multiply_cotangent)
+
+
+def _add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    return x + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+_add_bias_bfloat16 = jax.custom_vjp(_add_bias)
+_add_bias_bfloat16.defvjp(
+    lambda x, bias: (_add_bias(x, bias), None),
+    lambda _, g: (g, g.sum(axis=tuple(range(g.ndim - 1)), dtype=jnp.float32).astype(g.dtype)),
+)
+
+
+def can_truncate_last_block(dtype: jnp.dtype, workarounds: bool = True) -> bool:
+    """Whether the last block may compute only the tokens that the head reads: not in bfloat16 on CPUs in 0.10.2.
+
+    XLA's CPU compiler does not emit the bfloat16 gradient of a single token's attention at every optimization level.
+
+    Upstream:   no upstream issue filed; 0.12.0.1 compiles it.
+    Effect:     the restriction costs 7 % of B_16's operations; truncating takes 0.93 of the time.
+    Remove when jaxlib 0.10.2 is not supported any more.
+    """
+    affected = jaxlib.__version__ == AFFECTED_JAXLIB and jax.default_backend() == "cpu"
+    return not (workarounds and dtype == jnp.bfloat16 and affected)
 
 
 def compiler_options(*, forward_only: bool = False) -> dict[str, bool | str]:

@@ -4,15 +4,19 @@ Letters: B batch, N tokens (queries), M tokens (keys), H heads, K size of a head
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
 
-from vit_jax._xla import prefers_attention_per_head, recompute_exp_scores, split_last_axis
+from vit_jax._xla import einsum, prefers_attention_per_head, recompute_exp_scores, split_last_axis
 from vit_jax.errors import InputError
+from vit_jax.linear import Linear, affine
+from vit_jax.position import Rotation
 
 PARTS = "qkv"
 HEAD_FUSIONS: dict[str, Callable] = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}
@@ -36,16 +40,23 @@ def mask_scores(scores: Float[Array, "*b n m"], mask: Bool[Array, "*#b #n m"] | 
     return jnp.where(mask, scores, masked)
 
 
+def _add_scores(scores: Float[Array, "*b n m"], bias: Float[Array, "*#b n m"] | None) -> Float[Array, "*b n m"]:
+    return scores if bias is None else scores + bias.astype(scores.dtype)
+
+
 def attention_weights(
-    query: Float[Array, "b n h k"], key: Float[Array, "b m h k"], mask: Bool[Array, "#b #h #n m"] | None = None
+    query: Float[Array, "b n h k"],
+    key: Float[Array, "b m h k"],
+    mask: Bool[Array, "#b #h #n m"] | None = None,
+    bias: Float[Array, "#b h n m"] | None = None,
 ) -> Float[Array, "b h n m"]:
-    """Return softmax(q k^T / sqrt(K)) over the keys, in float32 at least; each row sums to 1.
+    """Return softmax(q k^T / sqrt(K) + bias) over the keys, in float32 at least; each row sums to 1.
 
     Masked keys get exactly 0. A row in which every key is masked is uniform, never NaN.
     """
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     scores = jnp.einsum("bnhk,bmhk->bhnm", query, key, preferred_element_type=dtype) * (query.shape[-1] ** -0.5)
-    return jax.nn.softmax(mask_scores(scores, mask), axis=-1)
+    return jax.nn.softmax(mask_scores(_add_scores(scores, bias), mask), axis=-1)
 
 
 def check_head_fusion(head_fusion: str) -> None:
@@ -65,15 +76,19 @@ def attention_per_head(
     key: Float[Array, "b m h k"],
     value: Float[Array, "b m h k"],
     mask: Bool[Array, "#b 1 #n m"] | None = None,
+    bias: Float[Array, "#b h n m"] | None = None,
 ) -> Float[Array, "b n h k"]:
     """Scaled dot-product attention, one head after another: a kernel for CPUs, see vit_jax._xla.
 
     Divides by the sum of the exponentials after the product with the values: K numbers a row, not M.
     """
     shared_mask = None if mask is None else mask[:, 0]
-    heads = [jnp.split(part, query.shape[2], axis=2) for part in (query, key, value)]
+    count = query.shape[2]
+    heads = [jnp.split(part, count, axis=2) for part in (query, key, value)]
+    biases = [None] * count if bias is None else [one[:, 0] for one in jnp.split(bias, count, axis=1)]
     outputs = [
-        _attend_one_head(q[:, :, 0], k[:, :, 0], v[:, :, 0], shared_mask) for q, k, v in zip(*heads, strict=True)
+        _attend_one_head(q[:, :, 0], k[:, :, 0], v[:, :, 0], shared_mask, b)
+        for q, k, v, b in zip(*heads, biases, strict=True)
     ]
     return jnp.stack(outputs, axis=2)
 
@@ -84,13 +99,14 @@ def _attend_one_head(
     key: Float[Array, "b m k"],
     value: Float[Array, "b m k"],
     mask: Bool[Array, "#b #n m"] | None,
+    bias: Float[Array, "#b n m"] | None,
 ) -> Float[Array, "b n k"]:
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     scaled = query * query.shape[-1] ** -0.5
-    scores = mask_scores(jnp.einsum("bnk,bmk->bnm", scaled, key, preferred_element_type=dtype), mask)
+    scores = mask_scores(_add_scores(einsum("bnk,bmk->bnm", scaled, key, dtype), bias), mask)
     row_max = checkpoint_name(jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)), "row_max")
     exp_scores = jnp.exp(scores - row_max)
-    weighted = jnp.einsum("bnm,bmk->bnk", exp_scores.astype(value.dtype), value, preferred_element_type=dtype)
+    weighted = einsum("bnm,bmk->bnk", exp_scores.astype(value.dtype), value, dtype)
     total = checkpoint_name(exp_scores.sum(axis=-1, keepdims=True), "total")
     return (checkpoint_name(weighted, "weighted_values") / total).astype(value.dtype)
 
@@ -117,35 +133,39 @@ def attend(
     value: Float[Array, "b m h k"],
     *,
     mask: Bool[Array, "#b #h #n m"] | None = None,
+    bias: Float[Array, "#b h n m"] | None = None,
     return_weights: bool = False,
     perturbation: Float[Array, "b h n m"] | None = None,
     dropout_rate: float = 0.0,
     dropout_key: Key | None = None,
     workarounds: bool = True,
 ) -> tuple[Float[Array, "b n h k"], Float[Array, "b h n m"] | None]:
-    """Scaled dot-product attention: softmax(q k^T / sqrt(K)) v, and its weights when `return_weights` is set.
+    """Scaled dot-product attention: softmax(q k^T / sqrt(K) + bias) v, and its weights when `return_weights` is set.
 
     Uses a fused kernel where it can: cuDNN's or jax's, or one head at a time on a CPU. Weights, a perturbation,
     dropout and float64 (jax's kernel has a float32 softmax) need the explicit formula. Both compute scores and
     softmax in float32 at least and the product with the values in their own type, so the output agrees up to rounding.
 
     mask:         True where a query may attend to a key.
+    bias:         added to the scores, as a relative position bias is.
     perturbation: added to the weights. The gradient with respect to zeros here is the gradient of the weights.
 
     The weights returned are those before dropout.
     """
     has_dropout = dropout_key is not None and dropout_rate > 0.0
     if return_weights or has_dropout or perturbation is not None or query.dtype == jnp.float64:
-        weights = attention_weights(query, key, mask)
+        weights = attention_weights(query, key, mask, bias)
         if perturbation is not None:
             weights = weights + perturbation
         dropped = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
         return jnp.einsum("bhnm,bmhk->bnhk", dropped, value), weights if return_weights else None
     heads_share_mask = mask is None or mask.shape[1] == 1
     if heads_share_mask and prefers_attention_per_head(query.shape[1], key.shape[1], workarounds):
-        return attention_per_head(query, key, value, mask), None
-    cudnn = mask is None and cudnn_supports(query.dtype, query.shape[-1], compute_capability())
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn" if cudnn else None), None
+        return attention_per_head(query, key, value, mask, bias), None
+    is_plain = mask is None and bias is None
+    cudnn = is_plain and cudnn_supports(query.dtype, query.shape[-1], compute_capability())
+    kernel: Literal["cudnn"] | None = "cudnn" if cudnn else None
+    return jax.nn.dot_product_attention(query, key, value, bias, mask, implementation=kernel), None
 
 
 class MultiHeadAttention(nnx.Module):
@@ -155,6 +175,8 @@ class MultiHeadAttention(nnx.Module):
     `project`, `attend` and `merge_heads`.
 
     heads_width: length of all heads' queries together, by default the width.
+    key_bias:    False holds the keys' part of qkv's bias at zero: it has no effect and no gradient.
+    norm:        of the concatenated heads, before the output layer.
     """
 
     def __init__(
@@ -164,16 +186,21 @@ class MultiHeadAttention(nnx.Module):
         *,
         heads_width: int | None = None,
         qkv_bias: bool = True,
+        key_bias: bool = True,
         out_bias: bool = True,
+        norm: nnx.LayerNorm | None = None,
         dropout_rate: float = 0.0,
         rngs: nnx.Rngs,
     ):
         inner = width if heads_width is None else heads_width
         # The distribution that Xavier-uniform gives to three separate D x D matrices.
         init = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
-        self.qkv = nnx.Linear(width, 3 * inner, use_bias=qkv_bias, kernel_init=init, rngs=rngs)
+        self.qkv = Linear(width, 3 * inner, use_bias=qkv_bias, kernel_init=init, rngs=rngs)
         xavier = jax.nn.initializers.xavier_uniform()
-        self.out = nnx.Linear(inner, width, use_bias=out_bias, kernel_init=xavier, rngs=rngs)
+        self.out = Linear(inner, width, use_bias=out_bias, kernel_init=xavier, rngs=rngs)
+        if norm is not None:
+            self.norm = norm
+        self.has_norm, self.key_bias = norm is not None, key_bias
         self.num_heads = num_heads
         self.dropout_rate = dropout_rate
 
@@ -181,6 +208,8 @@ class MultiHeadAttention(nnx.Module):
         self,
         x: Float[Array, "b n d"],
         *,
+        rotation: Rotation | None = None,
+        bias: Float[Array, "1 h n n"] | None = None,
         return_weights: bool = False,
         perturbation: Float[Array, "b h q n"] | None = None,
         key: Key | None = None,
@@ -189,6 +218,8 @@ class MultiHeadAttention(nnx.Module):
     ) -> tuple[Float[Array, "b q d"], Float[Array, "b h q n"] | None]:
         """Self-attention, and its weights when asked for; see attend().
 
+        rotation:    of the tokens' queries and keys.
+        bias:        of the scores of every token as a query.
         num_queries: compute the output of only the first so many tokens; they still attend to all.
         """
         if num_queries is None:
@@ -196,10 +227,13 @@ class MultiHeadAttention(nnx.Module):
         else:
             [q] = self.project(x[:, :num_queries], "q", workarounds)
             k, v = self.project(x, "kv", workarounds)
+        if rotation is not None:
+            q, k = rotation[:num_queries](q), rotation(k)
         output, weights = attend(
             q,
             k,
             v,
+            bias=None if bias is None else bias[:, :, :num_queries],
             return_weights=return_weights,
             perturbation=perturbation,
             dropout_rate=self.dropout_rate,
@@ -212,17 +246,24 @@ class MultiHeadAttention(nnx.Module):
         """Return the named parts, consecutive letters of "qkv" ("q", "qk", "kv", "v", ...), by one matrix product."""
         b, n, _ = x.shape
         first, count = PARTS.index(parts), len(parts)
-        if count == len(PARTS):
-            projected = self.qkv(x)
-        else:
-            inner = self.qkv.kernel.shape[1] // len(PARTS)
+        kernel, bias = self.qkv.kernel[...], self._qkv_bias()
+        if count < len(PARTS):
+            inner = kernel.shape[1] // len(PARTS)
             columns = slice(first * inner, (first + count) * inner)
-            projected = x @ self.qkv.kernel[...][:, columns]
-            if self.qkv.bias is not None:
-                projected = projected + self.qkv.bias[...][columns].reshape(1, 1, -1)
+            bias, kernel = None if bias is None else bias[columns], kernel[:, columns]
+        projected = affine(x, kernel, bias)
         return [part.reshape(b, n, self.num_heads, -1) for part in split_last_axis(projected, count, workarounds)]
 
+    def _qkv_bias(self) -> Float[Array, " i"] | None:
+        """Return the bias of q, k and v, its part of the keys zero unless they have one."""
+        bias = None if self.qkv.bias is None else self.qkv.bias[...]
+        if bias is None or self.key_bias:
+            return bias
+        mask = np.repeat([1, 0, 1], bias.shape[0] // len(PARTS))
+        return bias * jnp.asarray(mask, bias.dtype)
+
     def merge_heads(self, heads: Float[Array, "b n h k"]) -> Float[Array, "b n d"]:
-        """Concatenate the heads and apply the output layer."""
+        """Concatenate the heads and apply the output layer, after its norm if there is one."""
         b, n, h, k = heads.shape
-        return self.out(heads.reshape(b, n, h * k))
+        merged = heads.reshape(b, n, h * k)
+        return self.out(self.norm(merged) if self.has_norm else merged)

@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 from vit_jax._xla import materialize, recompute_activation
 from vit_jax.attention import Key, MultiHeadAttention, dropout
 from vit_jax.config import ViTConfig
+from vit_jax.linear import Linear, affine
+from vit_jax.position import NO_POSITIONS, BlockPositions, count_distances
 
 Images = Float[Array | np.ndarray, "b h w c"]
 
@@ -82,28 +84,33 @@ class PatchEmbed(nnx.Module):
         x = x.transpose(0, 1, 3, 2, 4, 5)  # [B, gh, gw, ph, pw, c]
         x = x.reshape(b, (h // ph) * (w // pw), ph * pw * c)
         x = self.norm_pixels(x) if self.has_norms else x
-        x = x @ self.kernel[...].reshape(ph * pw * c, d)
-        x = x + self.bias[...].reshape(1, 1, d) if self.has_bias else x
+        x = affine(x, self.kernel[...].reshape(ph * pw * c, d), self.bias[...] if self.has_bias else None)
         return self.norm_tokens(x) if self.has_norms else x
 
 
 class Mlp(nnx.Module):
-    """Two dense layers with an activation between them."""
+    """Two dense layers with an activation between them, and with mlp_norm a norm after it."""
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         init, bias_init = jax.nn.initializers.xavier_uniform(), jax.nn.initializers.normal(1e-6)
         up = config.mlp_dim * (2 if config.activation == "swiglu" else 1)
-        self.up = nnx.Linear(config.width, up, kernel_init=init, bias_init=bias_init, rngs=rngs)
-        self.down = nnx.Linear(config.mlp_dim, config.width, kernel_init=init, bias_init=bias_init, rngs=rngs)
-        self.activation = config.activation
+        self.up = Linear(config.width, up, kernel_init=init, bias_init=bias_init, rngs=rngs)
+        self.down = Linear(config.mlp_dim, config.width, kernel_init=init, bias_init=bias_init, rngs=rngs)
+        if config.mlp_norm:
+            self.norm = layer_norm(config, rngs, config.mlp_dim)
+        self.activation, self.has_norm = config.activation, config.mlp_norm
 
     def __call__(self, x: Float[Array, "b n d"], *, workarounds: bool = True) -> Float[Array, "b n d"]:
-        """Return down(activation(up(x)))."""
-        return recompute_activation(_activate_and_project, workarounds)(self.activation, self.down, self.up(x))
+        """Return down(norm(activation(up(x))))."""
+        norm = self.norm if self.has_norm else None
+        return recompute_activation(_activate_and_project, workarounds)(self.activation, self.down, norm, self.up(x))
 
 
-def _activate_and_project(activation: str, down: nnx.Linear, x: Float[Array, "b n m"]) -> Float[Array, "b n d"]:
-    return down(ACTIVATIONS[activation](x))
+def _activate_and_project(
+    activation: str, down: nnx.Linear, norm: nnx.LayerNorm | None, x: Float[Array, "b n m"]
+) -> Float[Array, "b n d"]:
+    hidden = ACTIVATIONS[activation](x)
+    return down(hidden if norm is None else norm(hidden))
 
 
 def drop_path(branch: Float[Array, "b n d"], rate: Float[Array, ""] | None, key: Key | None) -> Float[Array, "b n d"]:
@@ -122,7 +129,8 @@ class Block(nnx.Module):
     """Two residual branches: attention, then the MLP.
 
     x + scale * branch(norm(x)), or norm(x + scale * branch(x)) with norm_position "post" (torch's
-    nn.TransformerEncoderLayer with norm_first=False). The scales, [D], exist only with layer_scale.
+    nn.TransformerEncoderLayer with norm_first=False). The scales, [D], exist only with layer_scale; the table of the
+    attention's bias, [T, H], only with relative_bias "blocks".
     """
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
@@ -132,7 +140,9 @@ class Block(nnx.Module):
             config.num_heads,
             heads_width=config.heads_width,
             qkv_bias=config.qkv_bias,
+            key_bias=config.key_bias,
             out_bias=config.out_bias,
+            norm=layer_norm(config, rngs, config.heads_width) if config.attention_norm else None,
             dropout_rate=config.attention_dropout,
             rngs=rngs,
         )
@@ -142,6 +152,9 @@ class Block(nnx.Module):
             # https://arxiv.org/abs/2103.17239; 1e-5 as DINOv2 starts it.
             self.scale1 = nnx.Param(jnp.full((config.width,), 1e-5))
             self.scale2 = nnx.Param(jnp.full((config.width,), 1e-5))
+        self.has_relative_bias = config.relative_bias == "blocks"
+        if self.has_relative_bias:
+            self.relative_bias = nnx.Param(jnp.zeros((count_distances(config.grid), config.num_heads)))
         self.layer_scale = config.layer_scale
         self.norm_position = config.norm_position
         self.dropout_rate = config.dropout
@@ -150,6 +163,7 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "b n d"],
         *,
+        positions: BlockPositions = NO_POSITIONS,
         return_weights: bool = False,
         perturbation: Float[Array, "b h q n"] | None = None,
         key: Key | None = None,
@@ -159,6 +173,7 @@ class Block(nnx.Module):
     ) -> tuple[Float[Array, "b q d"], Float[Array, "b h q n"] | None]:
         """Return the block's output, and its attention weights when asked for; see attend() for the perturbation.
 
+        positions:      of the tokens.
         key:            turns dropout and drop path on.
         drop_path_rate: probability, per image, that a branch is dropped.
         num_queries:    compute the output of only the first so many tokens.
@@ -166,6 +181,8 @@ class Block(nnx.Module):
         attn_key, out_key, mlp_key = split_key(key, 3)
         attended, weights = self.attn(
             self._norm_at("pre", self.norm1, x),
+            rotation=positions.rotation,
+            bias=positions.bias_from(self.relative_bias[...] if self.has_relative_bias else None),
             return_weights=return_weights,
             perturbation=perturbation,
             key=attn_key,

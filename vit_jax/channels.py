@@ -10,35 +10,47 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from vit_jax.background import WHITE, compose
 from vit_jax.errors import InputError
 
 Picture = Image.Image | UInt8[np.ndarray, "_ _ _"]
 MODES = {1: ("L",), 3: ("RGB",), 4: ("RGBA", "CMYK")}  # PIL modes by number of channels
 
 
-def as_picture(image: Any) -> Picture:
-    """Return a PIL image, or a uint8 array [h, w] or [h, w, c], as a Picture. Raises InputError for anything else."""
+def as_picture(image: Any, *, name: str = "") -> Picture:
+    """Return a PIL image, or a uint8 array [h, w] or [h, w, c], as a Picture.
+
+    Raises InputError, with the name in front, for anything else, and for more than 8 bits a channel: the range of such
+    an image is not known here.
+    """
+    where = f"{name}: " if name else ""
     if isinstance(image, (np.ndarray, jax.Array)):
         array = np.asarray(image)
         if array.dtype != np.uint8 or array.ndim not in (2, 3) or not array.size:
-            raise InputError(f"an image array is uint8 [height, width, channels], not {array.dtype} {array.shape}")
+            raise InputError(
+                f"{where}an image array is uint8 [height, width, channels], not {array.dtype} {array.shape}"
+            )
         if array.ndim == 2 or array.shape[2] == 1:
             return Image.fromarray(array.reshape(array.shape[:2]))
         return Image.fromarray(array) if array.shape[2] == 3 else array
     if not isinstance(image, Image.Image):
-        raise InputError(f"not an image: {type(image).__name__}; give a PIL image or a uint8 array")
-    return image
+        raise InputError(f"{where}not an image: {type(image).__name__}; give a PIL image or a uint8 array")
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise InputError(f"{where}an image of mode {image.mode} has no fixed range; open it with vit_jax.data.open_rgb")
+    return image.convert("LA") if image.mode == "La" else image  # Pillow has no other way out of "La"
 
 
-def to_channels(picture: Picture, channels: int, *, name: str = "the image") -> Picture:
+def to_channels(picture: Picture, channels: int, *, name: str = "the image", background: str = WHITE) -> Picture:
     """Return a picture with the number of channels that a model takes.
 
-    1 and 3: any PIL image, converted to grey or to RGB (an alpha channel is dropped). 4: an image of four bands (RGBA,
-    CMYK) as it is. An array of bands needs as many as the model takes.
+    1 and 3: any PIL image, composed on the background where it is transparent, and converted to grey or to RGB. 4: an
+    image of four bands (RGBA, CMYK) as it is. An array of bands needs as many as the model takes.
     Raises InputError with the picture's name for any other picture: bands are not invented, dropped or mixed.
     """
     if isinstance(picture, Image.Image):
         modes = MODES.get(channels, ())
+        if len(modes) == 1:
+            picture = compose(picture, background)
         if picture.mode in modes:
             return picture
         if len(modes) == 1:
@@ -50,9 +62,12 @@ def to_channels(picture: Picture, channels: int, *, name: str = "the image") -> 
     raise InputError(f"{name}: has {_describe(picture)}, and the model takes {channels}; {remedy} {arrays}")
 
 
-def as_rgb(image: Any, *, name: str = "the image") -> Image.Image:
-    """Return a PIL image, or a uint8 array, as an RGB image. Raises InputError as as_picture and to_channels do."""
-    picture = to_channels(as_picture(image), 3, name=name)
+def as_rgb(image: Any, *, name: str = "the image", background: str = WHITE) -> Image.Image:
+    """Return a PIL image, or a uint8 array, as an RGB image; transparent parts show the background.
+
+    Raises InputError as as_picture and to_channels do.
+    """
+    picture = to_channels(as_picture(image), 3, name=name, background=background)
     assert isinstance(picture, Image.Image)
     return picture
 

@@ -18,14 +18,18 @@ from safetensors import SafetensorError, safe_open
 from vit_jax.config import ViTConfig, as_pair
 from vit_jax.errors import InputError
 from vit_jax.files import atomic_write_folder
+from vit_jax.json_files import describe_malformed, read_json_object
 from vit_jax.model import VisionTransformer
-from vit_jax.position import resize_position_embedding
+from vit_jax.position import resize_position_embedding, resize_relative_bias
 from vit_jax.safetensors_writer import write_safetensors
+from vit_jax.saved_folder import CONFIG, find_saved_folder
 from vit_jax.settings import read_settings
 
 FORMAT = "vit_jax/1"
 HEAD_PREFIXES = ("head.", "distillation_head.")
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS = "model.safetensors"
+LOADERS = {FORMAT: "an image model; vit_jax.load reads it", "caption/1": "a captioner; caption.load reads it"}
+OTHERS = "; weights_convert.load_pretrained loads files and folders of other libraries, and names"
 Model = TypeVar("Model", bound=nnx.Module)
 Card = TypeVar("Card")
 
@@ -107,17 +111,18 @@ def check_names(expected: Mapping[str, tuple[int, ...]], actual: Mapping[str, tu
 
 
 def with_image_size(model: VisionTransformer, image_size: Any) -> VisionTransformer:
-    """Return the model at another image size, its position table resized in the checkpoint's own convention."""
-    config = model.config.resized(image_size)
-    arrays = to_arrays(model)
-    arrays["position_embedding"] = resize_position_embedding(
-        arrays["position_embedding"],
-        model.config.grid,
-        config.grid,
-        num_prefix=config.prefix_positions,
-        method=config.posemb_resize,
-    )
-    return from_arrays(config, arrays)
+    """Return the model at another image size, its position tables resized in the checkpoint's own convention."""
+    config, old = model.config.resized(image_size), model.config.grid
+
+    def resize(name: str, array: Any) -> Any:
+        if name == "position_embedding":
+            prefix, method = config.prefix_positions, config.posemb_resize
+            return resize_position_embedding(array, old, config.grid, num_prefix=prefix, method=method)
+        if name.endswith("relative_bias"):
+            return resize_relative_bias(array, old, config.grid, method=config.posemb_resize)
+        return array
+
+    return from_arrays(config, {name: resize(name, array) for name, array in to_arrays(model).items()})
 
 
 def with_in_channels(model: VisionTransformer, in_channels: int) -> VisionTransformer:
@@ -148,8 +153,11 @@ def with_in_channels(model: VisionTransformer, in_channels: int) -> VisionTransf
 
 def with_num_classes(model: VisionTransformer, num_classes: int) -> VisionTransformer:
     """Return the model with a new head of zeros, as the reference starts one; the same model if the count agrees."""
-    if num_classes == model.config.num_classes:
-        return model
+    return model if num_classes == model.config.num_classes else with_new_head(model, num_classes)
+
+
+def with_new_head(model: VisionTransformer, num_classes: int) -> VisionTransformer:
+    """Return the model with a new head of zeros, also if it has one for as many classes."""
     config = replace(model.config, num_classes=num_classes, head_bias=True)
     arrays = {name: array for name, array in to_arrays(model).items() if not name.startswith(HEAD_PREFIXES)}
     dtype = arrays["patch_embed.kernel"].dtype
@@ -204,34 +212,44 @@ def write_model(
 
 def load_card(folder: str | os.PathLike) -> ModelCard:
     """Read the config.json of a saved model. Raises InputError naming the file if it is missing or invalid."""
-    return read_card(
-        folder,
-        FORMAT,
-        lambda stored: ModelCard(
-            read_settings(ViTConfig, stored["config"]),
-            tuple(stored.get("class_names", ())),
-            stored.get("provenance", {}),
-        ),
-    )
+    return read_card(folder, FORMAT, _parse_card)
+
+
+def _parse_card(stored: dict[str, Any]) -> ModelCard:
+    config = read_settings(ViTConfig, stored["config"])
+    names = stored.get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"class_names is a list of texts, not {names!r:.60}")
+    if names and len(names) != config.num_classes:
+        raise InputError(f"{len(names)} class_names for {config.num_classes} classes")
+    return ModelCard(config, tuple(names), stored.get("provenance", {}))
 
 
 def read_card(folder: str | os.PathLike, file_format: str, parse: Callable[[dict[str, Any]], Card]) -> Card:
     """Return parse(contents) of a saved model's config.json of this "format". Raises as load_card does."""
-    path = Path(folder) / CONFIG
+    path = find_saved_folder(folder) / CONFIG
     if not path.is_file():
-        raise InputError(f"{folder}: not a saved model (no {CONFIG}); give a folder written by vit_jax.save")
+        raise InputError(f"{folder}: not a saved model (no {CONFIG}); give a folder written by vit_jax.save{OTHERS}")
+    stored = read_json_object(path)
+    if stored.get("format") != file_format:
+        raise InputError(f"{path}: {_describe_format(stored, file_format)}")
     try:
-        stored = json.loads(path.read_text())
-        if not isinstance(stored, dict) or stored.get("format") != file_format:
-            raise InputError(f"format is not {file_format}")
         return parse(stored)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a config of this library: {error}") from error
+        raise InputError(f"{path}: not a config of this library: {describe_malformed(error)}") from error
+
+
+def _describe_format(stored: dict[str, Any], file_format: str) -> str:
+    """Return why a config.json is not one of `file_format`."""
+    if "format" not in stored:
+        return f"not a config of this library: its format is not there, not {file_format!r}{OTHERS}"
+    other = LOADERS.get(str(stored["format"]), "not a config of this library")
+    return f"{other}: its format is {stored['format']!r}, not {file_format!r}"
 
 
 def read_weights(folder: str | os.PathLike, abstract: Model) -> Model:
     """Return the model of these shapes with a saved model's weights. Raises InputError as load does."""
-    path = Path(folder) / WEIGHTS
+    path = find_saved_folder(folder) / WEIGHTS
     try:
         with safe_open(path, framework="numpy") as file:
             return fill_model(abstract, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
@@ -244,7 +262,7 @@ def read_weights(folder: str | os.PathLike, abstract: Model) -> Model:
 def load(
     folder: str | os.PathLike, *, image_size: Any = None, num_classes: int | None = None, in_channels: int | None = None
 ) -> VisionTransformer:
-    """Load a model that `save` wrote.
+    """Load a model that `save` wrote, or the best one of a run.
 
     image_size:  int or (height, width); the position table is resized in the checkpoint's own convention.
     num_classes: a different count replaces the head by zeros, for fine-tuning.

@@ -4,12 +4,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vit_jax.errors import InputError
-from vit_jax.position import RESIZE_METHODS
+from vit_jax.position import RESIZE_METHODS, Rotary
 from vit_jax.preprocess import ImagePreprocess, Preprocess
+from vit_jax.suggest import describe_unknown
 
+SINGLE_LABEL, MULTI_LABEL = "single_label", "multi_label"
 CHOICES = {
+    "task": (SINGLE_LABEL, MULTI_LABEL),
     "posemb_resize": tuple(RESIZE_METHODS),
-    "pooling": ("cls", "gap", "cls_gap", "mean", "map"),
+    "relative_bias": ("none", "blocks", "shared"),
+    "pooling": ("cls", "gap", "cls_gap", "mean", "map", "map_all"),
     "norm_position": ("pre", "post"),
     "final_norm": ("tokens", "pooled", "none"),
     "activation": ("gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"),
@@ -49,18 +53,24 @@ class ViTConfig:
     mlp_dim: int = 3072
     attention_width: int = 0  # heads * head size; 0: the width
     num_classes: int = 1000  # 0: no head
+    task: str = SINGLE_LABEL  # "multi_label": an image has a set of classes; see vit_jax/prediction.py
     in_channels: int = 3
     dropout: float = 0.0
     attention_dropout: float = 0.0
     drop_path: float = 0.0
     class_token: bool = True
+    position_table: bool = True  # whether learned positions are added to the patches
     class_position: bool = True  # whether the position table has an entry for [class]
+    rotary: Rotary | None = None  # rotation of queries and keys (DINOv3, EVA-02, Perception Encoder)
+    relative_bias: str = "none"  # of the attention scores: a table in each of the "blocks" (BEiT), or one "shared"
     distillation_token: bool = False  # DeiT
     distillation_head: bool = False  # with its own head; the logits are the mean of both heads
     num_registers: int = 0  # learned tokens after [class], without position embeddings
     # Input of the head: "cls" [class], "gap" the mean of the patches, "cls_gap" both concatenated, "mean" the mean of
-    # all tokens, [class] and registers included (vit-pytorch), "map" attention.
+    # all tokens, [class] and registers included (vit-pytorch), "map" attention to the patches, "map_all" attention to
+    # all tokens (Perception Encoder).
     pooling: str = "cls"
+    pool_heads: int = 0  # heads of attention pooling; 0: num_heads
     # Of a block's norms: "pre" x + branch(norm(x)), "post" norm(x + branch(x)) (torch's nn.TransformerEncoderLayer).
     norm_position: str = "pre"
     final_norm: str = "tokens"  # the last norm is applied to "tokens" or to the "pooled" vector; or "none"
@@ -72,12 +82,15 @@ class ViTConfig:
     representation: int = 0  # width of a dense layer before the head (pre_logits, a head MLP); 0: none
     representation_activation: str = "tanh"  # of that layer: "tanh" (pre_logits), "gelu" (erf), "relu"
     qkv_bias: bool = True
+    key_bias: bool = True  # False: the keys' part of qkv's bias is held at zero (DINOv3, EVA-02, BEiT)
+    attention_norm: bool = False  # a norm before the attention's output layer (EVA-02's CLIP)
+    mlp_norm: bool = False  # a norm before the MLP's output layer (EVA-02 base and large)
     out_bias: bool = True  # of the attention's output
     patch_bias: bool = True
     patch_norms: bool = False  # norms before and after the patch embedding (vit-pytorch)
     head_bias: bool = True
     norm_eps: float = 1e-6  # as in flax and big_vision; torch's default is 1e-5
-    posemb_resize: str = "zoom"  # one of vit_jax.position.RESIZE_METHODS
+    posemb_resize: str = "zoom"  # of the position table or the relative bias: one of vit_jax.position.RESIZE_METHODS
     preprocess: Preprocess = Preprocess()  # noqa: RUF009  it is frozen
 
     def __post_init__(self) -> None:
@@ -90,18 +103,20 @@ class ViTConfig:
         for name in ("width", "depth", "num_heads", "mlp_dim", "in_channels"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("num_classes", "num_registers", "representation", "attention_width"):
+        for name in ("num_classes", "num_registers", "representation", "attention_width", "pool_heads"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must be at least 0, not {getattr(self, name)}")
         if self.heads_width % self.num_heads:
             name = "attention_width" if self.attention_width else "width"
             raise InputError(f"{name} {self.heads_width} is not divisible by num_heads {self.num_heads}")
+        if self.pool_heads and self.width % self.pool_heads:
+            raise InputError(f"width {self.width} is not divisible by pool_heads {self.pool_heads}")
         for name in ("dropout", "attention_dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is in [0, 1), not {getattr(self, name)}")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
-                raise InputError(f"unknown {name} {getattr(self, name)!r}: one of {', '.join(choices)}")
+                raise InputError(describe_unknown(name, getattr(self, name), choices))
         if (self.pooling in ("cls", "cls_gap") or self.distillation_token) and not self.class_token:
             raise InputError(
                 "this pooling, and a distillation token, need class_token=True; without it take 'gap', 'mean' or 'map'"
@@ -109,6 +124,15 @@ class ViTConfig:
         if self.distillation_head and not (self.distillation_token and self.num_classes):
             raise InputError("distillation_head needs distillation_token=True and classes")
         self.grid_for(self.image_size)
+        self._check_positions()
+
+    def _check_positions(self) -> None:
+        if self.rotary is not None:
+            self.rotary.check_head_size(self.head_size)
+        if self.relative_bias != "none" and (self.num_prefix, self.class_token) != (1, True):
+            raise InputError("a relative bias needs [class] as the only token before the patches")
+        if self.posemb_resize == "geometric" and (self.position_table or self.relative_bias == "none"):
+            raise InputError("posemb_resize 'geometric' is of a relative bias, and of a model without a position table")
 
     def grid_for(self, image_size: Any) -> tuple[int, int]:
         """Return the (rows, columns) of patches. Raises InputError unless the patch size divides the image size."""
@@ -136,12 +160,13 @@ class ViTConfig:
     @property
     def prefix_positions(self) -> int:
         """The number of entries before the patches in the position table: [class] and [distillation]."""
-        return int(self.class_token) + int(self.distillation_token) if self.class_position else 0
+        has_prefix = self.position_table and self.class_position
+        return int(self.class_token) + int(self.distillation_token) if has_prefix else 0
 
     @property
     def num_positions(self) -> int:
-        """The length of the position table."""
-        return self.prefix_positions + self.grid[0] * self.grid[1]
+        """The length of the position table; 0 without one."""
+        return self.prefix_positions + self.grid[0] * self.grid[1] if self.position_table else 0
 
     @property
     def num_outputs(self) -> int:
@@ -152,6 +177,16 @@ class ViTConfig:
     def heads_width(self) -> int:
         """The total width of all heads."""
         return self.attention_width or self.width
+
+    @property
+    def head_size(self) -> int:
+        """The width of one head."""
+        return self.heads_width // self.num_heads
+
+    @property
+    def pools_by_attention(self) -> bool:
+        """Whether the head reads tokens by attention, so that no fixed weight of each token is known."""
+        return self.pooling in ("map", "map_all")
 
     @property
     def pooled_width(self) -> int:
@@ -174,6 +209,21 @@ class ViTConfig:
         """Return the length of the token sequence at an image size. Raises InputError as grid_for does."""
         rows, columns = self.grid_for(image_size)
         return self.num_prefix + rows * columns
+
+    def describe(self) -> str:
+        """Return the architecture in one line."""
+        (ph, pw), (height, width) = self.patch_size, self.image_size
+        kinds = {
+            "rotary positions": self.rotary is not None,
+            "relative positions": self.relative_bias != "none",
+            "position table": self.position_table,
+        }
+        positions = " and ".join(kind for kind, has in kinds.items() if has) or "no positions"
+        return (
+            f"width {self.width}, depth {self.depth}, {self.num_heads} heads, MLP {self.mlp_dim}, "
+            f"patch {ph}x{pw}, image {height}x{width}, {self.num_classes} classes"
+            f"{'' if positions == 'position table' else f', {positions}'}"
+        )
 
     def resized(self, image_size: Any) -> "ViTConfig":
         """Return the same architecture at another image size."""

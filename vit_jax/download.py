@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vit_jax.errors import InputError
+from vit_jax.notes import note
 from vit_jax.progress import open_progress
 
 CHUNK = 1 << 20  # bytes
@@ -72,7 +73,7 @@ def download_file(
         partial.unlink()
         raise InputError(f"{address}: the content is not the expected one (MD5 is not {md5}); try again")
     partial.rename(path)
-    print(f"downloaded {path}: {path.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+    note(f"downloaded {path}: {path.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
 
 
 def _fetch(address: str, partial: Path, timeout: float) -> None:

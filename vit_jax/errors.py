@@ -2,12 +2,20 @@
 
 import errno
 import functools
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ParamSpec
+
+from vit_jax.backend import describe_missing_backend
+from vit_jax.interruption import Interruption, interruptible, pass_on
+from vit_jax.notes import program_notes
+from vit_jax.streams import discard_unwritten, escape_unprintable, flush_at_end
 
 P = ParamSpec("P")
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+BROKEN_PIPE = 128 + 13  # the exit code of a program that SIGPIPE ends, which Windows lacks
 
 
 class InputError(ValueError):
@@ -41,25 +49,48 @@ def is_full_disk(error: BaseException) -> bool:
 def one_line_errors(main: Callable[P, int]) -> Callable[P, int]:
     """Wrap a command's `main`: errors that the user can fix print one line to stderr and return 2.
 
-    These are InputError, operating-system errors and a full disk. All other errors keep their traceback.
+    These are InputError, operating-system errors, a full disk and devices that jax lacks. All other errors keep their
+    traceback. SIGINT and SIGTERM return 128 + the signal; a reader of the output that closes the pipe ends the command
+    silently. Characters that the output's encoding lacks are printed as escapes.
     """
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
+        escape_unprintable()
         try:
-            return main(*args, **kwargs)
-        except InputError as error:
-            line = str(error)
-        except OSError as error:
-            line = describe_os_error(error)
-        except KeyboardInterrupt:
-            print("\ninterrupted", file=sys.stderr)
-            return 130
+            with interruptible(), program_notes(), flush_at_end():
+                return main(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            _print_to_stderr("\ninterrupted")
+            number = error.number if isinstance(error, Interruption) else signal.SIGINT
+            discard_unwritten()
+            pass_on(number)
+            return 128 + number
+        except BrokenPipeError:
+            return BROKEN_PIPE
         except Exception as error:
-            if not is_full_disk(error):
+            line = _describe(error)
+            if line is None:
                 raise
-            line = "cannot write: no space left on device; free some space or choose another output folder"
-        print("error: " + " ".join(line.split()), file=sys.stderr)
-        return 2
+            _print_to_stderr("error: " + " ".join(line.split()))
+            return 2
+        finally:
+            discard_unwritten()
 
     return wrapped
+
+
+def _describe(error: Exception) -> str | None:
+    """Return one line for an error that the user can fix, None for others."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        return describe_os_error(error)
+    if is_full_disk(error):
+        return "cannot write: no space left on device; free some space or choose another output folder"
+    return describe_missing_backend(error)
+
+
+def _print_to_stderr(text: str) -> None:
+    with suppress(OSError):  # its reader may have closed the pipe
+        print(text, file=sys.stderr)

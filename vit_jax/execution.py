@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax.errors import InputError
+from vit_jax.suggest import describe_unknown
 
 # What is saved of a block's forward pass: everything, the products with weights, or the block's input alone.
 POLICIES: dict[str, Callable[..., bool] | None] = {
@@ -38,7 +39,7 @@ class BlockExecution:
 
     def __post_init__(self) -> None:
         if self.remat not in POLICIES:
-            raise InputError(f"unknown remat {self.remat!r}: one of {', '.join(POLICIES)}")
+            raise InputError(describe_unknown("remat", self.remat, POLICIES))
 
 
 DEFAULT_EXECUTION = BlockExecution()

@@ -1,12 +1,18 @@
 """Atomic writes of files and folders: write to a temporary path in the same folder, then rename."""
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def printable_name(name: str) -> str:
+    """Return a file's name as valid Unicode: bytes that are not UTF-8 become replacement characters (U+FFFD)."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", name)
 
 
 @contextmanager

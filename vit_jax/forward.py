@@ -16,6 +16,7 @@ from vit_jax._xla import can_truncate_last_block
 from vit_jax.attention import Key
 from vit_jax.block import Block
 from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution, apply_blocks
+from vit_jax.position import NO_POSITIONS, BlockPositions
 
 BlockRandomness = tuple[Key | None, jax.Array | None]  # a block's key and its drop-path rate
 AttentionFold = Callable[[Any, int, Any], Any]  # (state, layer, weights [B, H, N, N]) -> state
@@ -44,6 +45,7 @@ def run_blocks(
     tokens: Float[Array, "b n d"],
     randomness: Sequence[BlockRandomness],
     *,
+    positions: BlockPositions = NO_POSITIONS,
     layers: Sequence[int] = (),
     fold: AttentionFold = keep_by_layer,
     initial: Any = None,
@@ -54,6 +56,7 @@ def run_blocks(
 ) -> BlocksOutput:
     """Apply the blocks in turn. Every forward pass of this library is this one.
 
+    positions:      of the tokens, for every block.
     layers:         compute the attention weights of these layers (0 to depth - 1); the others stay on the fused path.
     fold:           (state, layer, weights) -> state, called for these layers in the order of the blocks. A fold that
                     reduces the weights avoids holding those of several layers at once.
@@ -71,6 +74,7 @@ def run_blocks(
         x, attention, outputs = carry
         x, weights = block(
             x,
+            positions=positions,
             return_weights=layer in layers,
             perturbation=None if layer is None else added.get(layer),
             key=draws[0],

@@ -24,7 +24,15 @@ from vit_jax.errors import InputError
 from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution
 from vit_jax.forward import BlocksOutput, keep_by_layer, run_blocks
 from vit_jax.pooling import AttentionPool
-from vit_jax.position import resize_position_embedding, similarity
+from vit_jax.position import (
+    BlockPositions,
+    RelativePositions,
+    count_distances,
+    make_rotation,
+    resize_position_embedding,
+    similarity,
+)
+from vit_jax.summary import summarize
 
 
 class ViTOutput(NamedTuple):
@@ -53,13 +61,16 @@ class VisionTransformer(nnx.Module):
             self.distillation_token = nnx.Param(jnp.zeros((1, 1, d)))
         if config.num_registers:
             self.registers = nnx.Param(std * jax.random.normal(rngs.params(), (1, config.num_registers, d)))
-        self.position_embedding = nnx.Param(std * jax.random.normal(rngs.params(), (1, config.num_positions, d)))
+        if config.position_table:
+            self.position_embedding = nnx.Param(std * jax.random.normal(rngs.params(), (1, config.num_positions, d)))
+        if config.relative_bias == "shared":
+            self.relative_bias = nnx.Param(jnp.zeros((count_distances(config.grid), config.num_heads)))
         if config.pre_norm:
             self.pre_norm = layer_norm(config, rngs)
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.depth)])
         if config.final_norm != "none":
             self.norm = layer_norm(config, rngs)
-        if config.pooling == "map":
+        if config.pools_by_attention:
             self.pool = AttentionPool(config, rngs=rngs)
         if config.representation:
             self.representation = nnx.Linear(config.pooled_width, config.representation, rngs=rngs)
@@ -84,6 +95,11 @@ class VisionTransformer(nnx.Module):
         tokens = self.run(images, num_queries=self.config.num_head_tokens, key=key, execution=execution).tokens
         return self.classify(self.apply_final_norm(tokens), workarounds=execution.workarounds)
 
+    def __repr__(self) -> str:
+        return summarize(self)
+
+    __str__ = __repr__  # nnx's own lists every array
+
     def features(
         self, images: Images, *, key: Key | None = None, execution: BlockExecution = DEFAULT_EXECUTION
     ) -> Float[Array, "b n d"]:
@@ -96,36 +112,56 @@ class VisionTransformer(nnx.Module):
         apply_final_norm() and classify() lead from its tokens to the logits.
         """
         keys, rates = split_key(key, len(self.blocks)), drop_path_rates(self.config)
-        return run_blocks(self.blocks, self.embed(images), list(zip(keys, rates, strict=True)), **options)
+        tokens = self.embed(images)
+        positions = self.block_positions(self.config.grid_for(images.shape[1:3]))
+        return run_blocks(self.blocks, tokens, list(zip(keys, rates, strict=True)), positions=positions, **options)
+
+    def block_positions(self, grid: tuple[int, int]) -> BlockPositions:
+        """Return what the blocks need of the positions of a (rows, columns) grid of patches."""
+        config = self.config
+        rotation = None
+        if config.rotary is not None:
+            dtype = self.patch_embed.kernel.dtype
+            rotation = make_rotation(config.rotary, grid, config.head_size, config.num_prefix, dtype)
+        relative = RelativePositions(config.grid, grid, config.posemb_resize)
+        bias = relative.bias(self.relative_bias[...]) if config.relative_bias == "shared" else None
+        return BlockPositions(rotation, bias, relative)
 
     def embed(self, images: Images) -> Float[Array, "b n d"]:
         """Return the tokens that enter the first block: [class], [distillation], registers, patches.
 
         Registers have no positions (https://arxiv.org/abs/2309.16588); [class] and [distillation] have them only if
-        config.class_position is set.
+        config.class_position is set, and no token has them without config.position_table.
         """
         config = self.config
-        b, h, w, channels = images.shape
+        _, h, w, channels = images.shape
         if channels != config.in_channels:
             raise InputError(f"images have {channels} channels in their last axis, not {config.in_channels}")
-        positions = resize_position_embedding(
-            self.position_embedding[...],
-            config.grid,
-            config.grid_for((h, w)),
-            num_prefix=config.prefix_positions,
-            method=config.posemb_resize,
-        )
-        prefix = [_repeat_for_batch(self.class_token, b)] if config.class_token else []
-        prefix += [_repeat_for_batch(self.distillation_token, b)] if config.distillation_token else []
+        grid = config.grid_for((h, w))
+        positions = self._resize_positions(grid) if config.position_table else None
+        prefix = [_repeat_for_batch(self.class_token, images)] if config.class_token else []
+        prefix += [_repeat_for_batch(self.distillation_token, images)] if config.distillation_token else []
         patches = self.patch_embed(images)
-        if config.prefix_positions:
+        if positions is None:
+            x = jnp.concatenate([*prefix, patches], axis=1)
+        elif config.prefix_positions:
             x = jnp.concatenate([*prefix, patches], axis=1) + positions
         else:
             x = jnp.concatenate([*prefix, patches + positions], axis=1)
         if config.num_registers:
             split = len(prefix)
-            x = jnp.concatenate([x[:, :split], _repeat_for_batch(self.registers, b), x[:, split:]], axis=1)
+            x = jnp.concatenate([x[:, :split], _repeat_for_batch(self.registers, images), x[:, split:]], axis=1)
         return self.pre_norm(x) if config.pre_norm else x
+
+    def _resize_positions(self, grid: tuple[int, int]) -> Float[Array, "1 n d"]:
+        config = self.config
+        return resize_position_embedding(
+            self.position_embedding[...],
+            config.grid,
+            grid,
+            num_prefix=config.prefix_positions,
+            method=config.posemb_resize,
+        )
 
     def apply_final_norm(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """Return the tokens after the final norm; unchanged if the model norms the pooled token or has none."""
@@ -133,9 +169,20 @@ class VisionTransformer(nnx.Module):
 
     def classify(self, features: Float[Array, "b n d"], *, workarounds: bool = True) -> Float[Array, "b classes"]:
         """Return the logits, or without a head the pooled features, of the tokens that apply_final_norm() returns."""
+        pooled = self.pool_features(features, workarounds=workarounds)
+        if not self.config.num_classes:
+            return pooled
+        if self.config.distillation_head:
+            return (self.head(pooled) + self.distillation_head(features[:, 1])) / 2
+        return self.head(pooled)
+
+    def pool_features(self, features: Float[Array, "b n d"], *, workarounds: bool = True) -> Float[Array, "b pooled"]:
+        """Return the vector that the head reads, of the tokens that apply_final_norm() returns."""
         config = self.config
         if config.pooling == "map":
             pooled = self.pool(features[:, config.num_prefix :], workarounds=workarounds)
+        elif config.pooling == "map_all":
+            pooled = self.pool(features, workarounds=workarounds)
         elif config.pooling == "gap":
             pooled = features[:, config.num_prefix :].mean(axis=1)
         elif config.pooling == "mean":
@@ -148,15 +195,12 @@ class VisionTransformer(nnx.Module):
             pooled = self.norm(pooled)
         if config.representation:
             pooled = ACTIVATIONS[config.representation_activation](self.representation(pooled))
-        if not config.num_classes:
-            return pooled
-        if config.distillation_head:
-            return (self.head(pooled) + self.distillation_head(features[:, 1])) / 2
-        return self.head(pooled)
+        return pooled
 
 
-def _repeat_for_batch(token: nnx.Param, batch: int) -> Float[Array, "b p d"]:
-    return jnp.broadcast_to(token[...], (batch, *token.shape[1:]))
+def _repeat_for_batch(token: nnx.Param, images: Images) -> Float[Array, "b p d"]:
+    """Return tokens [1, p, d] once per image; in an exported program the number of images is a symbol, not an int."""
+    return jnp.broadcast_to(token[...], (images.shape[0], *token.shape[1:]))
 
 
 def drop_path_rates(config: ViTConfig) -> list[jax.Array | None]:
@@ -211,11 +255,9 @@ def position_similarity(model: VisionTransformer) -> Float[Array, "gh gw gh gw"]
     """Return the cosine similarity of every two patches' position embeddings; see vit_jax.position.similarity.
 
     For another image size: position_similarity(with_image_size(model, size)).
+    Raises InputError for a model without a position table.
     """
     config = model.config
+    if not config.position_table:
+        raise InputError("the model has no table of position embeddings to compare: its positions act in the attention")
     return similarity(model.position_embedding[...], config.grid, num_prefix=config.prefix_positions)
-
-
-def count_parameters(model: nnx.Module) -> int:
-    """Return the number of parameters of a model, or of its shapes (jax.eval_shape)."""
-    return sum(leaf.size for leaf in jax.tree.leaves(model))

@@ -28,7 +28,7 @@ class AttentionPool(nnx.Module):
         self.out = nnx.Linear(d, d, rngs=rngs)
         self.norm = layer_norm(config, rngs)
         self.mlp = Mlp(config, rngs=rngs)
-        self.num_heads = config.num_heads
+        self.num_heads = config.pool_heads or config.num_heads
 
     def __call__(self, x: Float[Array, "b n d"], *, workarounds: bool = True) -> Float[Array, "b d"]:
         """Return what the probe attends to, through the MLP."""

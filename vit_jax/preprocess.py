@@ -13,8 +13,10 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
+from vit_jax.background import WHITE, parse_colour
 from vit_jax.channels import Picture, as_picture, split_bands, to_channels
 from vit_jax.errors import InputError
+from vit_jax.suggest import describe_unknown
 
 KERNELS = {
     "nearest": Image.Resampling.NEAREST,
@@ -62,8 +64,9 @@ class Preprocess:
     squash:    with a crop: resize both sides to floor(size / crop), without keeping the aspect ratio, before the
                centre is taken (Hugging Face's DeiT, timm's crop_mode "squash").
     centre:    with a crop: how an odd margin is halved, one of CENTRES.
+    background: the colour behind transparent images of 1 and 3 channels, a name or #rrggbb.
 
-    Raises InputError for an unknown kernel or centre and for numbers out of range.
+    Raises InputError for an unknown kernel, centre or colour and for numbers out of range.
     """
 
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -72,14 +75,16 @@ class Preprocess:
     crop: float | None = None
     squash: bool = False
     centre: str = "round"
+    background: str = WHITE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
+        object.__setattr__(self, "background", parse_colour(self.background))
         if self.kernel not in KERNELS:
-            raise InputError(f"unknown resize kernel {self.kernel!r}: one of {', '.join(KERNELS)}")
+            raise InputError(describe_unknown("resize kernel", self.kernel, KERNELS))
         if self.centre not in CENTRES:
-            raise InputError(f"unknown centre {self.centre!r}: one of {', '.join(CENTRES)}")
+            raise InputError(describe_unknown("centre", self.centre, CENTRES))
         if self.crop is not None and not 0 < self.crop <= 1:
             raise InputError(f"crop is a fraction in (0, 1] or None, not {self.crop}")
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
@@ -146,7 +151,8 @@ class ImagePreprocess:
 
         kernel: one of KERNELS, by default the preprocess's. Raises InputError as vit_jax.channels.to_channels does.
         """
-        bands = split_bands(to_channels(picture, self.preprocess.channels))
+        settings = self.preprocess
+        bands = split_bands(to_channels(picture, settings.channels, background=settings.background))
         resized = [np.atleast_3d(self._resize_image(band, kernel)) for band in bands]
         return resized[0] if len(resized) == 1 else np.concatenate(resized, axis=-1)
 

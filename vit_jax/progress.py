@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from vit_jax import notes
+
 TERMINAL_SECONDS = 0.5  # between updates of the bar
 LINE_SECONDS = 10.0  # between lines when the output is not a terminal
 LINE_FORMAT = "{desc}{n_fmt}/{total_fmt}{unit}, {rate_fmt}, {remaining} left{postfix}"
@@ -46,6 +48,8 @@ def open_progress(
 ) -> tqdm:
     """Open a progress display: a context manager with update(n), set_postfix_str(text) and write(line).
 
+    A quiet program shows none; see vit_jax/notes.py.
+
     total:   number of units, None when it is unknown.
     initial: units completed before a resumed run; they do not count towards the rate.
     file:    the stream, stderr by default.
@@ -54,6 +58,7 @@ def open_progress(
     stream = sys.stderr if file is None else file
     terminal = stream.isatty()
     options: dict[str, Any] = dict(total=total, unit=f" {unit}", initial=initial, file=stream, unit_scale=scale)
+    options["disable"] = notes.is_quiet()
     options |= dict(desc=f"{description}: " if description else None, leave=False, dynamic_ncols=terminal)
     if terminal:
         return tqdm(mininterval=TERMINAL_SECONDS, **options)

@@ -12,14 +12,16 @@ from the same descriptions (experiments/common/flags.py).
 """
 
 import dataclasses
+import math
 import re
 import types
 from numbers import Integral, Real
-from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from vit_jax.errors import InputError
 
 KEY = "setting"
+TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
 Settings = TypeVar("Settings")
 
@@ -42,6 +44,7 @@ class Description:
     extra:    whether the setting is an addition to the basic recipe; its default turns it off.
     paired:   whether a boolean has the flags --NAME and --no-NAME; otherwise it has only the one that changes it.
     only_with: (field, value): the setting has an effect only if that field has that value.
+    aliases:  other flags of the field, without dashes, that users of other libraries expect.
     """
 
     help: str = ""
@@ -53,6 +56,7 @@ class Description:
     extra: bool = False
     paired: bool = False
     only_with: tuple[str, Any] | None = None
+    aliases: tuple[str, ...] = ()
 
 
 class Field(NamedTuple):
@@ -90,11 +94,11 @@ class Field(NamedTuple):
         if isinstance(value, bool) or not isinstance(value, Integral if self.item is int else Real):
             return False
         if self.description.interval is None:
-            return True
+            return self.item is int or math.isfinite(value)
         opening, low, high, closing = _parse_interval(self.description.interval)
-        number = float(value)
-        is_above = low <= number if opening == "[" else low < number
-        return is_above and (number <= high if closing == "]" else number < high)
+        value = cast(float, value)  # an integer may be too large for a float
+        is_above = low <= value if opening == "[" else low < value
+        return is_above and (value <= high if closing == "]" else value < high)
 
 
 def setting(default: Any = dataclasses.MISSING, help: str = "", **description: Any) -> Any:
@@ -159,12 +163,14 @@ def lists_to_tuples(stored: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
 
 
-def read_settings(kind: type[Settings], stored: dict[str, Any], *, prefix: str = "") -> Settings:
+def read_settings(kind: type[Settings], stored: Any, *, prefix: str = "") -> Settings:
     """Return the dataclass whose `dataclasses.asdict` was stored as JSON.
 
     Missing fields have their defaults. Nested dataclasses are read the same way. RENAMED_FIELDS translates old names.
-    Raises InputError naming unknown fields, and missing ones without a default.
+    Raises InputError naming unknown fields, missing ones without a default, and values of another type.
     """
+    if not isinstance(stored, dict):
+        raise InputError(f"{prefix.rstrip('.') or 'the config'} is an object, not {stored!r:.60}")
     hints, renamed = get_type_hints(kind), RENAMED_FIELDS.get(kind.__name__, {})
     names = {name: renamed.get(name, name) for name in stored}
     values = {new: value for name, value in lists_to_tuples(stored).items() if (new := names[name]) is not None}
@@ -180,6 +186,33 @@ def read_settings(kind: type[Settings], stored: dict[str, Any], *, prefix: str =
     if missing:
         raise InputError(f"missing fields {', '.join(missing)}")
     for name, value in values.items():
-        if dataclasses.is_dataclass(hints[name]) and not dataclasses.is_dataclass(value):
-            values[name] = read_settings(hints[name], value, prefix=f"{prefix}{name}.")
+        nested = next((kind for kind in (hints[name], *get_args(hints[name])) if dataclasses.is_dataclass(kind)), None)
+        if nested is not None and isinstance(value, dict):
+            values[name] = read_settings(cast(type, nested), value, prefix=f"{prefix}{name}.")
+        elif not _has_type(value, hints[name]):
+            raise InputError(f"{prefix}{name} is {_type_name(hints[name])}, not {value!r}")
     return kind(**values)
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Return whether a value of a JSON file, with tuples for its lists, has the type of a field."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_has_type(value, choice) for choice in get_args(hint))
+    if get_origin(hint) is tuple:
+        items = get_args(hint)
+        items = items[:1] * len(value) if items[-1] is Ellipsis and isinstance(value, tuple) else items
+        return isinstance(value, tuple) and len(value) == len(items) and all(map(_has_type, value, items))
+    if hint is int:
+        return isinstance(value, Integral) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(hint, type) or isinstance(value, hint)
+
+
+def _type_name(hint: Any) -> str:
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(map(_type_name, get_args(hint)))
+    if get_origin(hint) is tuple:
+        items = get_args(hint)
+        return f"a list of {'' if items[-1] is Ellipsis else f'{len(items)} x '}{_type_name(items[0])}"
+    return TYPE_NAMES.get(hint, "an object")

@@ -1,4 +1,10 @@
-"""python -m weights_convert {convert,inspect,verify,export,list}: the command line."""
+"""python -m weights_convert {convert,inspect,verify,export,push,list}: the command line."""
+
+if __name__ == "__main__":  # before the slow imports
+    from weights_convert.startup import exit_on_signals, exit_with_version
+
+    exit_on_signals()
+    exit_with_version()
 
 import argparse
 import sys
@@ -12,19 +18,24 @@ from tqdm import tqdm
 
 from vit_jax import InputError, count_parameters
 from vit_jax.checkpoint import CONFIG
-from vit_jax.cli import Parser, image_size, positive_int
+from vit_jax.cli import Parser, image_size, non_negative, positive_int, program_name
 from vit_jax.errors import one_line_errors
+from vit_jax.notes import is_quiet, note
+from vit_jax.outputs import check_apart
+from vit_jax.preprocess import CENTRES
 from vit_jax.progress import open_progress
-from weights_convert._convert import convert_with_plan, export, open_plan
+from weights_convert._convert import convert_with_plan, open_plan
 from weights_convert.class_names import read_class_names
+from weights_convert.exporting import FORMATS, ExportRequest, export_saved, find_saved_model
 from weights_convert.flags import add_settings_flags, read_settings_flags
-from weights_convert.formats import check_suffix, open_contents, write_checkpoint
-from weights_convert.hub.pretrained import locate
+from weights_convert.formats import open_contents
+from weights_convert.hub.push import push_folder
 from weights_convert.hub.releases import RELEASES
 from weights_convert.hub.repository import PREFIX
 from weights_convert.layouts import LAYOUTS, Layout
-from weights_convert.model_types import IMAGE_MODEL, MODEL_TYPES, ModelType, saved_model_type
-from weights_convert.plan import ConversionPlan, Request, find_layout
+from weights_convert.model_types import MODEL_TYPES, ModelType
+from weights_convert.plan import ConversionPlan, Request
+from weights_convert.resolve import locate
 from weights_convert.rules_file import read_rules
 from weights_convert.verify import BOUNDS, ORIGINALS, ParityReport, verify_checkpoint
 
@@ -36,7 +47,8 @@ MAX_CLASSES_SHOWN = 5
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m weights_convert", description="Convert checkpoints from and to other libraries.")
+    description = "Convert checkpoints from and to other libraries."
+    parser = Parser(prog=program_name("weights_convert"), has_commands=True, description=description)
     commands = parser.add_subparsers(dest="command", required=True)
     convert = commands.add_parser("convert", help="convert a checkpoint to a model of this library")
     convert.set_defaults(run=run_convert)
@@ -56,7 +68,9 @@ def _make_parser() -> argparse.ArgumentParser:
         help=f"{', '.join(ORIGINALS)}, or FILE.py:FUNCTION that returns your own torch model",
     )
     verify.add_argument("--float32", action="store_true", help="compare in float32 (default: float64)")
-    verify.add_argument("--bound", type=float, help="largest relative error allowed (default: 1e-9, in float32 2e-5)")
+    verify.add_argument(
+        "--bound", type=non_negative, help="largest relative error allowed (default: 1e-9, in float32 2e-5)"
+    )
     for command in (convert, inspect, verify):
         command.add_argument("--layout", default="auto", help=LAYOUT_HELP)
         command.add_argument("--rules", help=RULES_HELP)
@@ -76,7 +90,18 @@ def _make_parser() -> argparse.ArgumentParser:
     export.add_argument("model", help="a saved model (of vit_jax.save, or of convert), or a run's folder")
     export.add_argument("--layout", help=", ".join(LAYOUTS))
     export.add_argument("--rules", help=RULES_HELP)
-    export.add_argument("--out", required=True, help=".safetensors or .pth file to write, completely or not at all")
+    export.add_argument("--format", choices=tuple(FORMATS), default="file", help="what to write: see docs/export.md")
+    export.add_argument(
+        "--centre",
+        choices=tuple(CENTRES),
+        help="of a folder: how to round an odd crop margin; may shift the crop by a pixel",
+    )
+    export.add_argument("--out", required=True, help="file or folder to write, completely or not at all")
+    push = commands.add_parser("push", help="upload a saved model, or an exported folder, to the Hugging Face hub")
+    push.set_defaults(run=run_push)
+    push.add_argument("model", help="a saved model, a run's folder, or a folder of export --format folder")
+    push.add_argument("repository", help="owner/name; created if it does not exist")
+    push.add_argument("--private", action="store_true", help="of a new repository")
     commands.add_parser("list", help="list layouts, releases and named architectures").set_defaults(run=run_list)
     return parser
 
@@ -84,6 +109,7 @@ def _make_parser() -> argparse.ArgumentParser:
 def run_convert(args: argparse.Namespace) -> int:
     """Convert a checkpoint to a saved model."""
     out = Path(args.out)
+    check_apart([out], [file for file in (args.file, args.base, args.class_names, args.rules) if file])
     _check_out_folder(out, args.force)
     start = time.perf_counter()
     names = read_class_names(args.class_names) if args.class_names else ()
@@ -103,9 +129,13 @@ def run_convert(args: argparse.Namespace) -> int:
         )
     model_type = plan.layout.model_type
     model_type.save(model, out, plan.class_names, {"source": args.source, "layout": plan.layout.name})
-    _print_plan(plan)
+    if is_quiet():
+        for line in plan.warnings:
+            print(f"{args.file}: {line}", file=sys.stderr)
+    else:
+        _print_plan(plan)
     seconds = time.perf_counter() - start
-    print(f"{out}: {count_parameters(model):,} parameters, {model_type.describe(model.config)}, in {seconds:.1f} s")
+    print(f"{out}: {count_parameters(model):,} parameters, {model.config.describe()}, in {seconds:.1f} s")
     return 0
 
 
@@ -150,18 +180,19 @@ def run_verify(args: argparse.Namespace) -> int:
 
 
 def run_export(args: argparse.Namespace) -> int:
-    """Export a saved model to a checkpoint file of another library."""
-    out = Path(args.out)
-    check_suffix(out)
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"{out}: its folder does not exist")
-    layout = find_layout(_read_layout(args))
-    folders = [Path(args.model), Path(args.model) / "best"]  # a saved model, or a run
-    folder = next((folder for folder in folders if saved_model_type(folder)), folders[0])
-    model_type = saved_model_type(folder) or IMAGE_MODEL  # its load() says why the folder is no saved model
-    arrays = export(model_type.load(folder), layout=layout)
-    write_checkpoint(out, arrays, wrapper=layout.wrapper)
-    print(f"{out}: {len(arrays)} arrays in the layout {layout.name}")
+    """Export a saved model to another library's file or folder."""
+    has_layout = args.layout is not None or args.rules is not None
+    layout = _read_layout(args) if has_layout else None
+    inputs = (args.rules,) if args.rules else ()
+    request = ExportRequest(Path(args.out), layout, args.centre)
+    for line in export_saved(args.model, args.format, request, inputs=inputs):
+        print(line)
+    return 0
+
+
+def run_push(args: argparse.Namespace) -> int:
+    """Upload a folder to the Hugging Face hub, in one commit."""
+    print(push_folder(find_saved_model(args.model).folder, args.repository, private=args.private))
     return 0
 
 
@@ -186,14 +217,12 @@ def _print_configs(model_type: ModelType, names: list[str]) -> None:
     for name in names:
         config = model_type.named_configs[name]
         parameters = count_parameters(model_type.abstract_model(config))
-        print(f"  {name:16} {parameters:12,} parameters: {model_type.describe(config)}")
+        print(f"  {name:16} {parameters:12,} parameters: {config.describe()}")
 
 
 def _read_layout(args: argparse.Namespace) -> str | Layout:
     """Return the layout that --layout names or --rules describes."""
     if args.rules is None:
-        if args.layout is None:
-            raise InputError("no layout: give --layout or --rules")
         return args.layout
     if args.layout not in (None, "auto"):
         raise InputError("--layout and --rules exclude each other; give one of them")
@@ -222,7 +251,7 @@ def _show_progress() -> Iterator[Callable[[int, int], None]]:
         bar.update(done - bar.n)
         if done == total:
             bar.close()
-            print(f"converted {done}/{total} parameters", file=sys.stderr, flush=True)
+            note(f"converted {done}/{total} parameters", file=sys.stderr)
 
     try:
         yield update
@@ -233,11 +262,10 @@ def _show_progress() -> Iterator[Callable[[int, int], None]]:
 
 def _print_plan(plan: ConversionPlan) -> None:
     """Print the layout and architecture, why they were chosen, and the source of what arrays cannot hold."""
-    model_type = plan.layout.model_type
     print(f"layout: {plan.layout.name} ({plan.layout.title}): {plan.selection.reason}")
-    for note in plan.notes:
-        print(f"  {note}")
-    print(f"architecture: {plan.architecture or 'unnamed'}: {model_type.describe(plan.config)}")
+    for line in plan.notes:
+        print(f"  {line}")
+    print(f"architecture: {plan.architecture or 'unnamed'}: {plan.config.describe()}")
     print("not in the arrays:")
     for line in plan.settings.describe():
         print(f"  {line}")

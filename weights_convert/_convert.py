@@ -17,7 +17,7 @@ from vit_jax.checkpoint import fill_model, to_arrays
 from weights_convert.class_names import choose_class_names
 from weights_convert.formats import Contents, LazyArray, find_snapshot, open_contents
 from weights_convert.layouts import LAYOUTS, ImageLayoutName, Layout
-from weights_convert.model_types import Changes
+from weights_convert.model_types import Changes, ModelType, check_model_type
 from weights_convert.peft import PREFIX as ADAPTED
 from weights_convert.peft import find_adapter, merge_lora
 from weights_convert.plan import (
@@ -150,11 +150,13 @@ def convert_with_plan(
     image_size: ImageSize | None = None,
     num_classes: int | None = None,
     class_names: Sequence[str] = (),
+    model_type: ModelType | None = None,
     **options: Unpack[ConvertOptions],
 ) -> tuple[Any, ConversionPlan]:
     """Convert a checkpoint as convert() does; return the model and the plan it followed, class names included.
 
     class_names: of the head, or of the new head, in the order of its outputs; they overrule those of the file.
+    model_type:  that the model must have; InputError, before values are read, says if it is of another one.
     """
     num_heads = options.get("num_heads")
     request = Request(
@@ -170,11 +172,12 @@ def convert_with_plan(
         plan = open_plan(
             path_or_arrays, request, base=options.get("base"), num_classes=num_classes, class_names=class_names
         )
-        model_type, changes = plan.layout.model_type, Changes(image_size, num_classes, options.get("in_channels"))
-        model_type.check_changes(plan.config, changes)  # before reading values
+        actual_type, changes = plan.layout.model_type, Changes(image_size, num_classes, options.get("in_channels"))
+        check_model_type(actual_type, model_type)
+        actual_type.check_changes(plan.config, changes)  # before reading values
         parameters = _read_parameters(plan, options.get("progress"))
-        model = fill_model(model_type.abstract_model(plan.config), parameters)
-        return model_type.change(model, changes), plan
+        model = fill_model(actual_type.abstract_model(plan.config), parameters)
+        return actual_type.change(model, changes), plan
 
 
 def open_plan(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_jax import InputError
+from vit_jax.numerals import parse_int
 from weights_convert.plan import ConversionPlan
 
 # Keys under which training scripts save class names: lists of names, {name: index} and {index: name}.
@@ -70,8 +71,5 @@ def _parse_names(key: Any, value: Any) -> tuple[str, ...]:
         value = {index: name for name, index in value.items()}
     elif key not in NAMES or not isinstance(value, Mapping):
         return ()
-    try:
-        by_index = {int(index): str(name) for index, name in value.items()}
-    except (TypeError, ValueError):
-        return ()
+    by_index = {parse_int(str(index)): str(name) for index, name in value.items()}
     return tuple(by_index[i] for i in range(len(by_index))) if set(by_index) == set(range(len(by_index))) else ()

@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from vit_jax.cli import positive_int
+from vit_jax.cli import number, positive_int
 from vit_jax.config import CHOICES
+from vit_jax.numerals import parse_float
 from vit_jax.preprocess import KERNELS
 from vit_jax.settings import lists_to_tuples
 
@@ -26,8 +27,8 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
     add("--activation", choices=CHOICES["activation"], help="of the MLP")
     add("--norm-position", choices=CHOICES.get("norm_position"), help="norms before (pre) or after (post) each branch")
     add("--pooling", choices=CHOICES["pooling"], help="what the head reads")
-    add("--mean", type=float, nargs="+", metavar="X", help="of each channel, in [0, 1]")
-    add("--std", type=float, nargs="+", metavar="X", help="of each channel, in [0, 1]")
+    add("--mean", type=number, nargs="+", metavar="X", help="of each channel, in [0, 1]")
+    add("--std", type=number, nargs="+", metavar="X", help="of each channel, in [0, 1]")
     add("--interpolation", choices=tuple(KERNELS), help="kernel that resizes pictures")
     add("--crop", type=crop, help="fraction of the resized picture to keep, or none: resize without cropping")
 
@@ -36,11 +37,8 @@ def crop(text: str) -> float | None:
     """Parse a fraction in (0, 1], or none."""
     if text == "none":
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
+    value = parse_float(text)
+    if value is None or not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number in (0, 1], nor none")
     return value
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import caption
 import vit_jax
@@ -21,6 +21,8 @@ from vit_jax.checkpoint import CONFIG, abstract_model
 from vit_jax.checkpoint import FORMAT as VIT_FORMAT
 from vit_jax.config import PUBLISHED_CONFIGS, as_pair
 from vit_jax.preprocess import Preprocess
+from vit_jax.suggest import describe_unknown
+from weights_convert.hub.releases import CaptionReleaseName
 
 # (width, depth) -> heads, of published vision transformers. Arrays do not show the number of heads.
 PUBLISHED_HEADS = {
@@ -123,14 +125,10 @@ class ModelType(ABC):
     def load(self, folder: str | os.PathLike, changes: Changes = UNCHANGED) -> Any:
         """Read a saved model and change it."""
 
-    @abstractmethod
-    def describe(self, config: Any) -> str:
-        """Return the architecture in one line."""
-
     def named_config(self, name: str | None) -> Any:
         """Return a named architecture, or None for None. Raises InputError for an unknown name."""
         if name is not None and name not in self.named_configs:
-            raise InputError(f"unknown architecture {name!r}: one of {', '.join(self.named_configs)}")
+            raise InputError(describe_unknown("architecture", name, self.named_configs))
         return self.named_configs[name] if name else None
 
     def list_differences(self, named_config: Any, array_fields: Mapping[str, Any]) -> list[str]:
@@ -197,13 +195,6 @@ class _ImageModelType(ModelType):
     def load(self, folder: str | os.PathLike, changes: Changes = UNCHANGED) -> VisionTransformer:
         return self.change(vit_jax.load(folder), changes)
 
-    def describe(self, config: ViTConfig) -> str:
-        (ph, pw), (height, width) = config.patch_size, config.image_size
-        return (
-            f"width {config.width}, depth {config.depth}, {config.num_heads} heads, MLP {config.mlp_dim}, "
-            f"patch {ph}x{pw}, image {height}x{width}, {config.num_classes} classes"
-        )
-
 
 class _CaptionModelType(ModelType):
     """CaptionTransformer."""
@@ -251,22 +242,21 @@ class _CaptionModelType(ModelType):
     def load(self, folder: str | os.PathLike, changes: Changes = UNCHANGED) -> CaptionTransformer:
         return self.change(caption.load(folder), changes)
 
-    def describe(self, config: CaptionConfig) -> str:
-        encoder = config.encoder
-        if isinstance(encoder, caption.ResNetConfig):
-            image = f"ResNet of {'+'.join(map(str, encoder.stage_depths))} blocks"
-        else:
-            image = f"ViT of {encoder.depth} blocks"
-        return (
-            f"{image}, {config.encoder_layers} + {config.decoder_layers} layers, width {config.width}, "
-            f"{config.num_heads} heads, MLP {config.mlp_dim}, {config.vocab_size} words, "
-            f"{config.max_positions} positions"
-        )
-
 
 IMAGE_MODEL = _ImageModelType()
 CAPTION_MODEL = _CaptionModelType()
 MODEL_TYPES: tuple[ModelType, ...] = (IMAGE_MODEL, CAPTION_MODEL)
+
+
+def check_model_type(actual: ModelType, wanted: ModelType | None, name: str = "") -> None:
+    """Raise InputError, which begins with `name`, if a model is of another type than the one wanted."""
+    if wanted is None or actual is wanted:
+        return
+    if wanted is IMAGE_MODEL:
+        problem = "a captioner, and this needs an image model; caption.load and experiments.caption take captioners"
+    else:
+        problem = f"an image model; captions need a captioner, such as {' or '.join(get_args(CaptionReleaseName))}"
+    raise InputError(f"{name}: {problem}" if name else problem)
 
 
 def saved_model_type(folder: str | os.PathLike) -> ModelType | None:

@@ -9,11 +9,12 @@ from typing import Any
 from vit_jax import InputError
 from vit_jax.checkpoint import check_names, to_arrays
 from vit_jax.config import as_pair
+from vit_jax.suggest import describe_unknown
 from weights_convert.formats import LazyArray
 from weights_convert.layouts import LAYOUTS, Layout, explain_unsupported
 from weights_convert.rules import ResolvedRule, infer_source_shapes
 from weights_convert.selection import Selection, select_model
-from weights_convert.settings import ResolvedSettings, resolve_settings
+from weights_convert.settings import NOTHING, ResolvedSettings, resolve_settings
 from weights_convert.sidecar import SidecarConfig
 
 NO_SIDECAR = SidecarConfig()
@@ -72,6 +73,11 @@ class ConversionPlan:
         return self.selection.layout
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a quiet program prints too: the notes, and the settings that are assumed."""
+        return (*self.notes, *self.settings.describe(only=NOTHING))
+
+    @property
     def architecture(self) -> str:
         """The name of the config's architecture; "" if it has none."""
         return self.layout.model_type.find_name(self.config)
@@ -85,7 +91,7 @@ def find_layout(layout: str | Layout, *extra_names: str) -> Layout:
     if isinstance(layout, Layout):
         return layout
     if layout not in LAYOUTS:
-        raise InputError(f"unknown layout {layout!r}: one of {', '.join([*extra_names, *LAYOUTS])}")
+        raise InputError(describe_unknown("layout", layout, [*extra_names, *LAYOUTS]))
     return LAYOUTS[layout]
 
 

@@ -176,7 +176,7 @@ def _list_prefixes(names: Collection[str]) -> list[str]:
     for name in names:
         parts = name.split(".")[:-1]
         stop = next(
-            (i for i, part in enumerate(parts) if re.search(r"\d", part) and not (i == 0 and part.isdigit())),
+            (i for i, part in enumerate(parts) if re.search(r"\d", part) and not (i == 0 and part.isdecimal())),
             len(parts),
         )
         prefixes |= {".".join(parts[: i + 1]) for i in range(stop)}

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from vit_jax import InputError
-from vit_jax.config import as_pair
+from vit_jax.config import SINGLE_LABEL, as_pair
 from vit_jax.preprocess import Preprocess
 from weights_convert.layouts import Layout
 from weights_convert.sidecar import SidecarConfig
 
 LAYOUT, NOTHING = "the layout's default", "assumed, since nothing states it"
 PUBLISHED, NAMED, RULES, CALLER = "the published shape", "the named architecture", "the rules file", "as requested"
-USUAL = {"squash": False, "centre": "round", "norm_position": "pre"}  # not worth printing
+USUAL = {"squash": False, "centre": "round", "norm_position": "pre", "task": SINGLE_LABEL}  # not worth printing
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,15 @@ class ResolvedSettings:
     preprocess_fields: Mapping[str, Any]
     sources: Mapping[str, str]
 
-    def describe(self) -> list[str]:
-        """Return one line for each source: its settings and their values."""
+    def describe(self, only: str | None = None) -> list[str]:
+        """Return one line for each source, or for one only: its settings and their values."""
         values = {**self.config_fields, **self.preprocess_fields}
         values = {name: value for name, value in values.items() if (name, value) not in USUAL.items()}
         return [
             f"{source}: "
             + ", ".join(f"{name} {_format(values[name])}" for name in values if self.sources[name] == source)
             for source in dict.fromkeys(self.sources[name] for name in values)
+            if only in (None, source)
         ]
 
 

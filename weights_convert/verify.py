@@ -18,6 +18,7 @@ import numpy as np
 
 from vit_jax import InputError, VisionTransformer, ViTConfig
 from vit_jax.checkpoint import from_arrays, to_arrays
+from vit_jax.suggest import describe_unknown
 from weights_convert._convert import convert_with_plan, open_arrays
 from weights_convert.formats import find_snapshot
 from weights_convert.layouts import Layout
@@ -179,7 +180,7 @@ def _find_original(against: str) -> tuple[str, "BuildOriginal"]:
     if colon and file.endswith(".py"):
         return "torch", partial(_build_own, file, function)
     if against not in ORIGINALS:
-        raise InputError(f"unknown original {against!r}: one of {', '.join(ORIGINALS)}, or FILE.py:FUNCTION")
+        raise InputError(describe_unknown("original", against, ORIGINALS, more=", or FILE.py:FUNCTION"))
     return ORIGINALS[against]
 
 

@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from caption.data.entries import drop_repeated, parse_image_id
 from vit_jax import InputError
+from vit_jax.background import WHITE
 from vit_jax.data.decode import open_rgb
-from vit_jax.data.folder import VAL_FOLDERS
+from vit_jax.data.split_folders import TEST_FOLDERS, TRAIN_FOLDERS, VAL_FOLDERS
+from vit_jax.data.unicode_names import FileNames, find_files
 
 SPLITS = ("train", "val", "test")
 KARPATHY = {
@@ -46,9 +49,9 @@ class CaptionDataset:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def open(self, index: int) -> Image.Image:
-        """Decode the image at an index, upright RGB. Raises CorruptImageError naming the file."""
-        return open_rgb(self.paths[index])
+    def open(self, index: int, *, background: str = WHITE) -> Image.Image:
+        """Decode the image at an index, upright RGB on a background. Raises CorruptImageError naming the file."""
+        return open_rgb(self.paths[index], background=background)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "CaptionDataset":
         """Return the data set of the images at these indices, in this order."""
@@ -85,16 +88,23 @@ def open_captions(
         return read_karpathy(path, split, images=images)
     if path.is_dir() and (path / "annotations").is_dir():
         return read_coco(path, split)
-    names = ["train"] if split == "train" else [split, *VAL_FOLDERS]
     if path.is_dir():
-        inner = next((path / name / TABLE for name in names if (path / name / TABLE).is_file()), None)
+        inner = _find_table(path, split)
         if inner is not None:
             return read_table(inner)
         path = path / TABLE
         if not path.is_file():
-            raise InputError(f"{path.parent}: no captions in it (looked for annotations/, {TABLE}, {names[0]}/{TABLE})")
+            raise InputError(f"{path.parent}: no captions in it (looked for annotations/, {TABLE}, {split}/{TABLE})")
     train, val = _hold_out(read_table(path), val_fraction, seed)
     return train if split == "train" else val
+
+
+def _find_table(folder: Path, split: str) -> Path | None:
+    """Return the table of a split in its folder, whose name may be any usual one, in any case."""
+    names = TRAIN_FOLDERS if split == "train" else (split, *VAL_FOLDERS, *TEST_FOLDERS)
+    folders = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    tables = (folders[name] / TABLE for name in names if name in folders)
+    return next((table for table in tables if table.is_file()), None)
 
 
 def read_coco(folder: str | os.PathLike, split: str) -> CaptionDataset:
@@ -111,16 +121,18 @@ def read_coco(folder: str | os.PathLike, split: str) -> CaptionDataset:
     file = files[0]
     content = _read_json(file)
     images = folder / file.stem.removeprefix("captions_")
-    names = {
-        _field(item, "id", int, file): _field(item, "file_name", str, file) for item in _list(content, "images", file)
-    }
-    captions: dict[int, list[str]] = {}
-    for item in _list(content, "annotations", file):
-        number = _field(item, "image_id", int, file)
+    names: dict[int | str, str] = {}
+    for item in _list(content, "images", file):
+        number, name = _image_id(item, "id", file), _field(item, "file_name", str, file)
+        if names.setdefault(number, name) != name:
+            raise InputError(f"{file}: the images {names[number]} and {name} have one id, {number}; correct the file")
+    captions: dict[int | str, list[str]] = {}
+    for item in drop_repeated(_list(content, "annotations", file), file):
+        number = _image_id(item, "image_id", file)
         if number not in names:
             raise InputError(f"{file}: captions image {number}, which its images do not list")
         captions.setdefault(number, []).append(_caption(_field(item, "caption", str, file), f"{file}: image {number}"))
-    order = sorted(captions)
+    order = sorted(captions, key=lambda number: (isinstance(number, str), number))
     return _make_dataset([images / names[n] for n in order], [captions[n] for n in order], order, file)
 
 
@@ -144,19 +156,23 @@ def read_karpathy(file: str | os.PathLike, split: str, *, images: str | os.PathL
             raise InputError(f"{file}: image {name} has no caption; remove it from the file")
         paths.append(root / str(item.get("filepath") or "") / name)
         captions.append([_caption(text, f"{file}: image {name}") for text in raw])
-        number = item.get("cocoid")
-        ids.append(number if isinstance(number, int) else name)
+        number = parse_image_id(item.get("cocoid"))
+        ids.append(name if number is None else number)
     return _make_dataset(paths, captions, ids, file)
 
 
 def read_table(file: str | os.PathLike) -> CaptionDataset:
     """Read a CSV with columns named file and caption, one row per caption; paths are relative to its folder.
 
+    Names of one file, such as x.png and ./x.png, or composed and decomposed characters, are one image.
     Images are in the order of their first row. Other columns are ignored. Raises InputError naming the line of a row
     with too few or too many columns, and as read_coco does.
     """
     file = Path(file)
-    captions: dict[str, list[str]] = {}
+    captions: dict[Path, list[str]] = {}
+    names: dict[Path, str] = {}
+    found: dict[str, Path] = {}
+    existing = FileNames()
     for line, row in _rows(file):
         name = row["file"]
         if name is None or row["caption"] is None or None in row:
@@ -166,9 +182,13 @@ def read_table(file: str | os.PathLike) -> CaptionDataset:
             )
         if not name.strip():
             raise InputError(f"{file}: line {line} names no file")
-        captions.setdefault(name.strip(), []).append(_caption(row["caption"], f"{file}: line {line}"))
-    paths = [file.parent / name for name in captions]
-    return _make_dataset(paths, list(captions.values()), list(captions), file)
+        name = os.path.normpath(name.strip())
+        if name not in found:
+            found[name] = existing.find(file.parent / name)
+        path = found[name]
+        names.setdefault(path, name)
+        captions.setdefault(path, []).append(_caption(row["caption"], f"{file}: line {line}"))
+    return _make_dataset(list(captions), list(captions.values()), list(names.values()), file)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
@@ -212,6 +232,14 @@ def _field(item: Any, name: str, kind: type, file: Path) -> Any:
     return value
 
 
+def _image_id(item: Any, name: str, file: Path) -> int | str:
+    """Return an image's id in a JSON object. Raises InputError when it is missing or neither a number nor a text."""
+    value = parse_image_id(item.get(name)) if isinstance(item, dict) else None
+    if value is None:
+        raise InputError(f"{file}: an entry has no {name!r} ({str(item)[:60]}); it is not a file of captions")
+    return value
+
+
 def _caption(text: str, source: str) -> str:
     if not text.strip():
         raise InputError(f"{source}: an empty caption; fill it in or remove it")
@@ -224,6 +252,7 @@ def _make_dataset(
     """Return the data set that a file describes. Raises InputError when it is empty or image files are missing."""
     if not paths:
         raise InputError(f"{file}: no captions of this split in it")
+    paths = find_files(paths)
     missing = [path for path in paths if not path.is_file()]
     if missing:
         more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
+from PIL import Image
 
 from caption.data.augment import CaptionAugment, augment_image
 from caption.data.captions import CaptionDataset
@@ -107,12 +108,15 @@ class CaptionedImages:
         if epoch == VALIDATION:
             return Example(self.picture(image_index), self.tokens[index])
         rng = np.random.default_rng([self.seed, epoch, index])
-        image = augment_image(self.captions.open(image_index), self.preprocess, self.augment, rng)
+        image = augment_image(self._open(image_index), self.preprocess, self.augment, rng)
         return Example(image, self.tokens[index])
+
+    def _open(self, index: int) -> Image.Image:
+        return self.captions.open(index, background=self.preprocess.background)
 
     def picture(self, index: int) -> Float32[np.ndarray, "h w 3"]:
         """Return an image as the model's input, without augmentation."""
-        return self.cache.get(index, lambda: self.preprocess(self.captions.open(index)))
+        return self.cache.get(index, lambda: self.preprocess(self._open(index)))
 
 
 class _Epoch:

@@ -1,1 +1,6 @@
-"""Training of captioners: recipe, loss, optimizer and task."""
+"""Training of captioners: fit, its recipes, the loss, the optimizer and the task."""
+
+from caption.train._fit import fit
+from caption.train.recipe import RECIPES, CaptionRecipe
+
+__all__ = ["RECIPES", "CaptionRecipe", "fit"]

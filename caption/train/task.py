@@ -16,7 +16,6 @@ from vit_jax import compiler_options
 from vit_jax.attention import Key
 from vit_jax.data.batches import batches_per_epoch
 from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution
-from vit_jax.train.distributed import is_first_process
 from vit_jax.train.loop import TrainTask
 from vit_jax.train.sharding import local_replica, process_rows, shard_batch
 from vit_jax.train.state import Totals, validation_means
@@ -88,7 +87,7 @@ def captioning_task(
     """Return the task of training a captioner by a recipe.
 
     measure:   model -> measures of the captions that it generates for the validation images: see measures.py.
-    save_best: (model, record of the epoch) -> None, called in the first process for every best epoch so far.
+    save_best: (model, record of the epoch) -> None, called in every process for every best epoch so far.
     """
     rows, size = process_rows(recipe.batch_size), model.config.image_preprocess.size
     steps = batches_per_epoch(len(train), recipe.batch_size)
@@ -105,9 +104,7 @@ def captioning_task(
         return means | measure(local_replica(mesh, model))
 
     def keep_best(model: Any, record: dict[str, Any]) -> None:
-        replica = local_replica(mesh, model)
-        if is_first_process():
-            save_best(replica, record)
+        save_best(local_replica(mesh, model), record)
 
     return TrainTask(
         model=model,

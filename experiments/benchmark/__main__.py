@@ -8,8 +8,9 @@ import sys
 
 from experiments.benchmark import caption, explain, loading, memory, scale, startup, vit
 from experiments.common import runtime
-from vit_jax.cli import Parser
+from vit_jax.cli import Parser, program_name
 from vit_jax.errors import one_line_errors
+from vit_jax.outputs import check_out_folder
 
 BENCHMARKS = {
     "vit": (vit, "forward pass or training step, next to PyTorch's"),
@@ -23,7 +24,8 @@ BENCHMARKS = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m experiments.benchmark", description="Measure speed, as ratios within one run.")
+    description = "Measure speed, as ratios within one run."
+    parser = Parser(prog=program_name("experiments.benchmark"), has_commands=True, description=description)
     commands = parser.add_subparsers(dest="what", required=True)
     for name, (module, help_text) in BENCHMARKS.items():
         module.add_flags(commands.add_parser(name, help=help_text, description=module.__doc__))
@@ -35,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command. Returns 0, or 2 for a wrong input."""
     args = _parser().parse_args(argv)
     runtime.configure()
+    if args.out is not None:
+        check_out_folder(args.out)
     BENCHMARKS[args.what][0].run_benchmark(args)
     return 0
 

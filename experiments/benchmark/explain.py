@@ -11,6 +11,7 @@ from experiments.benchmark.machine import describe_machine
 from experiments.benchmark.results import format_ratios, write_timings
 from experiments.benchmark.timing import time_alternately
 from experiments.benchmark.workload import create_model, find_config
+from experiments.common.flags import add_batch_size_flag
 from vit_jax import VisionTransformer, forward_with_attention, relevance
 from vit_jax.cli import image_size, positive_int
 
@@ -19,7 +20,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `benchmark explain`."""
     parser.add_argument("--model", default="B_16", help="a named architecture, with random weights (B_16)")
     parser.add_argument("--image-size", type=image_size, metavar="N|HxW")
-    parser.add_argument("--batch-size", type=positive_int, default=1)
+    add_batch_size_flag(parser, 1)
     parser.add_argument("--classes", type=positive_int, default=10, help="targets in the last row (10)")
     parser.add_argument("--rounds", type=positive_int, default=7)
     parser.add_argument("--out", help="folder for benchmark_explain.json, .md and .png")

@@ -22,6 +22,7 @@ from experiments.benchmark.peer_programs import import_family
 from experiments.benchmark.results import format_ratios, write_timings
 from experiments.benchmark.timing import time_alternately
 from experiments.benchmark.worker import Worker
+from experiments.common.flags import add_batch_size_flag
 from vit_jax import ImagePreprocess, InputError
 from vit_jax.cli import image_size, positive_int
 from vit_jax.data.dataset import Split
@@ -37,7 +38,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `benchmark input`."""
     parser.add_argument("--data", metavar="FOLDER", help=f"of images (default: {NUM_GENERATED} generated JPEGs)")
     parser.add_argument("--image-size", type=image_size, default=(384, 384), metavar="N|HxW")
-    parser.add_argument("--batch-size", type=positive_int, default=16)
+    add_batch_size_flag(parser, 16)
     cores = available_cores()
     parser.add_argument("--cores", type=positive_int, nargs="+", default=sorted({1, max(1, len(cores))}))
     parser.add_argument("--against", choices=("torch",), help="measure DataLoader too (needs torch)")

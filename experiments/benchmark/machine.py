@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 
 from experiments.benchmark.peer_programs import import_family
-from experiments.common.processor import processor_features, processor_name
+from vit_jax.processor import processor_features, processor_name
 
 VECTOR_EXTENSIONS = ("amx_tile", "avx512_bf16", "avx512f", "avx2")  # widest first
 

@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import Any
 
 from experiments.benchmark.workload import Workload
-from experiments.common.processor import multiplies_bfloat16
 from vit_jax import InputError, VisionTransformer, ViTConfig
+from vit_jax.processor import multiplies_bfloat16
 
 ORIGINAL, COMPILED, HUGGING_FACE = "pytorch_pretrained_vit", "the same, SDPA and torch.compile", "Hugging Face, SDPA"
 OPENVINO, ONNX_RUNTIME = "OpenVINO", "ONNX Runtime"

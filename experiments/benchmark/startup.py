@@ -20,14 +20,21 @@ from experiments.benchmark.timing import Timings
 from experiments.benchmark.workload import add_workload_flags, parse_workload
 from vit_jax import InputError
 from vit_jax.cli import Parser, positive_int
+from vit_jax.notes import note
 
 IMPORTS = """
-import time
+import time, vit_jax_command
 start = time.perf_counter()
 import jax, flax.nnx
 between = time.perf_counter()
 import vit_jax
 print(between - start, time.perf_counter() - between)
+"""
+FIRST_CALL = """
+import sys, vit_jax_command
+from experiments.benchmark.startup import call_once
+call_once(sys.argv[1:])
+print("done")
 """
 FIRST, SECOND = "first start", "second start"
 CACHING = (OURS, COMPILED)  # programs that keep what they compile
@@ -52,12 +59,11 @@ def call_once(arguments: list[str]) -> None:
 
 def time_first_call(name: str, flags: list[str], cache: str) -> float:
     """Return the seconds from the start of a process to the end of its first call. Raises InputError on failure."""
-    code = "import sys; from experiments.benchmark.startup import call_once; call_once(sys.argv[1:]); print('done')"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment |= dict.fromkeys(CACHES, cache)
     start = time.perf_counter()
     completed = subprocess.run(
-        [sys.executable, "-c", code, name, *flags], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", FIRST_CALL, name, *flags], env=environment, capture_output=True, text=True
     )
     if completed.returncode or not completed.stdout.endswith("done\n"):
         raise InputError(f"{name} did not start: {(completed.stderr.strip().splitlines() or ['no message'])[-1]}")
@@ -109,5 +115,5 @@ def _measure_rounds(
             with tempfile.TemporaryDirectory() as cache:
                 for start in (FIRST, SECOND) if name in CACHING else (FIRST,):
                     seconds.setdefault(f"{name}, {start}", []).append(time_first_call(name, flags, cache))
-        print(f"round {number + 1}/{rounds}", file=sys.stderr, flush=True)
+        note(f"round {number + 1}/{rounds}", file=sys.stderr)
     return seconds, imports

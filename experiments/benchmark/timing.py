@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from vit_jax.notes import note
+
 
 class Timings(NamedTuple):
     """Seconds of each program: of its first call, with compilation, and of one call in every round."""
@@ -33,7 +35,7 @@ def time_alternately(
     for number in range(rounds):
         for name in alternate_order(list(programs), number):
             seconds[name].append(_time_call(programs[name]))
-        print(f"round {number + 1}/{rounds}", file=sys.stderr, flush=True)
+        note(f"round {number + 1}/{rounds}", file=sys.stderr)
     return Timings(first, {name: np.array(values) for name, values in seconds.items()})
 
 

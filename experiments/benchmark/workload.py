@@ -8,9 +8,11 @@ import jax
 import numpy as np
 from flax import nnx
 
+from experiments.common.flags import add_batch_size_flag
 from vit_jax import CONFIGS, InputError, VisionTransformer, ViTConfig
 from vit_jax.checkpoint import from_arrays, to_arrays
-from vit_jax.cli import image_size, positive_int
+from vit_jax.cli import image_size
+from vit_jax.suggest import describe_unknown
 from vit_jax.train.recipe import Recipe
 
 
@@ -49,7 +51,7 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose a workload."""
     parser.add_argument("--model", default="B_16_imagenet1k", help="a named architecture")
     parser.add_argument("--image-size", type=image_size, metavar="N|HxW", help="default: the model's own")
-    parser.add_argument("--batch-size", type=positive_int, default=1)
+    add_batch_size_flag(parser, 1)
     add_mode_flags(parser)
     parser.add_argument("--scan-layers", action="store_true", help="ours compiles one block and loops over it")
 
@@ -63,7 +65,7 @@ def add_mode_flags(parser: argparse.ArgumentParser) -> None:
 def find_config(model: str, size: tuple[int, int] | None) -> ViTConfig:
     """Return a named architecture at an image size, its own for None. Raises InputError for an unknown name."""
     if model not in CONFIGS:
-        raise InputError(f"unknown model {model!r}: one of {', '.join(CONFIGS)}")
+        raise InputError(describe_unknown("model", model, CONFIGS))
     config = CONFIGS[model]
     return config.resized(size or config.image_size)
 

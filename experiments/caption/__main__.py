@@ -5,50 +5,94 @@ Called again with the same settings, it continues with the pictures that are not
 
 import argparse
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from experiments.caption.check import check_released
 from experiments.caption.flags import build_captioner, build_parser, parse_map_options
 from experiments.caption.jobs import CaptionJob, caption_images
-from experiments.caption.records import CAPTIONS, TABLE, Records
+from experiments.caption.records import CAPTIONS, PARTS, SETTINGS, TABLE, Records, merge_parts
 from experiments.common import runtime
-from experiments.common.pictures import check_no_overwrite, list_images
+from experiments.common.flags import read_flags
+from experiments.common.models import model_files
+from experiments.common.pictures import check_results, list_images
+from experiments.common.team import Team, TeamStates, join_team
 from vit_jax import InputError
+from vit_jax.data.reading import OnCorrupt
 from vit_jax.errors import one_line_errors
+from vit_jax.locks import lock_folder
+from vit_jax.notes import note
+from vit_jax.outputs import check_apart
+from vit_jax.plot import MapFigureOptions
+from vit_jax.train.distributed import ProcessOptions
+from weights_convert.model_types import CAPTION_MODEL
+from weights_convert.resolve import find_source
 
 
 def _list_jobs(args: argparse.Namespace) -> list[CaptionJob]:
+    suffix = read_flags(args, MapFigureOptions).suffix
     jobs = [
-        CaptionJob(file, str(file), "" if args.no_figures else f"{result}.png")
+        CaptionJob(file, str(file), "" if args.no_figures else f"{result}{suffix}")
         for file, result, _ in list_images(args.images)
     ]
-    check_no_overwrite(args.images, [(job.file, Path(job.figure or CAPTIONS)) for job in jobs], Path(args.out))
+    out = Path(args.out)
+    figures = [Path(job.figure) for job in jobs if job.figure]
+    records = [Path(name) for name in (CAPTIONS, TABLE, SETTINGS)]
+    check_results(out, args.images, [job.file for job in jobs], [*figures, *records])
+    vocabulary = [args.vocabulary] if args.vocabulary else []
+    args.weights = find_source(args.weights, cache=args.cache, wanted=CAPTION_MODEL)
+    check_apart([out / result for result in records], [*model_files(args.weights), *vocabulary])
     return jobs
 
 
-def _select_unfinished(jobs: list[CaptionJob], records: Records) -> list[CaptionJob]:
+def _select_unfinished(jobs: list[CaptionJob], records: Records, figures: MapFigureOptions) -> list[CaptionJob]:
     """Return the jobs without a record or figure. Raises InputError when a figure would replace another picture's."""
-    unfinished = [job for job in jobs if not records.is_done(job.name, figure=bool(job.figure))]
+    drawing = asdict(figures)
+    unfinished = [job for job in jobs if not records.is_done(job.name, job.file, figure=job.figure, drawing=drawing)]
     for job in unfinished:
         if job.figure:
             records.check_free(job.name, job.figure)
     if len(unfinished) < len(jobs):
-        print(f"{len(jobs) - len(unfinished)} of {len(jobs)} are done already", file=sys.stderr)
+        note(f"{len(jobs) - len(unfinished)} of {len(jobs)} are done already", file=sys.stderr)
     return unfinished
 
 
 def _caption_to_folder(args: argparse.Namespace) -> None:
-    jobs = _list_jobs(args)
-    captioner = build_captioner(args)
-    records = Records(Path(args.out), captioner.settings() | asdict(parse_map_options(args)))
-    unfinished = _select_unfinished(jobs, records)
-    if unfinished:
-        done = caption_images(captioner, unfinished, records, args.batch_size, "skip" if args.skip_corrupt else "raise")
-        if not done and unfinished == jobs:
+    """Caption the pictures into a folder, which the first process locks against other calls."""
+    jobs, out = _list_jobs(args), Path(args.out)
+    with ExitStack() as stack:
+
+        def prepare() -> None:
+            stack.enter_context(lock_folder(out, "captions into it"))
+            merge_parts(out)
+
+        _caption_share(args, jobs, out, join_team(read_flags(args, ProcessOptions), prepare))
+
+
+def _caption_share(args: argparse.Namespace, jobs: list[CaptionJob], out: Path, team: Team) -> None:
+    """Caption this process's share of the pictures; the first process merges the records of all."""
+    states, figures = TeamStates(out / PARTS, team), read_flags(args, MapFigureOptions)
+    summary: dict[str, Any] = {}
+    with states.report(summary):
+        captioner = build_captioner(args)
+        settings = captioner.settings() | asdict(parse_map_options(args))
+        records = Records(out, settings, part=None if team.count == 1 else team.index)
+        share = team.share(jobs)
+        unfinished = _select_unfinished(share, records, figures)
+        on_corrupt: OnCorrupt = "skip" if args.skip_corrupt else "raise"
+        done = caption_images(captioner, unfinished, records, args.batch_size, on_corrupt, figures) if unfinished else 0
+        summary["readable"] = done + len(share) - len(unfinished)
+    if team.is_first:
+        summaries = [summary, *states.wait_for_all()]
+        if team.count > 1:
+            merge_parts(out)
+            records = Records(out, settings)
+        if not any(each["readable"] for each in summaries):
             raise InputError("none of the images can be read")
-    figures = "" if args.no_figures else " and a .png for each image"
-    print(f"written to {args.out}/: {len(records.by_file)} captions in {CAPTIONS} and {TABLE}{figures}")
+        drawn = "" if args.no_figures else f" and a {figures.suffix} for each image"
+        print(f"written to {out}/: {len(records.by_file)} captions in {CAPTIONS} and {TABLE}{drawn}")
 
 
 @one_line_errors
@@ -57,8 +101,8 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     runtime.configure()
     if args.check_released:
-        if args.images or args.out:
-            raise InputError("--check-released has its own pictures; leave out the images and --out")
+        if args.images or args.out or read_flags(args, ProcessOptions).processes is not None:
+            raise InputError("--check-released has its own pictures; leave out the images, --out and --processes")
         args.no_figures = True
         return check_released(build_captioner(args), cache=args.cache)
     if not args.images:

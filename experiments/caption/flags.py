@@ -6,24 +6,21 @@ from caption.captioner import Captioner, SearchOptions
 from caption.word_maps import WORD_MAP_METHODS, MapOptions
 from experiments.caption.records import CAPTIONS, TABLE
 from experiments.common.captioners import open_captioner
+from experiments.common.flags import add_batch_size_flag, add_flags
 from experiments.common.precision import add_dtype_flag, cast_model
 from vit_jax import InputError
-from vit_jax.cli import Parser, non_negative, positive_int
+from vit_jax.cli import Parser, integer, non_negative, non_negative_int, positive_int, program_name
+from vit_jax.plot import MapFigureOptions
+from vit_jax.train.distributed import ProcessOptions
 
 DEFAULT_WEIGHTS = "catr_v1"
 
 
-def _non_negative_int(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = Parser(prog="python -m experiments.caption", description="Caption pictures, with a heat map per word.")
+    parser = Parser(prog=program_name("experiments.caption"), description="Caption pictures, with a heat map per word.")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="pictures, or folders of pictures")
-    parser.add_argument("--out", help=f"output folder: {CAPTIONS}, {TABLE} and a .png per picture")
+    parser.add_argument("--out", help=f"output folder: {CAPTIONS}, {TABLE} and a figure per picture")
     parser.add_argument(
         "--weights",
         default=DEFAULT_WEIGHTS,
@@ -33,12 +30,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--vocabulary", metavar="FILE", help="one WordPiece per line (default: the model's own, else BERT's)"
     )
     parser.add_argument("--cache", help="download folder (default: $VIT_JAX_CACHE or ~/.cache/vit_jax)")
-    parser.add_argument("--batch-size", type=positive_int, default=8)
+    add_batch_size_flag(parser, 8)
     add_dtype_flag(parser)
     parser.add_argument("--skip-corrupt", action="store_true", help="report unreadable pictures and continue")
     parser.add_argument(
         "--check-released", action="store_true", help="download CATR's own pictures and compare their captions"
     )
+    add_flags(parser, ProcessOptions, "several processes (detected under SLURM, Open MPI and Kubernetes)")
     search = parser.add_argument_group("search")
     search.add_argument("--beams", type=positive_int, default=1, help="1 is greedy search")
     search.add_argument("--n-best", type=positive_int, default=1, help=f"captions per picture in {CAPTIONS}")
@@ -46,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--length-penalty", type=non_negative, default=0.0, help="values above 0 favour longer captions"
     )
     search.add_argument(
-        "--no-repeat", type=_non_negative_int, default=0, metavar="N", help="no N-gram of tokens occurs twice"
+        "--no-repeat", type=non_negative_int, default=0, metavar="N", help="no N-gram of tokens occurs twice"
     )
     search.add_argument(
         "--max-length", type=positive_int, help="tokens, start and end included (default: the model's maximum)"
@@ -55,8 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     figures.add_argument(
         "--method", choices=WORD_MAP_METHODS, default="attention", help="method of the maps (default: attention)"
     )
-    figures.add_argument("--layer", type=int, help="decoder layer of the attention (default: the last, -1)")
-    figures.add_argument("--head", type=int, help="decoder head of the attention (default: the mean)")
+    figures.add_argument("--layer", type=integer, help="decoder layer of the attention (default: the last, -1)")
+    figures.add_argument("--head", type=integer, help="decoder head of the attention (default: the mean)")
+    add_flags(figures, MapFigureOptions)
     figures.add_argument("--no-figures", action="store_true", help="write captions only")
     return parser
 

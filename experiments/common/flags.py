@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from vit_jax import InputError
-from vit_jax.cli import image_size
+from vit_jax.cli import image_size, positive_int
+from vit_jax.numerals import parse_float, parse_int
 from vit_jax.settings import RENAMED_FIELDS, Field, fields_of
 from vit_jax.train.recipe import TrainRecipe
 
@@ -19,6 +20,7 @@ AnyRecipe = TypeVar("AnyRecipe", bound=TrainRecipe)
 
 ABSENT = object()
 
+VALUES: dict[type, Callable[[str], Any]] = {int: parse_int, float: parse_float}
 # Fields whose text is more than one number or name.
 PARSERS: dict[str, Callable[[str], Any]] = {"image_size": image_size}
 
@@ -48,6 +50,12 @@ def add_flags(
         group.add_argument(*_names(field, kind), dest=field.name, default=default, **_options(field, defaults))
 
 
+def add_batch_size_flag(parser: argparse._ActionsContainer, default: int, help: str | None = None) -> None:
+    """Add --batch-size, with the aliases that it has in training."""
+    field = fields_of(TrainRecipe)["batch_size"]
+    parser.add_argument(*_names(field, TrainRecipe), type=positive_int, default=default, help=help)
+
+
 def _title(field: Field) -> str:
     return ", beyond the basics" if field.description.extra else ""
 
@@ -57,11 +65,12 @@ def _titles(kind: type) -> list[str]:
 
 
 def _names(field: Field, kind: type) -> list[str]:
-    """Return the flags of a field: that of its name, and those of its names in older versions."""
+    """Return the flags of a field: that of its name, its aliases, and those of its names in older versions."""
     if _is_switch(field) and field.default:
         return [flag(f"no_{field.name}")]
     renamed = RENAMED_FIELDS.get(kind.__name__, {})
-    return [flag(field.name), *(flag(old) for old, new in renamed.items() if new == field.name)]
+    old_names = [old for old, new in renamed.items() if new == field.name]
+    return [flag(name) for name in (field.name, *field.description.aliases, *old_names)]
 
 
 def _is_switch(field: Field) -> bool:
@@ -89,10 +98,7 @@ def _options(field: Field, defaults: Mapping[str, Any] | None) -> dict[str, Any]
 
 
 def _parse_value(field: Field, text: str) -> Any:
-    try:
-        value = field.item(text)
-    except ValueError:
-        value = None
+    value = VALUES[field.item](text) if field.item in VALUES else text
     if value is None or not field.allows(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not {field.expectation()}")
     return value

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from vit_jax import InputError
 from vit_jax.data.folder import image_files
+from vit_jax.outputs import check_out_folder, check_outside, find_replaced
 
 
 class ImagePath(NamedTuple):
@@ -40,16 +41,19 @@ def list_images(arguments: Sequence[str]) -> list[ImagePath]:
     return images
 
 
-def check_no_overwrite(arguments: Sequence[str], results: Iterable[tuple[Path, Path]], out: Path) -> None:
-    """Raise InputError when `out` lies in an image folder, or a result would replace an image.
+def check_results(out: Path, arguments: Sequence[str], images: Iterable[Path], results: Iterable[Path]) -> None:
+    """Check, before any work, that results can be written into the folder `out` and replace no image.
 
-    results: (image, its result below `out`).
+    arguments: files and folders, as given; images: the files in them; results: paths below `out`.
+    Raises InputError if `out` is a file or lies in a folder of images, for two results of one name, and for a result
+    that would replace an image.
     """
-    target = out.resolve()
-    for folder in (Path(argument).resolve() for argument in arguments if Path(argument).is_dir()):
-        if target == folder or folder in target.parents:
-            raise InputError(f"{out}: lies in {folder}, among the images; choose another --out")
-    results = list(results)
-    images = {image.resolve() for image, _ in results}
-    if any((out / result).resolve() in images for _, result in results):
-        raise InputError(f"{out}: has an image of the same name as a result; choose another --out")
+    check_out_folder(out)
+    check_outside(out, [argument for argument in arguments if Path(argument).is_dir()])
+    counts = Counter(results)
+    twice = next((result for result, count in counts.items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{out / twice}: would be the result of two images; give them in separate calls")
+    replaced = find_replaced((out / result for result in counts), images)
+    if replaced is not None:
+        raise InputError(f"{out}: has an image of the same name as a result ({replaced}); choose another --out")

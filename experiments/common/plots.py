@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.plot import new_figure, save_figure
+from vit_jax.files import printable_name
+from vit_jax.plot import DPI, new_figure, save_figure
 
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"  # of Okabe and Ito's colour-blind safe palette
 MAX_NAME = 32  # characters of a class name next to a matrix
@@ -30,7 +31,7 @@ def plot_curves(
     values = [record[measure] for record in records]
     best = int(np.argmin(values) if lowest else np.argmax(values))
     figure = new_figure(8.0, 3.2)
-    figure.suptitle(title, fontsize=10, parse_math=False)
+    figure.suptitle(printable_name(title), fontsize=10, parse_math=False)
     left, right = figure.subplots(1, 2)
     marker = "o" if len(epochs) < 30 else None
     left.plot(epochs, [r["train_loss"] for r in records], color=BLUE, marker=marker, markersize=3)
@@ -46,9 +47,9 @@ def plot_curves(
     save_figure(figure, path)
 
 
-def plot_confusion(counts: np.ndarray, class_names: Sequence[str], path: Path, *, title: str) -> None:
-    """Write the figure of draw_confusion as PNG."""
-    save_figure(draw_confusion(counts, class_names, title=title), path)
+def plot_confusion(counts: np.ndarray, class_names: Sequence[str], path: Path, *, title: str, dpi: int = DPI) -> None:
+    """Write the figure of draw_confusion, in the format of the path's suffix."""
+    save_figure(draw_confusion(counts, class_names, title=title), path, dpi=dpi)
 
 
 def draw_confusion(counts: np.ndarray, class_names: Sequence[str], *, title: str) -> Any:
@@ -62,14 +63,14 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], *, title: str
     bar.set_label("share of the true class", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     if size <= MAX_NAMED_CLASSES:
-        names = [_shorten(name) for name in class_names]
+        names = [_shorten(printable_name(name)) for name in class_names]
         axes.set_xticks(range(size), names, rotation=90, fontsize=7, parse_math=False)  # $ starts no formula
         axes.set_yticks(range(size), names, fontsize=7, parse_math=False)
     if size <= MAX_COUNTED_CLASSES:
         _write_counts(axes, counts, fractions, cell)
     axes.set_xlabel("predicted class", fontsize=8)
     axes.set_ylabel("true class", fontsize=8)
-    axes.set_title(title, fontsize=8, parse_math=False)
+    axes.set_title(printable_name(title), fontsize=8, parse_math=False)
     return figure
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jaxlib
 
-from experiments.common.processor import multiplies_bfloat16, processor_features
 from vit_jax.precision import DTYPES, cast
+from vit_jax.processor import multiplies_bfloat16, processor_features
 
 FIRST_FAST_JAXLIB = (0, 12)  # 0.10.2 multiplies bfloat16 on CPUs at a third of the rate, and slower than float32
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 
-from experiments.common.processor import processor_features
 from vit_jax import _xla
 from vit_jax.download import cache_folder
+from vit_jax.interruption import print_unraisable
+from vit_jax.processor import processor_features
 
 MIN_COMPILE_SECONDS = 0.0  # cache every program: a start compiles some thirty small ones, 0.3 s in total
 
@@ -51,4 +52,4 @@ def _print_unless_abandoned(unraisable: Any) -> None:
     closed = isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
     abandoned = isinstance(getattr(error, "__cause__", None), GeneratorExit)  # a coroutine of orbax, never resumed
     if not (closed or abandoned):
-        sys.__unraisablehook__(unraisable)
+        print_unraisable(unraisable)

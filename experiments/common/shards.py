@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_jax import InputError
+from vit_jax.data.listing import is_housekeeping
 
 LEASE = 900.0  # seconds
 SETTINGS = "settings.json"
@@ -128,14 +129,20 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted. Raises InputError for none, and for a file."""
+    """Return the names of the folders in a folder, sorted, without hidden and housekeeping folders and hidden files.
+
+    Raises InputError for none, and for a file.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     names = []
-    for entry in os.scandir(folder):
-        if not entry.is_dir():
-            raise InputError(f"{entry.path}: a file next to the shards; move it into a subfolder")
-        names.append(entry.name)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_housekeeping(entry.name):
+                continue
+            if not entry.is_dir():
+                raise InputError(f"{entry.path}: a file next to the shards; move it into a subfolder")
+            names.append(entry.name)
     if not names:
         raise InputError(f"{folder}: no subfolders; every one would be a shard")
     return sorted(names)

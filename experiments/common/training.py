@@ -20,11 +20,20 @@ from experiments.common.flags import (
 )
 from experiments.common.precision import warn_if_slow
 from vit_jax import InputError
-from vit_jax.cli import Parser, non_negative
+from vit_jax.cli import Parser, non_negative, program_name
+from vit_jax.outputs import check_out_folder, check_outside
 from vit_jax.train import distributed
 from vit_jax.train.distributed import ProcessOptions
 from vit_jax.train.options import RunOptions
-from vit_jax.train.run_folder import absolute_if_path, check_unused, default_folder, read_config
+from vit_jax.train.result import TrainingStopped
+from vit_jax.train.run_folder import (
+    absolute_if_path,
+    check_unused,
+    default_folder,
+    read_best_record,
+    read_config,
+    read_config_file,
+)
 
 
 class Curve(NamedTuple):
@@ -45,9 +54,10 @@ class TrainingProgram:
     recipe_help:  which recipe is the default.
     no_augment:   the augmentations that change nothing.
     choose_recipe: (recipe name or None, fields of the config, given --model or None) -> recipe.
+    choose_weights: the same -> the weights to start from, for a new run without --weights.
     cache_gb:     default of --cache-gb.
-    train:        (folder, config, options, resume, cache_gb) -> TrainOutcome.
-    curve:        config -> Curve.
+    train:        (folder, config, options, resume, cache_gb) -> FitResult.
+    curve:        (config, record of an epoch) -> Curve.
     report:       (folder, config, best record, seconds) -> None; prints the end of a finished run.
     not_paths:    (field, value) of the config that are no paths even if a file of that name exists.
     """
@@ -63,14 +73,15 @@ class TrainingProgram:
     choose_recipe: Callable[[str | None, dict[str, Any], str | None], Any]
     cache_gb: float
     train: Callable[..., Any]
-    curve: Callable[[Any], Curve]
+    curve: Callable[[Any, dict[str, Any]], Curve]
     report: Callable[[Path, Any, dict[str, Any], float], None]
+    choose_weights: Callable[[str | None, dict[str, Any], str | None], str | None] = lambda name, source, model: None
     not_paths: tuple[tuple[str, str], ...] = ()
 
 
 def make_parser(program: TrainingProgram) -> argparse.ArgumentParser:
     """Return the parser of a training program."""
-    parser = Parser(prog=f"python -m experiments.{program.name}", description=program.description)
+    parser = Parser(prog=program_name(f"experiments.{program.name}"), description=program.description, run_config=True)
     defaults = {"": program.config(recipe=next(iter(program.recipes.values())), data=program.default_data)}
     add_flags(parser, program.config, defaults=defaults, suppress=True)
     parser.add_argument("--recipe", choices=sorted(program.recipes), help=f"default: {program.recipe_help}")
@@ -93,10 +104,24 @@ def parse_config(program: TrainingProgram, argv: Sequence[str]) -> Any:
 
 def new_run(program: TrainingProgram, args: argparse.Namespace) -> tuple[Path, Any]:
     """Return the folder and the config of a new run. Raises InputError for flags that contradict one another."""
+    config = _equal_config(program, args) if "config" in args else _new_config(program, args)
+    return Path(args.out) if args.out else default_folder(_folder_name(config.data)), config
+
+
+def _new_config(program: TrainingProgram, args: argparse.Namespace) -> Any:
     source = {"data": program.default_data} | _source_of(program, args)
-    recipe = program.choose_recipe(args.recipe, source, vars(args).get("model"))
-    config: Any = program.config(recipe=override_recipe(recipe, args, program.no_augment), **source)
-    return Path(args.out) if args.out else default_folder(_folder_name(source["data"])), config
+    model = vars(args).get("model")
+    source["weights"] = source.get("weights") or program.choose_weights(args.recipe, source, model)
+    recipe = program.choose_recipe(args.recipe, source, model)
+    return program.config(recipe=override_recipe(recipe, args, program.no_augment), **source)
+
+
+def _equal_config(program: TrainingProgram, args: argparse.Namespace) -> Any:
+    """Return the config of an earlier run, from the config.json of --config, with the values of the flags given."""
+    if args.recipe:
+        raise InputError(f"--config {args.config} has a recipe; leave out --recipe")
+    config: Any = read_config_file(Path(args.config), program.config, program.format)
+    return replace(config, recipe=override_recipe(config.recipe, args, program.no_augment), **_source_of(program, args))
 
 
 def _folder_name(data: str) -> str:
@@ -116,6 +141,8 @@ def resumed_run(program: TrainingProgram, args: argparse.Namespace) -> tuple[Pat
     """Return the folder and the config of the run to resume. Raises InputError for flags that would change it."""
     if not (args.resume or args.out):
         raise InputError("--resume needs the run's folder: --resume RUN")
+    if "config" in args:
+        raise InputError(f"--config {args.config}: a resumed run keeps its own settings; leave out --config")
     folder = Path(args.resume or args.out)
     config: Any = read_config(folder, program.config, program.format)
     changed = _changed_recipe(program, config, args) + _changed_source(program, config, args)
@@ -149,35 +176,33 @@ def run_program(program: TrainingProgram, argv: list[str] | None) -> int:
     folder, config = resumed_run(program, args) if resume else new_run(program, args)
     options, processes = read_flags(args, RunOptions), read_flags(args, ProcessOptions)
     if not resume and not processes.process:  # of several processes the first one creates it
+        check_out_folder(folder)
         check_unused(folder)
+        check_outside(folder, [config.data] if Path(config.data).is_dir() else [])
     runtime.configure(compile_cache=options.compile_cache)
     distributed.initialize(processes)
     if distributed.is_first_process():
         warn_if_slow(config.recipe.dtype)
     try:
-        outcome = program.train(folder, config, options, resume=resume, cache_gb=args.cache_gb)
+        program.train(folder, config, options, resume=resume, cache_gb=args.cache_gb)
+    except TrainingStopped as stopped:
+        print(f"\n{signal.Signals(stopped.number).name}: saved at step {stopped.step}; go on with")
+        print(f"  {program_name(f'experiments.{program.name}')} --resume {folder}")
+        return 128 + stopped.number
     finally:
         if distributed.is_first_process():
-            _draw_curves(folder, config, program.curve(config))
-    if outcome.signal is not None:
-        print(f"\n{signal.Signals(outcome.signal).name}: saved at step {int(outcome.state.step)}; go on with")
-        print(f"  python -m experiments.{program.name} --resume {folder}")
-        return 128 + outcome.signal
-    program.report(folder, config, outcome.best, time.monotonic() - start)
+            _draw_curves(folder, config, program)
+    program.report(folder, config, read_best_record(folder), time.monotonic() - start)
     return 0
 
 
-def provenance(config: Any, record: dict[str, Any]) -> dict[str, Any]:
-    """Return the origin of a saved model: its run's data, weights and recipe, and the record of its epoch."""
-    return {"data": config.data, "weights": config.weights, "recipe": config.recipe.as_dict(), "record": record}
-
-
-def _draw_curves(folder: Path, config: Any, curve: Curve) -> None:
+def _draw_curves(folder: Path, config: Any, program: TrainingProgram) -> None:
     from experiments.common.plots import plot_curves
     from vit_jax.train.logging import read_metrics
 
-    records = [record for record in read_metrics(folder / "metrics.jsonl") if curve.name in record]
+    records = [record for record in read_metrics(folder / "metrics.jsonl") if "val_loss" in record]
     if records:
+        curve = program.curve(config, records[0])
         title = f"{config.recipe.model or Path(config.weights or '').stem} on {Path(config.data).name}"
         options: dict[str, Any] = dict(measure=curve.name, label=curve.label, lowest=curve.is_loss)
         plot_curves(records, folder / "curves.png", title=title, **options)

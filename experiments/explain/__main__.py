@@ -1,20 +1,38 @@
 """python -m experiments.explain MODEL IMAGE...: explanation maps of a model's predictions, as figures and arrays."""
 
 import argparse
+import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from experiments.common import runtime
-from experiments.common.models import open_model
-from experiments.common.pictures import list_images
+from experiments.common.flags import read_flags
+from experiments.common.models import find_image_model, model_files, open_model
+from experiments.common.pictures import ImagePath, check_results, list_images
 from experiments.common.precision import cast_model
-from experiments.explain.evaluation import evaluate_faithfulness
+from experiments.common.team import Team, TeamStates, clear_states, join_team
+from experiments.explain.evaluation import SCORE_FILES, evaluate_faithfulness
 from experiments.explain.explainer import Explainer
-from experiments.explain.flags import make_parser, parse_method_options, parse_methods, parse_targets
-from experiments.explain.results import write_explanations
+from experiments.explain.flags import (
+    check_method_flags,
+    list_head_methods,
+    make_parser,
+    parse_method_options,
+    select_methods,
+)
+from experiments.explain.results import result_ends, write_explanations
+from experiments.explain.targets import parse_targets
 from vit_jax import InputError, ModelCard, VisionTransformer, position_similarity
 from vit_jax.errors import one_line_errors
-from vit_jax.plot import plot_position_similarity, save_figure
+from vit_jax.locks import lock_folder
+from vit_jax.outputs import check_apart, check_outside
+from vit_jax.plot import FigureFormat, MapFigureOptions, plot_position_similarity, save_figure
+from vit_jax.train.distributed import ProcessOptions
+
+POSITIONS = "position_similarity"  # name of the figure
+STATES = ".parts"  # folder of the states of several processes, below --out
 
 
 def _check_flags(args: argparse.Namespace) -> None:
@@ -26,10 +44,30 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise InputError("--evaluate needs --masks, a folder of masks with the images' names")
 
 
+def _check_out(args: argparse.Namespace, paths: list[ImagePath]) -> None:
+    """Raise InputError if --out cannot be written, or a result would replace an image, a mask or the model."""
+    if args.evaluate:
+        results = [Path(name) for name in SCORE_FILES]
+    else:
+        figures = read_flags(args, FigureFormat)
+        ends = result_ends(
+            figures,
+            maps=True,
+            head_methods=list_head_methods(args.method),
+            all_heads=args.head == "all",
+            all_layers=args.layer == "all",
+        )
+        results = [Path(f"{path.result}{end}") for path in paths for end in ends]
+        results += [Path(f"{POSITIONS}{figures.suffix}")] if args.position else []
+    out, masks = Path(args.out), Path(args.masks) if args.masks else None
+    check_results(out, args.images, [path.file for path in paths], results)
+    check_outside(out, [masks] if masks else [])
+    check_apart([out / result for result in results], model_files(args.model))
+
+
 def _make_explainer(model: VisionTransformer, card: ModelCard, args: argparse.Namespace) -> Explainer:
-    methods = parse_methods(args.method)
-    if (args.head is not None or args.layer == "all") and "attention" not in methods:
-        raise InputError("--head and --layer all need the method attention; add it to --method")
+    methods = select_methods(args.method, model.config)
+    check_method_flags(args, methods)
     return Explainer(
         model,
         card,
@@ -41,11 +79,51 @@ def _make_explainer(model: VisionTransformer, card: ModelCard, args: argparse.Na
     )
 
 
-def _write_position_similarity(model: VisionTransformer, out: Path) -> None:
+def _write_position_similarity(model: VisionTransformer, path: Path, *, dpi: int) -> None:
     rows, columns = model.config.grid
     title = f"position embeddings, {rows}x{columns} patches"
-    save_figure(plot_position_similarity(position_similarity(model), title=title), out / "position_similarity.png")
-    print(f"{out}/position_similarity.png")
+    figure = plot_position_similarity(position_similarity(model), title=title)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, path, dpi=dpi)
+    print(path)
+
+
+def _open_model(args: argparse.Namespace) -> tuple[VisionTransformer, ModelCard]:
+    model, card = open_model(args.model, image_size=args.image_size)
+    return cast_model(model, args.dtype), card
+
+
+def _explain_to_folder(args: argparse.Namespace, paths: list[ImagePath], processes: ProcessOptions) -> None:
+    """Explain images into a folder, which the first process locks against other calls."""
+    out = Path(args.out)
+    with ExitStack() as stack:
+
+        def prepare() -> None:
+            stack.enter_context(lock_folder(out, "explains into it"))
+            clear_states(out / STATES)
+
+        _explain_share(args, paths, out, join_team(processes, prepare))
+
+
+def _explain_share(args: argparse.Namespace, paths: list[ImagePath], out: Path, team: Team) -> None:
+    """Explain this process's share of the images; the first process reports when all are done."""
+    figures = read_flags(args, MapFigureOptions)
+    states = TeamStates(out / STATES, team)
+    summary: dict[str, Any] = {"count": 0}
+    with states.report(summary):
+        model, card = _open_model(args)
+        explainer = _make_explainer(model, card, args) if paths else None
+        if args.position and team.is_first:
+            _write_position_similarity(model, out / f"{POSITIONS}{figures.suffix}", dpi=figures.dpi)
+        share = team.share(paths)
+        if explainer and share:
+            summary["count"] = write_explanations(explainer, share, out, args.batch_size, figures)
+    if team.is_first and paths:
+        count = sum(each["count"] for each in (summary, *states.wait_for_all()))
+        shutil.rmtree(out / STATES, ignore_errors=True)
+        if not count:
+            raise InputError("none of the images can be read")
+        print(f"written to {out}/: a {figures.suffix} and a .npz for each of {count} images")
 
 
 @one_line_errors
@@ -54,19 +132,16 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     runtime.configure()
     _check_flags(args)
+    args.model = find_image_model(args.model)
     paths = list_images(args.images)
-    model, card = open_model(args.model, image_size=args.image_size)
-    model = cast_model(model, args.dtype)
+    if args.out is not None:
+        _check_out(args, paths)
+    processes = read_flags(args, ProcessOptions)
     if args.evaluate:
-        return evaluate_faithfulness(model, [path.file for path in paths], args)
-    out = Path(args.out)
-    explainer = _make_explainer(model, card, args) if paths else None
-    out.mkdir(parents=True, exist_ok=True)
-    if args.position:
-        _write_position_similarity(model, out)
-    if explainer is not None:
-        count = write_explanations(explainer, paths, out, args.batch_size)
-        print(f"written to {out}/: a .png and a .npz for each of {count} images")
+        if processes.coordinator is not None:
+            raise InputError("--evaluate runs in one process; leave out --coordinator, --processes and --process")
+        return evaluate_faithfulness(_open_model(args)[0], paths, args)
+    _explain_to_folder(args, paths, processes)
     return 0
 
 

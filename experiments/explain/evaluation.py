@@ -3,46 +3,63 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from experiments.explain.flags import parse_method_options, parse_methods
-from experiments.explain.masked_images import find_mask, make_batches, open_masked_image
-from experiments.explain.scores import format_scores, make_methods, score_method
+from experiments.common.pictures import ImagePath
+from experiments.explain.flags import check_method_flags, parse_method_options, select_methods
+from experiments.explain.masked_images import make_batches, open_masked_images
+from experiments.explain.scores import NO_INFORMATION, format_scores, make_methods, score_method
 from vit_jax import InputError, VisionTransformer
 from vit_jax.data.folder import image_files
 from vit_jax.explain import check_method_options
 from vit_jax.files import atomic_write
 
+SCORE_FILES = ("faithfulness.json", "faithfulness.md")
 
-def evaluate_faithfulness(model: VisionTransformer, files: list[Path], args: argparse.Namespace) -> int:
+
+def evaluate_faithfulness(model: VisionTransformer, paths: list[ImagePath], args: argparse.Namespace) -> int:
     """Score the methods on images with masks. Print the table, and write it and all scores to --out."""
     masks = Path(args.masks)
     if not masks.is_dir():
         raise InputError(f"{args.masks}: no such folder")
     image_files(masks)
+    if not model.config.num_classes:
+        raise InputError("--evaluate scores maps by the predicted class, and the model has no classification head")
     options = check_method_options(model, parse_method_options(args))
-    names = parse_methods(args.method or ["all"])
+    names = select_methods(args.method, model.config, default=["all"], scored=True)
+    check_method_flags(args, names)
     baselines = tuple(dict.fromkeys(args.baseline or ["mean"]))
-    masked = [open_masked_image(file, find_mask(file, masks), model) for file in files]
+    scored, masked = open_masked_images(paths, masks, model)
     batches = make_batches(model, masked, args.batch_size)
     results = {
         name: score_method(name, make_maps, model, batches, baselines)
         for name, make_maps in make_methods(model, names, options).items()
     }
+    uninformative = {name: scores.pop(NO_INFORMATION) for name, scores in results.items()}
     table = format_scores(results, baselines)
     print(table)
+    for name, flags in uninformative.items():
+        if flags.any():
+            print(f"{name}: {flags.sum()} of {len(flags)} maps carry no information (all zero, constant or not finite)")
     print(f"{len(masked)} images; of the predicted class; in brackets the 95 % bootstrap interval of the mean")
     if args.out:
-        _write_results(Path(args.out), files, results, table)
+        stored = {"images": [str(path.file) for path in scored], "scores": _to_lists(results)}
+        no_information = {name: flags.tolist() for name, flags in uninformative.items()}
+        _write_results(Path(args.out), stored | {"no_information": no_information}, table)
     return 0
 
 
-def _write_results(folder: Path, files: list[Path], results: dict[str, dict[str, np.ndarray]], table: str) -> None:
+def _to_lists(results: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, list[float]]]:
+    return {name: {key: values.tolist() for key, values in result.items()} for name, result in results.items()}
+
+
+def _write_results(folder: Path, stored: dict[str, Any], table: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    scores = {name: {key: values.tolist() for key, values in result.items()} for name, result in results.items()}
-    with atomic_write(folder / "faithfulness.json") as temporary:
-        temporary.write_text(json.dumps({"images": [str(file) for file in files], "scores": scores}) + "\n")
-    with atomic_write(folder / "faithfulness.md") as temporary:
+    scores_file, table_file = (folder / name for name in SCORE_FILES)
+    with atomic_write(scores_file) as temporary:
+        temporary.write_text(json.dumps(stored) + "\n")
+    with atomic_write(table_file) as temporary:
         temporary.write_text(table + "\n")
-    print(f"written to {folder}/: faithfulness.md, faithfulness.json")
+    print(f"written to {folder}/: {table_file.name}, {scores_file.name}")

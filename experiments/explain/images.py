@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.common.pictures import ImagePath
+from experiments.common.sources import Source, read_source
 from vit_jax import VisionTransformer
 from vit_jax.channels import shown, to_rgb
 from vit_jax.data.decode import CorruptImageError, open_picture
@@ -20,15 +21,19 @@ class OpenedImage(NamedTuple):
     """An image ready for the model.
 
     result: name of its results below --out
+    name:   of its file, for titles
     pixels: the model's input before normalisation, uint8 [h, w, c]
     view:   the region that the model sees, RGB in [0, 1], with the image's aspect ratio
     title:  of the view in a figure; says which bands it shows if not all
+    source: the state of the file
     """
 
     result: Path
+    name: str
     pixels: np.ndarray
     view: np.ndarray
     title: str
+    source: Source
 
 
 def open_images(paths: list[ImagePath], model: VisionTransformer) -> Iterator[OpenedImage]:
@@ -39,12 +44,14 @@ def open_images(paths: list[ImagePath], model: VisionTransformer) -> Iterator[Op
     preprocess = model.config.image_preprocess
     for path in paths:
         try:
-            picture = open_picture(path.file, model.config.in_channels)
+            picture = open_picture(path.file, model.config.in_channels, background=model.config.preprocess.background)
+            source = read_source(path.file)
         except CorruptImageError as error:
             handle_corrupt(error, "raise" if path.is_named else "skip")
             continue
         view = np.asarray(_resize_for_figure(preprocess.view(to_rgb(picture))), np.float32) / 255
-        yield OpenedImage(path.result, preprocess.resize(picture), view, f"image{shown(picture)}")
+        pixels, title = preprocess.resize(picture), f"image{shown(picture)}"
+        yield OpenedImage(path.result, path.file.name, pixels, view, title, source)
 
 
 def _resize_for_figure(image: Image.Image) -> Image.Image:

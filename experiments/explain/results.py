@@ -10,53 +10,79 @@ import numpy as np
 
 from experiments.common.pictures import ImagePath
 from experiments.explain.explainer import Explainer
+from experiments.explain.figures import MAX_LABELS, draw_figures, figure_ends
+from experiments.explain.finished import hash_settings, is_finished, stored_state
 from experiments.explain.images import OpenedImage, open_images
-from vit_jax import InputError
 from vit_jax.data.batches import pad_batch_to
-from vit_jax.explain import METHODS
+from vit_jax.explain import HEAD_METHODS, METHODS, uninformative_reason
 from vit_jax.files import atomic_write
-from vit_jax.plot import Panel, arrange_in_rows, plot_heads, plot_layers, plot_panels, save_figure
+from vit_jax.notes import is_quiet, note
+from vit_jax.plot import FigureFormat, MapFigureOptions, save_figure
+from vit_jax.prediction import predicted_labels
 from vit_jax.progress import open_progress
 
 
-def plot_results(explainer: Explainer, image: OpenedImage, results: dict[str, np.ndarray], title: str) -> Any:
-    """Draw the image and the maps of all methods; class-specific methods get a panel per target."""
-    shared = [name for name in explainer.methods if not METHODS[name].is_class_specific]
-    specific = [name for name in explainer.methods if METHODS[name].is_class_specific]
-    panels = [Panel(image.title, None), *(Panel(name, results[name][0]) for name in shared)]
-    targets = results["targets"].tolist()
-    if len(targets) == 1 or not specific:
-        panels += [Panel(name, results[name][0]) for name in specific]
-        return plot_panels(image.view, arrange_in_rows(panels), title=title)
-    rows = arrange_in_rows(panels)
-    labels = [f"{explainer.class_name(target)} {results['probabilities'][target]:.2f}" for target in targets]
-    for name in specific:
-        maps = zip(labels, results[name], strict=True)
-        rows += arrange_in_rows([Panel(f"{name}\n{label}", heat) for label, heat in maps])
-    return plot_panels(image.view, rows, title=title)
+def result_ends(figures: FigureFormat, **options: Any) -> list[str]:
+    """Return the ends of the names of an image's results. options: those of figure_ends."""
+    ends = figure_ends(**options)
+    return [".npz", *(f"{end}{figures.suffix}" for end in ends)]
 
 
-def write_results(explainer: Explainer, image: OpenedImage, results: dict[str, np.ndarray], out: Path) -> str:
-    """Write an image's .png and .npz, and the .png of its heads and layers if requested. Return the figure's title."""
-    predicted = int(results["probabilities"].argmax())
-    title = f"{image.result.name}: {explainer.class_name(predicted)} {results['probabilities'][predicted]:.3f}"
-    figures = {"": plot_results(explainer, image, results, title)}
-    layer, head = explainer.options.layer, explainer.options.head
-    if explainer.all_heads:
-        label = f"{title}\nattention, layer {layer % len(explainer.model.blocks)}"
-        figures["_heads"] = plot_heads(image.view, results["attention_heads"], title=label)
-    if explainer.all_layers:
-        label = f"{title}\nattention, {'mean over heads' if head is None else f'head {head}'}"
-        figures["_layers"] = plot_layers(image.view, results["attention_layers"], title=label)
+def list_uninformative(explainer: Explainer, results: dict[str, np.ndarray]) -> list[str]:
+    """Return a line for every map of an image that carries no information, as "gradcam of cat: all zero"."""
+    maps: list[tuple[str, np.ndarray]] = []
+    for name in explainer.methods:
+        if METHODS[name].is_class_specific:
+            labels = [explainer.class_name(target) for target in results["targets"].tolist()]
+            maps += [(f"{name} of {label}", heat) for label, heat in zip(labels, results[name], strict=True)]
+        else:
+            maps.append((name, results[name][0]))
+    for name in explainer.head_methods:
+        maps += [(name, table) for table in results[name][: None if HEAD_METHODS[name].is_class_specific else 1]]
+    for kind in ("head", "layer"):
+        maps += [(f"attention of {kind} {i}", heat) for i, heat in enumerate(results.get(f"attention_{kind}s", ()))]
+    return [f"{name}: {reason}" for name, heat in maps if (reason := uninformative_reason(heat))]
+
+
+def describe_prediction(explainer: Explainer, results: dict[str, np.ndarray]) -> tuple[str, dict[str, Any]]:
+    """Return ": CLASS PROBABILITY" of the predicted class, and arrays to store; nothing for a model without a head.
+
+    Of a multi-label model the text has the labels of the image, at most MAX_LABELS, or else the most probable one.
+    """
+    if not explainer.has_classes:
+        return "", {}
+    probabilities = results["probabilities"]
+    predicted = int(probabilities.argmax())
+    names = np.array([explainer.class_name(label) for label in range(len(probabilities))])
+    labels = predicted_labels(explainer.model.config, probabilities) or [predicted]
+    shown = [f"{explainer.class_name(label)} {probabilities[label]:.3f}" for label in labels[:MAX_LABELS]]
+    title = f": {', '.join(shown)}{', ...' if len(labels) > MAX_LABELS else ''}"
+    return title, {"predicted": predicted, "class_names": names}
+
+
+def write_results(
+    explainer: Explainer,
+    image: OpenedImage,
+    results: dict[str, np.ndarray],
+    out: Path,
+    settings: str,
+    options: MapFigureOptions,
+) -> list[str]:
+    """Write an image's figures, and then its .npz.
+
+    settings: see hash_settings. Return a line on the prediction, and a warning for each map without information.
+    """
+    prediction, arrays = describe_prediction(explainer, results)
+    figures = draw_figures(explainer, image, results, options.scale)
     base = out / image.result
     base.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, figure in figures.items():
-        save_figure(figure, Path(f"{base}{suffix}.png"))
-    names = np.array([explainer.class_name(label) for label in range(len(results["probabilities"]))])
-    arrays: dict[str, Any] = {"predicted": predicted, "class_names": names, **results}
+    for end, figure in figures.items():
+        save_figure(figure, f"{base}{end}{options.suffix}", dpi=options.dpi)
+    uninformative = list_uninformative(explainer, results)
+    arrays |= results | {"no_information": np.array(uninformative, np.str_)} | stored_state(settings, image.source)
     with atomic_write(Path(f"{base}.npz")) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
-    return title
+    return [f"{image.result.name}{prediction}", *(f"  no information in {line}" for line in uninformative)]
 
 
 def _in_batches(images: Iterable[OpenedImage], batch_size: int) -> Iterator[list[OpenedImage]]:
@@ -65,20 +91,33 @@ def _in_batches(images: Iterable[OpenedImage], batch_size: int) -> Iterator[list
         yield batch
 
 
-def write_explanations(explainer: Explainer, paths: list[ImagePath], out: Path, batch_size: int) -> int:
-    """Explain images in batches and return their number. Raises InputError when none can be read."""
-    count = 0
-    with open_progress(len(paths), unit="images") as progress:
-        for batch in _in_batches(open_images(paths, explainer.model), batch_size):
+def write_explanations(
+    explainer: Explainer, paths: list[ImagePath], out: Path, batch_size: int, options: MapFigureOptions
+) -> int:
+    """Explain the images without results of these settings, in batches. Return the number of images with results."""
+    settings, count = hash_settings(explainer, options), 0
+    ends = result_ends(
+        options,
+        maps=bool(explainer.methods),
+        head_methods=explainer.head_methods,
+        all_heads=explainer.all_heads,
+        all_layers=explainer.all_layers,
+    )
+    pending = [path for path in paths if not is_finished(path, out, ends, settings)]
+    finished = len(paths) - len(pending)
+    if finished:
+        note(f"{finished} of {len(paths)} are done already", file=sys.stderr)
+    with open_progress(len(pending), unit="images") as progress:
+        for batch in _in_batches(open_images(pending, explainer.model), batch_size):
             pixels = [image.pixels for image in batch]
-            padded, _ = pad_batch_to(min(batch_size, len(paths)), pixels, np.zeros_like(pixels[0]))
+            padded, _ = pad_batch_to(min(batch_size, len(pending)), pixels, np.zeros_like(pixels[0]))
             results = explainer.explain(np.stack(padded))
             for row, image in enumerate(batch):
-                title = write_results(explainer, image, {name: value[row] for name, value in results.items()}, out)
+                arrays = {name: value[row] for name, value in results.items()}
+                prediction, *warnings = write_results(explainer, image, arrays, out, settings, options)
                 count += 1
-                progress.write(f"{count}/{len(paths)} {title}")
+                if warnings or not is_quiet():
+                    progress.write("\n".join([f"{count}/{len(pending)} {prediction}", *warnings]))
                 sys.stdout.flush()
                 progress.update()
-    if not count:
-        raise InputError("none of the images can be read")
-    return count
+    return finished + count

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.explain.masked_images import BACKGROUND, OBJECT, MaskedBatch
 from vit_jax import VisionTransformer, pointing_game, segmentation_scores, upsample
-from vit_jax.explain import METHODS, MethodOptions, centred_map, compile_method, random_map
+from vit_jax.explain import METHODS, MethodOptions, centred_map, compile_method, random_map, uninformative_reason
 from vit_jax.explain.faithfulness import (
     both_removal_curves,
     insertion_deletion_from_curves,
@@ -21,10 +21,11 @@ from vit_jax.progress import open_progress
 MakeMaps = Callable[[Any, Any, int], Any]  # (images, targets [B], number of the batch) -> maps [B, gh, gw] or [B, h, w]
 REMOVAL_SCORES = ("insertion", "deletion", "positive", "negative")  # one per baseline
 LOCALIZATION_SCORES = ("pointing", "iou", "pixel accuracy", "AP")
+NO_INFORMATION = "no information"  # key of the flags of maps that say nothing about their image
 LOWER_IS_BETTER = {"deletion", "positive"}
 
 
-def make_methods(model: VisionTransformer, names: tuple[str, ...], options: MethodOptions) -> dict[str, MakeMaps]:
+def make_methods(model: VisionTransformer, names: Sequence[str], options: MethodOptions) -> dict[str, MakeMaps]:
     """Return the methods and the two controls by name, each as a function that returns maps."""
     grid = model.config.grid
 
@@ -72,7 +73,10 @@ def score_maps(
 def score_method(
     name: str, make_maps: MakeMaps, model: VisionTransformer, batches: list[MaskedBatch], baselines: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
-    """Return each image's scores for a method, and under "seconds" the time per image of its maps without compiling."""
+    """Return each image's scores for a method, by their names.
+
+    "seconds" holds the time per image of the maps without compiling; NO_INFORMATION whether a map carries none.
+    """
     is_pixelwise = name in METHODS and METHODS[name].is_pixelwise
     parts: list[dict[str, np.ndarray]] = []
     seconds = 0.0
@@ -82,7 +86,9 @@ def score_method(
             start = time.monotonic()
             maps = jax.block_until_ready(make_maps(batch.images, batch.targets, number))
             seconds += time.monotonic() - start
-            parts.append(score_maps(model, batch, maps, baselines, is_pixelwise=is_pixelwise))
+            flags = np.array([bool(uninformative_reason(heat)) for heat in np.asarray(maps)[: batch.count]])
+            scores = score_maps(model, batch, maps, baselines, is_pixelwise=is_pixelwise)
+            parts.append(scores | {NO_INFORMATION: flags})
             progress.update()
     num_rows = sum(len(batch.targets) for batch in batches)
     scores = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

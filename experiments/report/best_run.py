@@ -1,28 +1,31 @@
-"""What a report shows of the best run's model: position similarity, attention maps, and the confusion matrix."""
+"""What a report shows of the best run's model: position similarity, attention maps, confusions or precisions."""
 
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 
 from experiments.common.models import open_model
 from experiments.common.plots import draw_confusion
+from experiments.report.examples import make_examples, select_examples
 from experiments.report.figures import render_figure
 from experiments.report.page import Block, Heading, Table, Text
 from experiments.report.runs import FinishedRun
 from vit_jax import InputError, VisionTransformer, position_similarity
 from vit_jax.channels import shown, to_rgb
-from vit_jax.data.datasets import open_dataset
 from vit_jax.data.loader import CachedImages
-from vit_jax.explain.methods import MethodOptions, compile_method
-from vit_jax.inference import compute_logits
-from vit_jax.plot import plot_methods, plot_position_similarity
+from vit_jax.explain.methods import METHODS, MethodOptions, compile_method
+from vit_jax.inference import compute_outputs
+from vit_jax.plot import format_map_title, plot_methods, plot_position_similarity
+from vit_jax.prediction import is_multi_label
+from vit_jax.train.bootstrap import precision_interval
+from vit_jax.train.objective import average_precisions, mean_average_precision
+from vit_jax.train.run_data import reopen_data
 
 IMAGE_SIDE = 384  # longer side of a shown image, in pixels
 BATCH = 32
-ATTENTION_TITLES = {"attention": "attention, last layer", "rollout": "attention rollout"}  # by method
+SHOWN_METHODS = ("attention", "rollout")
 MAX_CONFUSIONS = 8  # pairs of classes listed
 
 
@@ -42,30 +45,41 @@ class ValidationPredictions(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def inspect_model(run: FinishedRun, num_examples: int) -> ModelSections:
-    """Build the sections on a run's best model, with `num_examples` correct and as many wrong predictions.
+def predict_validation(run: FinishedRun) -> ValidationPredictions:
+    """Compute what a run's best model predicts for its validation images.
 
-    Raises InputError when the run's data can no longer be opened.
+    Raises InputError when the run's data can no longer be opened, or has changed.
     """
     model, card = open_model(run.folder)
-    config = run.config
-    data = open_dataset(
-        config.data, data_dir=config.data_dir, val_fraction=config.val_fraction, seed=config.recipe.seed
-    )
+    data, is_checked = reopen_data(run.folder, run.config, remedy="put it back as it was, or report other runs")
     preprocess = model.config.image_preprocess
     images = CachedImages(data.val, preprocess, budget=0)
-    if config.skip_corrupt:
+    if not is_checked:
         images = images.drop_corrupt()
-    predictions = ValidationPredictions(model, images, compute_logits(model, images, BATCH).logits, card.class_names)
+    return ValidationPredictions(model, images, compute_outputs(model, images, BATCH).logits, card.class_names)
+
+
+def compute_interval(predictions: ValidationPredictions) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mAP of a model that predicts sets of labels, None for other models."""
+    if not is_multi_label(predictions.model.config):
+        return None
+    return precision_interval(predictions.images.split.labels, predictions.logits)
+
+
+def inspect_model(predictions: ValidationPredictions, num_examples: int) -> ModelSections:
+    """Build the sections on a run's best model, with `num_examples` correct and as many wrong predictions."""
+    model = predictions.model
     sections = [
         *_build_positions(model),
         *_build_attention(predictions, num_examples),
-        *_build_confusions(predictions),
+        *(_build_precisions(predictions) if is_multi_label(model.config) else _build_confusions(predictions)),
     ]
-    return ModelSections(len(images), sections)
+    return ModelSections(len(predictions.images), sections)
 
 
 def _build_positions(model: VisionTransformer) -> list[Block]:
+    if not model.config.position_table:
+        return []
     caption = "Cosine similarity of each patch's position embedding to every other: each cell is one patch's map."
     figure = plot_position_similarity(np.asarray(position_similarity(model)))
     return [Heading("Position embeddings"), render_figure("positions", caption, figure)]
@@ -73,25 +87,30 @@ def _build_positions(model: VisionTransformer) -> list[Block]:
 
 def _build_attention(predictions: ValidationPredictions, num_examples: int) -> list[Block]:
     model, images, logits, names = predictions
-    labels, preprocess = images.split.labels, images.preprocess
+    preprocess = images.preprocess
     blocks: list[Block] = [Heading("Attention maps")]
-    compiled = {title: compile_method(method, MethodOptions()) for method, title in ATTENTION_TITLES.items()}
-    for index in select_examples(logits, labels, num_examples):
-        pixels, label = images[index]
-        batch = preprocess.normalize(pixels[None].astype(np.float32) / 255)
-        prediction, probability = int(logits[index].argmax()), float(softmax(logits[index]).max())
-        targets = np.array([[prediction]], np.int32)
+    compiled = {
+        format_map_title(
+            METHODS[name].title, layer=len(model.blocks) - 1 if METHODS[name].uses_layer else None
+        ): compile_method(name, MethodOptions())
+        for name in SHOWN_METHODS
+    }
+    examples = make_examples(model.config, logits, images.split.labels)
+    for index in select_examples(examples, num_examples):
+        example = examples[index]
+        batch = preprocess.normalize(images[index][0][None].astype(np.float32) / 255)
+        targets = np.array([[example.top]], np.int32)
         try:
             maps = {title: np.asarray(method(model, batch, targets))[0, 0] for title, method in compiled.items()}
         except InputError as error:
             return [*blocks, Text(f"No maps: {error}.")]
-        title = f"true {names[label]}, predicted {names[prediction]} with {probability:.2f}"
+        title = example.describe(names)
         picture = images.open(index)
         image = _resize_for_page(preprocess.view(to_rgb(picture)))
-        kind = "right" if label == prediction else "wrong"
+        kind = "right" if example.is_right else "wrong"
         caption = f"{kind.capitalize()}: {images.split.names[index]}{shown(picture)}, {title}."
         blocks.append(render_figure(f"attention_{kind}_{index}", caption, plot_methods(image, maps, title=title)))
-    if not (logits.argmax(axis=1) != labels).any():
+    if all(example.is_right for example in examples):
         blocks.append(Text("No validation image was classified wrong."))
     return blocks
 
@@ -113,29 +132,23 @@ def _build_confusions(predictions: ValidationPredictions) -> list[Block]:
     return blocks
 
 
+def _build_precisions(predictions: ValidationPredictions) -> list[Block]:
+    labels, logits = predictions.images.split.labels, predictions.logits
+    precisions = average_precisions(labels, logits)
+    rows = [
+        [name, f"{count:,}", "-" if np.isnan(value) else f"{value:.4f}"]
+        for name, count, value in zip(predictions.class_names, labels.sum(axis=0), precisions, strict=True)
+    ]
+    text = f"{len(labels):,} validation images, mAP {mean_average_precision(labels, logits):.4f}."
+    return [Heading("Average precision"), Text(text), Table(["label", "images", "average precision"], rows, [1, 2])]
+
+
 def rank_confusions(counts: np.ndarray) -> list[tuple[int, int]]:
     """Return the (true, predicted) pairs off the diagonal of a confusion matrix [C, C], the most frequent first."""
     errors = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     order = np.argsort(-errors, axis=None, kind="stable")
     pairs = [divmod(int(flat), len(counts)) for flat in order]
     return [pair for pair in pairs if errors[pair]]
-
-
-def select_examples(logits: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
-    """Return the indices of `count` correct predictions, then of at most `count` wrong ones, most confident first.
-
-    Correct predictions of distinct classes come before second ones of a class.
-    """
-    predicted, confidence = logits.argmax(axis=1), softmax(logits, axis=1).max(axis=1)
-    order = [int(index) for index in np.argsort(-confidence, kind="stable")]
-    correct = [index for index in order if predicted[index] == labels[index]]
-    wrong = [index for index in order if predicted[index] != labels[index]]
-    first_of_class: dict[int, int] = {}
-    for index in correct:
-        first_of_class.setdefault(int(labels[index]), index)
-    distinct = list(first_of_class.values())
-    repeated = [index for index in correct if index not in distinct]
-    return (distinct + repeated)[:count] + wrong[:count]
 
 
 def _resize_for_page(image: Image.Image) -> np.ndarray:

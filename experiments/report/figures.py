@@ -22,10 +22,14 @@ def render_figure(name: str, caption: str, figure: Any) -> Figure:
 
 
 def wrap_png(name: str, caption: str, png: bytes) -> Figure:
-    """Return a figure from a PNG at this library's DPI. Raises ValueError when the bytes are not a complete PNG."""
+    """Return a figure from a PNG at its printed size; one that states no dots per inch has DPI.
+
+    Raises ValueError when the bytes are not a complete PNG.
+    """
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             image.load()
-            return Figure(name, caption, png, round(image.width * CSS_DPI / DPI))
+            dpi, _ = image.info.get("dpi", (DPI, DPI))
+            return Figure(name, caption, png, round(image.width * CSS_DPI / dpi))
     except (OSError, SyntaxError, UnidentifiedImageError) as error:
         raise ValueError(f"{name}: not a complete PNG") from error

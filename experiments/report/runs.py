@@ -1,19 +1,25 @@
 """The runs that a report covers: reading them, naming them apart, and comparing their settings."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.common.models import BEST
+import jax
+from flax import nnx
+
 from experiments.sweep.folder import PLAN, read_plan
 from experiments.sweep.study import model_name, published_accuracy
-from vit_jax import InputError
+from vit_jax import InputError, VisionTransformer, load_card
 from vit_jax.checkpoint import CONFIG
+from vit_jax.data.stored_split import read_split
+from vit_jax.json_files import read_json_object
+from vit_jax.saved_folder import BEST
+from vit_jax.summary import count_parameters
 from vit_jax.train.logging import read_metrics
-from vit_jax.train.run_folder import RunConfig, read_run_config
+from vit_jax.train.measure import Measure, measure_of
+from vit_jax.train.run_folder import SPLIT, RunConfig, read_run_config
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,8 @@ class FinishedRun:
     records: the lines of metrics.jsonl that close an epoch.
     command: the experiments.finetune call that started it.
     versions: the package versions it started with.
+    started, hardware: when and on what it started; "not recorded" for older runs.
+    num_parameters: of its model. num_val: the number of its validation images, None for older runs.
     """
 
     name: str
@@ -32,6 +40,10 @@ class FinishedRun:
     records: list[dict[str, Any]]
     command: str
     versions: str
+    started: str
+    hardware: str
+    num_parameters: int
+    num_val: int | None
 
     @property
     def model(self) -> str:
@@ -40,8 +52,18 @@ class FinishedRun:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The record of the epoch with the highest validation accuracy."""
-        return max(self.records, key=lambda record: record["val_accuracy"])
+        """The record of the epoch with the highest measure."""
+        return max(self.records, key=lambda record: record[self.measure.name])
+
+    @property
+    def measure(self) -> Measure:
+        """The measure that decides which epoch and which run is the best."""
+        return measure_of(self.records[0])
+
+    @property
+    def best_value(self) -> float:
+        """The highest value of the measure."""
+        return self.best[self.measure.name]
 
     @property
     def published(self) -> float | None:
@@ -102,13 +124,44 @@ def _expand_sweeps(paths: Sequence[str]) -> tuple[dict[Path, bool], list[str]]:
 def _read_run(folder: Path, name: str) -> FinishedRun | None:
     """Read a run, or return None if no epoch is complete."""
     config = read_run_config(folder)
-    stored = json.loads((folder / "config.json").read_text())
+    stored = read_json_object(folder / "config.json")
     records = [r for r in read_metrics(folder / "metrics.jsonl") if "val_accuracy" in r]
     if not records or not (folder / BEST / CONFIG).is_file():
         return None
     command = f"python -m experiments.finetune {shlex.join(stored.get('command', ()))}"
     versions = ", ".join(f"{package} {number}" for package, number in stored.get("versions", {}).items())
-    return FinishedRun(name, folder, config, records, command, versions)
+    started, hardware = (stored.get(key, "not recorded") for key in ("started", "hardware"))
+    model_config = load_card(folder / BEST).config
+    shapes = jax.eval_shape(lambda: VisionTransformer(model_config, rngs=nnx.Rngs(0)))
+    num_val = len(read_split(folder / SPLIT).val.names) if (folder / SPLIT).is_file() else None
+    return FinishedRun(
+        name, folder, config, records, command, versions, started, hardware, count_parameters(shapes), num_val
+    )
+
+
+def group_by_data(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
+    """Return the runs of each data set, by a name of it that no other data set has, in the order of the first runs.
+
+    Raises InputError for runs of single labels together with runs of sets of labels on one data set.
+    """
+    groups: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        groups.setdefault(run.config.data, []).append(run)
+    for group in groups.values():
+        other = next((run for run in group if run.measure != group[0].measure), None)
+        if other is not None:
+            raise InputError(
+                f"{other.folder}: has the {other.measure.label}, and {group[0].folder} the {group[0].measure.label}, "
+                "which cannot be compared; report them apart"
+            )
+    names = make_names_unique([Path(data) for data in groups])
+    return dict(zip(names, groups.values(), strict=True))
+
+
+def shorten_path(text: str) -> str:
+    """Return a path below the current folder relative to it; any other path, or name, as it is."""
+    path = Path(text)
+    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else text
 
 
 def make_names_unique(folders: Sequence[Path]) -> list[str]:

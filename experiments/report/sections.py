@@ -1,54 +1,104 @@
 """The sections of a report on its runs: results, settings of the best run, captions, and how to reproduce them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
-from experiments.common.models import BEST
-from experiments.report.figures import wrap_png
+from experiments.report.comparison import Score, plot_comparison
+from experiments.report.figures import render_figure, wrap_png
 from experiments.report.page import Block, Code, Heading, Table, Text
-from experiments.report.runs import FinishedRun, ReportedRuns, compare_settings, flatten_settings
+from experiments.report.runs import FinishedRun, ReportedRuns, compare_settings, flatten_settings, shorten_path
 from experiments.sweep.study import STUDY_VAL
 from vit_jax import InputError, load_card
 from vit_jax.data.augment.transforms import Augment
+from vit_jax.probe import accuracy_interval
+from vit_jax.processor import describe_hardware
+from vit_jax.saved_folder import BEST
 from vit_jax.settings import fields_of
+from vit_jax.train.bootstrap import RESAMPLES
+from vit_jax.train.measure import ACCURACY
 from vit_jax.train.recipe import Recipe
 
+Interval = tuple[float, float]
+
 MAX_CAPTIONS = 12
-RESULT_COLUMNS = ("best validation accuracy", "published", "difference", "best epoch", "seconds")
+PUBLISHED_COLUMNS = ("published", "difference")  # if any run has a published accuracy
 
 
-def build_results(runs: Sequence[FinishedRun], num_images: int) -> list[Block]:
-    """Build the table of best validation accuracies, best first. num_images: that the best run was validated on."""
+def build_results(
+    runs: Sequence[FinishedRun], num_images: int, map_intervals: Mapping[str, Interval | None]
+) -> list[Block]:
+    """Build the table and the chart of the best validation accuracies, or mAPs, best first.
+
+    num_images: that the best run was validated on. map_intervals: of runs with a mAP, by name.
+    """
     differing = compare_settings(runs)
     labels = [[run.model, *(values[index] for values in differing.values())] for index, run in enumerate(runs)]
     columns = ["model", *differing]
     if len(set(map(tuple, labels))) < len(labels):  # only the folder's name tells such runs apart
         labels = [[run.name, *label] for run, label in zip(runs, labels, strict=True)]
         columns = ["run", *columns]
-    by_accuracy = sorted(zip(runs, labels, strict=True), key=lambda pair: -pair[0].best["val_accuracy"])
-    rows = [[*label, *_format_result(run)] for run, label in by_accuracy]
-    header = [*columns, *RESULT_COLUMNS]
-    note = (
-        "Published: the accuracy that the study's authors report for this checkpoint and recipe on Oxford-IIIT Pet, "
-        f"validated on {STUDY_VAL:,} images; here on {num_images:,}."
-        if any(run.published is not None for run in runs)
-        else "Published: the study's accuracy on Oxford-IIIT Pet; a dash where data, weights or recipe differ from it."
-    )
-    return [Heading("Results"), Table(header, rows, range(len(columns), len(header))), Text(note)]
+    best_first = sorted(zip(runs, labels, strict=True), key=lambda pair: -pair[0].best_value)
+    is_unique = len({run.model for run in runs}) == len(runs)
+    scores = [
+        Score(
+            run.model if is_unique else run.name,
+            run.best_value,
+            _accuracy_interval(run, num_images) if run.measure == ACCURACY else map_intervals[run.name],
+        )
+        for run, _ in best_first
+    ]
+    rows = [[*label, *_format_result(run, s.interval)] for (run, label), s in zip(best_first, scores, strict=True)]
+    header = [*columns, f"best {runs[0].measure.label}", "95 % interval", "parameters", "best epoch", "seconds"]
+    if any(run.published is not None for run in runs):
+        header += PUBLISHED_COLUMNS
+        rows = [[*row, *_compare_published(run)] for row, (run, _) in zip(rows, best_first, strict=True)]
+    blocks: list[Block] = [Heading("Results"), Table(header, rows, range(len(columns), len(header)))]
+    if len(runs) > 1:
+        caption = f"The best {runs[0].measure.label} of each run, with its 95 % interval."
+        blocks.append(render_figure("comparison", caption, plot_comparison(scores, runs[0].measure.label)))
+    return [*blocks, Text(_explain_results(runs, num_images))]
 
 
-def _format_result(run: FinishedRun) -> list[str]:
-    """Return the cells of RESULT_COLUMNS."""
-    accuracy, published = run.best["val_accuracy"], run.published
+def _accuracy_interval(run: FinishedRun, num_images: int) -> Interval:
+    """Return Wilson's 95 % interval of a run's accuracy.
+
+    num_images: of validation, for a run that does not record them.
+    """
+    count = run.num_val or num_images
+    return accuracy_interval(round(run.best_value * count), count)
+
+
+def _explain_results(runs: Sequence[FinishedRun], num_images: int) -> str:
+    """Explain the interval, and the published accuracies where the table has them."""
+    kind = "Wilson's" if runs[0].measure == ACCURACY else f"of {RESAMPLES:,} bootstrap draws of images"
+    sentences = [f"The interval ({kind}) covers the choice of the validation images, not that of the best epoch."]
+    if any(run.published is not None for run in runs):
+        sentences.append(
+            "Published: the accuracy that the study's authors report for this checkpoint and recipe on Oxford-IIIT "
+            f"Pet, validated on {STUDY_VAL:,} images; here on {num_images:,}. A dash: other data, weights or recipe."
+        )
+    return " ".join(sentences)
+
+
+def _format_result(run: FinishedRun, interval: Interval | None) -> list[str]:
+    """Return the cells of the measure, its interval, the parameters, the best epoch and the seconds."""
     return [
-        f"{accuracy:.4f}",
-        "-" if published is None else f"{published:.4f}",
-        "-" if published is None else f"{accuracy - published:+.4f}",
+        f"{run.best_value:.4f}",
+        "-" if interval is None else "{:.3f} to {:.3f}".format(*interval),
+        f"{run.num_parameters:,}",
         f"{run.best['epoch']} of {run.config.recipe.epochs}",
         f"{sum(record['seconds'] for record in run.records):,.0f}",
     ]
+
+
+def _compare_published(run: FinishedRun) -> list[str]:
+    """Return the cells of PUBLISHED_COLUMNS."""
+    if run.published is None:
+        return ["-", "-"]
+    return [f"{run.published:.4f}", f"{run.best_value - run.published:+.4f}"]
 
 
 def build_settings(run: FinishedRun) -> list[Block]:
@@ -62,9 +112,9 @@ def build_settings(run: FinishedRun) -> list[Block]:
     image_size = load_card(run.folder / BEST).config.image_size
     settings |= flatten_settings({"image_size": image_size})
     rows = [[name, value] for name, value in settings.items() if value != off.get(name)]
-    rows += [["data", run.config.data], ["weights", run.config.weights or "none"]]
+    rows += [["data", shorten_path(run.config.data)], ["weights", shorten_path(run.config.weights or "none")]]
     text = (
-        f"{run.name} has the highest validation accuracy, {run.best['val_accuracy']:.4f}. "
+        f"{run.name} has the highest {run.measure.label}, {run.best_value:.4f}. "
         "Its settings, without augmentations and options that are off:"
     )
     return [Heading("The best model"), Text(text), Table(["setting", "value"], rows)]
@@ -84,7 +134,10 @@ def build_reproduction(reported: ReportedRuns, report_command: str) -> list[Bloc
     for versions, names in runs_by_versions.items():
         of_runs = f" of {', '.join(names)}" if len(runs_by_versions) > 1 else ""
         blocks.append(Text(f"Versions{of_runs}: {versions}."))
-    return blocks
+    machines = [[run.name, run.started, run.hardware] for run in reported.runs]
+    written = datetime.now(UTC).isoformat(timespec="seconds")
+    text = f"This report was written at {written} on {describe_hardware()}."
+    return [*blocks, Table(["run", "started", "hardware"], machines), Text(text)]
 
 
 def build_captions(folder: Path) -> list[Block]:
@@ -100,6 +153,8 @@ def build_captions(folder: Path) -> list[Block]:
             raise TypeError("not a list")
         blocks: list[Block] = [Heading("Captions, with a map per word")]
         for index, record in enumerate([record for record in records if record.get("figure")][:MAX_CAPTIONS]):
+            if not record["figure"].endswith(".png"):
+                raise InputError(f"{folder}: {record['figure']} is no PNG; caption with --format png for a report")
             text = f"{record['file']}: {record['caption']} (log-probability {record['log_probability']:.2f})"
             blocks.append(wrap_png(f"caption_{index}", text, (folder / record["figure"]).read_bytes()))
         return blocks

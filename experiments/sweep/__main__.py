@@ -12,14 +12,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.sweep.folder import check_unused, lock_sweep, read_plan, write_plan
+from experiments.sweep.folder import PLAN, check_unused, read_plan, write_plan
 from experiments.sweep.plan import SweepPlan, make_plan
 from experiments.sweep.runs import SweepRun, forget_failures, unfinished_runs
 from experiments.sweep.scheduler import list_devices, run_sweep
 from vit_jax import InputError
-from vit_jax.cli import Parser, positive_int
-from vit_jax.data.datasets import open_dataset
+from vit_jax.cli import Parser, positive_int, program_name, seed
 from vit_jax.errors import one_line_errors
+from vit_jax.locks import lock_folder
+from vit_jax.notes import note
+from vit_jax.outputs import check_out_folder, check_outside
+from vit_jax.train.run_data import open_data
 from vit_jax.train.run_folder import absolute_if_path
 
 PLAN_FLAGS = {  # argument -> flag, for the flags that make the plan
@@ -36,14 +39,14 @@ PLAN_FLAGS = {  # argument -> flag, for the flags that make the plan
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m experiments.sweep",
+        prog=program_name("experiments.sweep"),
         description="Train several models, one after another or one per GPU. Flags after -- go to every run.",
     )
     parser.add_argument("--data", help="as for experiments.finetune (default: oxford_iiit_pet)")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="default: the six of the published study")
     parser.add_argument("--weights-dir", help="a folder with NAME.pth or NAME/ for each model (default: download)")
     parser.add_argument("--scratch", action="store_true", help="no pretrained weights")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=seed, nargs="+", default=[0])
     parser.add_argument(
         "--set", dest="settings", nargs="+", default=[], metavar="NAME=A,B", help="as learning_rate=1e-5,3e-5"
     )
@@ -78,9 +81,11 @@ def _new_plan(args: argparse.Namespace, flags: list[str], command: list[str]) ->
         quick=args.quick,
         command=command,
     )
+    check_out_folder(folder)
     check_unused(folder, plan)
-    config = plan.runs[0].config()  # opening the data downloads it once, before the runs need it
-    open_dataset(config.data, data_dir=config.data_dir, val_fraction=config.val_fraction, seed=config.recipe.seed)
+    config = plan.runs[0].config()
+    check_outside(folder, [config.data] if Path(config.data).is_dir() else [])
+    open_data(config)  # downloads the data once, before the runs need it
     write_plan(folder, plan)
     return folder, plan
 
@@ -105,8 +110,8 @@ def main(argv: list[str] | None = None) -> int:
     folder, plan = _open_plan(args, flags, arguments)
     folder = Path(absolute_if_path(str(folder)))
     runs = [SweepRun(planned, folder) for planned in plan.runs]
-    resume_command = f"python -m experiments.sweep --resume {shlex.quote(str(folder))}"
-    with lock_sweep(folder):
+    resume_command = f"{program_name('experiments.sweep')} --resume {shlex.quote(str(folder))}"
+    with lock_folder(folder, "runs this sweep", name=f"{PLAN}.lock"):
         forget_failures(folder)
         stopped_by = run_sweep(runs, devices)
     if stopped_by is not None:
@@ -120,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
         from experiments.report import __main__ as report
 
         return report.main([str(folder), "--out", str(folder / "report")]) or int(num_unfinished > 0)
-    print("report them with: " + shlex.join(["python", "-m", "experiments.report", str(folder), "--out", "DIR"]))
+    note(f"report them with: {program_name('experiments.report')} {shlex.quote(str(folder))} --out DIR")
     return int(num_unfinished > 0)
 
 

@@ -1,17 +1,13 @@
-"""A sweep's folder: its plan in sweep.json, and the lock that keeps two sweeps out of one folder."""
+"""A sweep's folder: its plan in sweep.json."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
 
 from experiments.sweep.plan import PlannedRun, SweepPlan
 from vit_jax import InputError
 from vit_jax.files import atomic_write
+from vit_jax.json_files import describe_malformed, read_json_object
 
 PLAN, FORMAT = "sweep.json", "vit_jax_sweep/1"
 
@@ -38,26 +34,13 @@ def read_plan(folder: Path) -> SweepPlan:
     """Read a sweep's plan. Raises InputError when the folder holds none."""
     path = folder / PLAN
     try:
-        stored: dict[str, Any] = json.loads(path.read_text())
-        if stored["format"] != FORMAT:
-            raise InputError(f"{path}: format is not {FORMAT}")
-        runs = tuple(PlannedRun(run["name"], run["model"], tuple(run["flags"])) for run in stored["runs"])
-        return SweepPlan(stored["data"], runs, stored.get("report", False), tuple(stored.get("command", ())))
+        stored = read_json_object(path)
     except FileNotFoundError as error:
         raise InputError(f"{folder}: no sweep (no {PLAN}); check the path") from error
+    try:
+        if stored["format"] != FORMAT:
+            raise InputError(f"its format is {stored['format']!r}, not {FORMAT!r}")
+        runs = tuple(PlannedRun(run["name"], run["model"], tuple(run["flags"])) for run in stored["runs"])
+        return SweepPlan(stored["data"], runs, stored.get("report", False), tuple(stored.get("command", ())))
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a sweep's plan: {error}") from error
-
-
-@contextmanager
-def lock_sweep(folder: Path) -> Iterator[None]:
-    """Lock a sweep's folder while the block runs. Raises InputError when another process holds the lock."""
-    lock = FileLock(folder / f"{PLAN}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise InputError(f"{folder}: another process runs this sweep; wait for it, or stop it first") from None
-    try:
-        yield
-    finally:
-        lock.release()
+        raise InputError(f"{path}: not a sweep's plan: {describe_malformed(error)}") from error

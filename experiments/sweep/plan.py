@@ -10,8 +10,10 @@ from experiments import finetune
 from experiments.common.training import parse_config
 from experiments.sweep.study import PUBLISHED, QUICK_DIGITS, QUICK_FLAGS, QUICK_PICTURES, STUDY_DATA, STUDY_SIZE
 from vit_jax import CONFIGS, InputError
+from vit_jax.notes import program_notes
+from vit_jax.suggest import describe_unknown
 from vit_jax.train.run_folder import RunConfig, absolute_if_path
-from weights_convert.hub.pretrained import RELEASES
+from weights_convert.hub.releases import NEVER_RELEASED, RELEASES
 
 RESERVED_FLAGS = {  # flags of experiments.finetune that the sweep sets, and the sweep's flag for each
     "out": "--out",
@@ -32,7 +34,8 @@ class PlannedRun:
 
     def config(self) -> RunConfig:
         """Return the config that experiments.finetune derives from the flags. Raises or exits as it does."""
-        return parse_config(finetune.PROGRAM, self.flags)
+        with program_notes():  # their --quiet is not the sweep's
+            return parse_config(finetune.PROGRAM, self.flags)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def make_plan(
     models = models or list(PUBLISHED)
     unknown = next((model for model in models if model not in CONFIGS), None)
     if unknown is not None:
-        raise InputError(f"unknown model {unknown!r}: one of {', '.join(CONFIGS)}")
+        raise InputError(describe_unknown("model", unknown, CONFIGS))
     runs = []
     for model, seed, chosen in itertools.product(models, seeds, expand_settings(settings)):
         name = _run_name(model, chosen, seed if len(seeds) > 1 else None)
@@ -102,20 +105,24 @@ def expand_settings(settings: Sequence[str]) -> list[dict[str, str]]:
 def weights_flags(model: str, weights_dir: str | None, *, scratch: bool) -> list[str]:
     """Return the flag for a model's weights: a file or folder of that name in `weights_dir`, else its release if any.
 
-    Raises InputError when `weights_dir` has no weights for it.
+    Raises InputError when `weights_dir` has no weights for it, and for a model that was not released.
     """
     if scratch:
-        return []
+        return ["--from-scratch"] if model in (*RELEASES, *NEVER_RELEASED) else []
     if weights_dir is not None:
         for name in (f"{model}.pth", f"{model}.safetensors", model):
             if (Path(weights_dir) / name).exists():
                 return ["--weights", absolute_if_path(str(Path(weights_dir) / name))]
         raise InputError(f"{weights_dir}: no weights of {model} ({model}.pth); leave --weights-dir out to fetch them")
+    if model in NEVER_RELEASED:
+        raise InputError(f"{model} was never released, {NEVER_RELEASED[model]} was; give --weights-dir or --scratch")
     return ["--weights", model] if model in RELEASES else []
 
 
 def _check_not_reserved(flag: str, source: str) -> None:
     name = flag.partition("=")[0].removeprefix("--")
+    if name == "config":
+        raise InputError(f"{source} {flag}: the runs of a sweep read no file; give their flags here")
     if name in RESERVED_FLAGS:
         raise InputError(f"{source} {flag}: the sweep sets that for its runs; use its own flag {RESERVED_FLAGS[name]}")
 

@@ -9,7 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-PROGRAM = (sys.executable, "-m", "experiments.finetune")
+from vit_jax_command import program_command
+
+PROGRAM = program_command("finetune")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -78,6 +80,6 @@ def find_process(folder: Path) -> int | None:
             arguments = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"experiments.finetune" in arguments and os.fsencode(folder) in arguments:
+        if os.fsencode(folder) in arguments and any(argument.endswith(b"finetune") for argument in arguments):
             return int(entry.name)
     return None

@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 from experiments.sweep.plan import PlannedRun
 from experiments.sweep.process import RunProcess
 from vit_jax.files import atomic_write
+from vit_jax.json_files import read_json_object
 from vit_jax.train.logging import read_metrics
+from vit_jax.train.measure import measure_of
 
 WAITING, RUNNING, STOPPED, DONE, FAILED = "waiting", "running", "stopped", "done", "failed"
 ENDED = "ended.json"  # in the sweep's folder: how each run ended
 
 
 class Status(NamedTuple):
-    """The state of a run. best: validation accuracy; seconds: of training, over all attempts."""
+    """The state of a run. best: validation accuracy or mAP; seconds: of training, over all attempts."""
 
     state: str
     epoch: int
@@ -61,7 +63,7 @@ class SweepRun:
     def status(self) -> Status:
         """Return the run's state, from the files that it and the sweep have written."""
         records = [r for r in read_metrics(self.folder / "metrics.jsonl") if "val_accuracy" in r]
-        best = max((r["val_accuracy"] for r in records), default=None)
+        best = max((r[measure_of(r).name] for r in records), default=None)
         state, seconds, error = STOPPED if records else WAITING, sum(r["seconds"] for r in records), ""
         ended = _read_ended(self.sweep).get(self.planned.name)
         if self.process is not None:
@@ -118,7 +120,7 @@ def unfinished_runs(runs: Sequence[SweepRun]) -> list[SweepRun]:
 
 def _read_ended(sweep: Path) -> dict[str, Any]:
     path = sweep / ENDED
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_json_object(path) if path.is_file() else {}
 
 
 def _write_ended(sweep: Path, ended: dict[str, Any]) -> None:
@@ -130,5 +132,5 @@ def _read_epochs(folder: Path) -> int:
     """Return the number of epochs that a run is to train, or 0 before it has started."""
     try:
         return int(json.loads((folder / "config.json").read_text())["recipe"]["epochs"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return 0

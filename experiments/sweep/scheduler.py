@@ -9,6 +9,7 @@ from experiments.sweep.process import find_process
 from experiments.sweep.runs import SweepRun, unfinished_runs
 from experiments.sweep.table import StatusTable
 from vit_jax import InputError
+from vit_jax.notes import note
 from vit_jax.train.signals import Interrupt
 
 POLL_SECONDS = 0.5
@@ -52,7 +53,7 @@ def run_sweep(runs: Sequence[SweepRun], devices: Sequence[str | None]) -> int | 
                 run.stop(interrupt.signal or signal.SIGTERM)
             for run, _ in running:
                 run.wait(SAVE_SECONDS)
-        table.refresh()
+        table.finish()
         return interrupt.signal
 
 
@@ -67,6 +68,6 @@ def wait_for_earlier(runs: Sequence[SweepRun], interrupt: Interrupt) -> None:
             if time.monotonic() - start > EARLIER_SECONDS:
                 raise InputError(f"{run.folder}: process {pid}, not of this sweep, trains there; wait, or stop it")
             if not has_printed:
-                print(f"{run.planned.name}: waiting for process {pid} of an earlier sweep to save", flush=True)
+                note(f"{run.planned.name}: waiting for process {pid} of an earlier sweep to save")
                 has_printed = True
             time.sleep(0.2)

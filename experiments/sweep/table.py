@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from experiments.sweep.runs import FAILED, RUNNING, SweepRun
 from experiments.sweep.study import published_accuracy
+from vit_jax.notes import is_quiet
 
 
 class Row(NamedTuple):
-    """The cells of a run; best and published are validation accuracies."""
+    """The cells of a run; best is a validation accuracy or mAP, published an accuracy."""
 
     name: str
     state: str
@@ -55,7 +56,18 @@ class StatusTable:
         self._lines_drawn = 0
 
     def refresh(self) -> None:
-        """Print what has changed. Off a terminal, or when it has too few lines, a changed time alone is not printed."""
+        """Print what has changed, unless the program is quiet.
+
+        Off a terminal, or when it has too few lines, a changed time alone is not printed.
+        """
+        if not is_quiet():
+            self._refresh()
+
+    def finish(self) -> None:
+        """Print the last changes; in a quiet program, the whole table."""
+        self._refresh()
+
+    def _refresh(self) -> None:
         rows = [make_row(*run) for run in self._runs]
         size = shutil.get_terminal_size()
         if sys.stdout.isatty() and len(rows) + 2 <= size.lines:

@@ -4,7 +4,6 @@ With no arguments: a small captioner on synthetic scenes (coloured shapes in spa
 CPU cores, with a heat map for every word and the fraction of nouns whose heat map peaks inside the object.
 """
 
-import functools
 import json
 import sys
 from pathlib import Path
@@ -12,13 +11,16 @@ from typing import Any
 
 from caption.tokenizer import load_tokenizer
 from caption.train.recipe import NO_AUGMENT, RECIPES
-from experiments.common.training import Curve, TrainingProgram, provenance, run_program
-from experiments.train_caption.run import BUILD, FORMAT, SCENES, CaptionRun, choose_recipe
+from caption.train.run_config import BUILD, FORMAT, SCENES, CaptionRun
+from experiments.common.training import Curve, TrainingProgram, run_program
+from experiments.train_caption.run import choose_recipe
 from vit_jax import count_parameters
-from vit_jax.checkpoint import CONFIG
+from vit_jax.cli import program_name
 from vit_jax.errors import one_line_errors
 from vit_jax.files import atomic_write
+from vit_jax.notes import is_quiet, note
 from vit_jax.train.options import RunOptions
+from vit_jax.train.result import FitResult
 from vit_jax.train.run_folder import BEST
 
 CURVES = {  # by CaptionRecipe.best_by
@@ -28,29 +30,20 @@ CURVES = {  # by CaptionRecipe.best_by
 }
 
 
-def train(folder: Path, config: CaptionRun, options: RunOptions, *, resume: bool, cache_gb: float) -> Any:
-    """Train in a folder, or resume there; return the TrainOutcome. Raises InputError for what the user can correct."""
-    from caption import save
-    from caption.train.measures import measure_captions
-    from caption.train.task import captioning_task
+def train(folder: Path, config: CaptionRun, options: RunOptions, *, resume: bool, cache_gb: float) -> FitResult:
+    """Train in a folder, or resume there. Raises InputError for what the user can correct."""
+    from caption.train import fit
     from experiments.train_caption.prepare import prepare_run
-    from vit_jax.train.run import run_task
-    from vit_jax.train.sharding import make_mesh
 
-    recipe = config.recipe
-    mesh = make_mesh(recipe.batch_size)
-    run = prepare_run(config, folder, resume=resume, cache_gb=cache_gb)
+    run = prepare_run(config, folder)
+    origin = f"from {config.weights}" if config.weights else f"{config.recipe.model} from scratch"
+    encoder = f", over the encoder of {config.encoder}" if config.encoder else ""
     side = run.model.config.image_preprocess.size[0]
-    print(f"model: {recipe.model or config.weights}, {count_parameters(run.model):,} parameters, {side} pixels a side")
-
-    def save_best(model: Any, record: dict[str, Any]) -> None:
-        save(model, folder / BEST, tokenizer=run.tokenizer, provenance=provenance(config, record))
-
-    task = captioning_task(
-        run.model, recipe, run.train, run.val, mesh, save_best=save_best, execution=options.execution,
-        measure=functools.partial(measure_captions, tokenizer=run.tokenizer, val=run.val, recipe=recipe),
+    note(f"model: {origin}{encoder}, {count_parameters(run.model):,} parameters, {side} pixels a side")
+    return fit(
+        run.model, run.train, run.val, config.recipe, tokenizer=run.tokenizer, out=folder, resume=resume,
+        options=options, cache_gb=cache_gb, config=config, donate=True,
     )  # fmt: skip
-    return run_task(folder, task, mesh, options, resume=resume, best_file=folder / BEST / CONFIG)
 
 
 def report(folder: Path, config: CaptionRun, best: dict[str, Any], seconds: float) -> None:
@@ -59,8 +52,9 @@ def report(folder: Path, config: CaptionRun, best: dict[str, Any], seconds: floa
     print(f"best epoch {best['epoch']}: " + ", ".join(measures))
     if config.data == SCENES:
         _report_scenes(folder, config)
-    print(f"done in {seconds:.0f} s; {folder}/{BEST}/ is the captioner: caption your own images with")
-    print(f"  python -m experiments.caption --weights {folder} FOLDER --out DIR")
+    hint = "" if is_quiet() else ": caption your own images with"
+    print(f"done in {seconds:.0f} s; {folder}/{BEST}/ is the captioner{hint}")
+    note(f"  {program_name('experiments.caption')} --weights {folder} FOLDER --out DIR")
 
 
 def _report_scenes(folder: Path, config: CaptionRun) -> None:
@@ -92,7 +86,7 @@ PROGRAM = TrainingProgram(
     choose_recipe=choose_recipe,
     cache_gb=2.0,
     train=train,
-    curve=lambda config: CURVES[config.recipe.best_by],
+    curve=lambda config, record: CURVES[config.recipe.best_by],
     report=report,
     not_paths=(("vocabulary", BUILD),),  # pip leaves a folder called build
 )

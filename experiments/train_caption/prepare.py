@@ -1,42 +1,42 @@
-"""The tokenizer, the model and the examples of a captioner's run."""
+"""The tokenizer, the model and the data of a captioner's run."""
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from caption import CaptionTransformer
 from caption.data.captions import CaptionDataset, open_captions
-from caption.data.loader import CaptionedImages, ExampleSource, SceneExamples
+from caption.data.loader import ExampleSource, SceneExamples
 from caption.data.scenes import scene_captions
-from caption.tokenizer import VOCABULARY_FILE, Tokenizer, build_vocabulary, load_tokenizer
-from experiments.train_caption.run import BUILD, FORMAT, SCENES, CaptionRun
-from experiments.train_caption.start import starting_captioner
-from vit_jax.train.run_folder import create_run_folder
+from caption.tokenizer import VOCABULARY_FILE, Tokenizer, build_tokenizer, load_tokenizer
+from caption.train.run_config import BUILD, SCENES, CaptionRun
+from experiments.train_caption.start import check_sources, starting_captioner
+from vit_jax.data.inputs import check_named
 from weights_convert.hub.vocabulary import find_tokenizer
 
 SCENES_PER_EPOCH, SCENES_HELD_OUT = 6400, 320
 
 
 class PreparedRun(NamedTuple):
-    """The initial model of a run, its tokenizer and its examples."""
+    """The initial model of a run, its tokenizer and its data, as caption.train.fit takes them."""
 
     model: CaptionTransformer
     tokenizer: Tokenizer
-    train: ExampleSource
-    val: ExampleSource
+    train: CaptionDataset | ExampleSource
+    val: CaptionDataset | ExampleSource
 
 
-def prepare_run(config: CaptionRun, folder: Path, *, resume: bool, cache_gb: float) -> PreparedRun:
-    """Open the data, create the folder of a new run with its vocabulary, and create or load the model."""
-    prepare = _prepare_scenes if config.data == SCENES else _prepare_captions
-    return prepare(config, folder, resume=resume, cache_gb=cache_gb)
+def prepare_run(config: CaptionRun, folder: Path) -> PreparedRun:
+    """Open the data, and create or load the tokenizer and the model. The tokenizer of a run is in its folder."""
+    check_named(config.data)
+    check_sources(config)
+    return _prepare_scenes(config, folder) if config.data == SCENES else _prepare_captions(config, folder)
 
 
-def _prepare_scenes(config: CaptionRun, folder: Path, *, resume: bool, cache_gb: float) -> PreparedRun:
-    model, tokenizer = _create_run(config, folder, lambda: iter(scene_captions("train")), resume=resume)
-    recipe = config.recipe
+def _prepare_scenes(config: CaptionRun, folder: Path) -> PreparedRun:
+    recipe, tokenizer = config.recipe, _open_tokenizer(config, folder, iter(scene_captions("train")))
+    model = starting_captioner(config, tokenizer.vocab_size)
     options: dict[str, Any] = dict(
         seed=recipe.seed, tokenizer=tokenizer, preprocess=model.config.image_preprocess, length=recipe.max_length
     )
@@ -44,24 +44,14 @@ def _prepare_scenes(config: CaptionRun, folder: Path, *, resume: bool, cache_gb:
     return PreparedRun(model, tokenizer, train, SceneExamples(split="val", count=SCENES_HELD_OUT, **options))
 
 
-def _prepare_captions(config: CaptionRun, folder: Path, *, resume: bool, cache_gb: float) -> PreparedRun:
-    recipe = config.recipe
-    options: dict[str, Any] = dict(images=config.images, val_fraction=config.val_fraction, seed=recipe.seed)
+def _prepare_captions(config: CaptionRun, folder: Path) -> PreparedRun:
+    options: dict[str, Any] = dict(images=config.images, val_fraction=config.val_fraction, seed=config.recipe.seed)
     train, val = (
         _first_captions(open_captions(config.data, split, **options), config.captions_per_image)
         for split in ("train", "val")
     )
-    print(f"data: {len(train):,} training and {len(val):,} validation images, {len(train.pairs()):,} training captions")
-
-    def texts() -> Iterator[str]:
-        return (text for captions in train.captions for text in captions)
-
-    model, tokenizer = _create_run(config, folder, texts, resume=resume)
-    examples = functools.partial(
-        CaptionedImages, tokenizer=tokenizer, preprocess=model.config.image_preprocess, augment=recipe.augment,
-        length=recipe.max_length, seed=recipe.seed,
-    )  # fmt: skip
-    return PreparedRun(model, tokenizer, examples(train, budget=0), examples(val, budget=int(cache_gb * 1e9)))
+    tokenizer = _open_tokenizer(config, folder, (text for captions in train.captions for text in captions))
+    return PreparedRun(starting_captioner(config, tokenizer.vocab_size), tokenizer, train, val)
 
 
 def _first_captions(captions: CaptionDataset, count: int | None) -> CaptionDataset:
@@ -70,22 +60,10 @@ def _first_captions(captions: CaptionDataset, count: int | None) -> CaptionDatas
     )
 
 
-def _create_run(
-    config: CaptionRun, folder: Path, texts: Callable[[], Iterator[str]], *, resume: bool
-) -> tuple[CaptionTransformer, Tokenizer]:
-    """Create the folder of a new run. Return the initial model and the tokenizer."""
-    if not resume:
-        create_run_folder(folder, config, format=FORMAT)
-    tokenizer = _open_tokenizer(config, folder, texts)
-    return starting_captioner(config, tokenizer.vocab_size), tokenizer
-
-
-def _open_tokenizer(config: CaptionRun, folder: Path, texts: Callable[[], Iterator[str]]) -> Tokenizer:
-    """Load the vocabulary of the run's folder, or create it there. texts: the training captions."""
+def _open_tokenizer(config: CaptionRun, folder: Path, texts: Iterator[str]) -> Tokenizer:
+    """Load the tokenizer of the run's folder, or create it. texts: the training captions."""
     if (folder / VOCABULARY_FILE).is_file():
         return load_tokenizer(folder)
     if config.vocabulary == BUILD or config.data == SCENES:
-        return build_vocabulary(texts(), folder / VOCABULARY_FILE)
-    tokenizer = find_tokenizer(config.vocabulary)
-    tokenizer.save(folder / VOCABULARY_FILE)
-    return tokenizer
+        return build_tokenizer(texts, name=config.data)
+    return find_tokenizer(config.vocabulary)

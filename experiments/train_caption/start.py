@@ -1,22 +1,27 @@
 """The model that a captioner's run starts from: a saved or released one, a new one, or one over a pretrained ViT."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-import jax
 from flax import nnx
 
-from caption import CONFIGS, CaptionConfig, CaptionTransformer, ResNetConfig
+from caption import CONFIGS, CaptionTransformer, ResNetConfig
+from caption.train.adapt import adapt_captioner, apply_recipe, set_background
 from caption.train.recipe import CaptionRecipe
+from caption.train.run_config import CaptionRun
 from caption.vit_encoder import captioner_over_vit
-from experiments.common.models import model_folder
-from experiments.train_caption.run import CaptionRun
-from vit_jax import InputError, VisionTransformer
-from vit_jax.checkpoint import to_arrays
-from weights_convert import load_pretrained
+from vit_jax import InputError
+from vit_jax.suggest import describe_unknown
+from vit_jax.train.adapt import with_background
+from weights_convert.model_types import CAPTION_MODEL, IMAGE_MODEL, ModelType
+from weights_convert.resolve import find_source, open_source
 
-Model = TypeVar("Model", CaptionTransformer, VisionTransformer)
+
+def check_sources(config: CaptionRun) -> None:
+    """Raise InputError, without reading weights, if a model that a run starts from is missing or of the wrong type."""
+    for source, wanted in ((config.weights, CAPTION_MODEL), (config.encoder, IMAGE_MODEL)):
+        if source is not None:
+            find_source(source, wanted=wanted)
 
 
 def starting_captioner(config: CaptionRun, vocab_size: int) -> CaptionTransformer:
@@ -25,56 +30,26 @@ def starting_captioner(config: CaptionRun, vocab_size: int) -> CaptionTransforme
     if config.weights is not None:
         return _load_captioner(config.weights, recipe, vocab_size)
     if recipe.model not in CONFIGS:
-        raise InputError(f"unknown captioner {recipe.model!r}: one of {', '.join(CONFIGS)}")
+        raise InputError(describe_unknown("captioner", recipe.model, CONFIGS))
     architecture = replace(CONFIGS[recipe.model], vocab_size=vocab_size)
     if config.encoder is None:
-        return CaptionTransformer(_apply_recipe(architecture, recipe), rngs=nnx.Rngs(recipe.seed))
-    hint = "no vision transformer; give one as the encoder"
-    vit = _load(config.encoder, VisionTransformer, hint, image_size=recipe.longest)
-    architecture = _apply_recipe(replace(architecture, encoder=ResNetConfig()), replace(recipe, longest=None))
+        architecture = set_background(apply_recipe(architecture, recipe), recipe.background)
+        return CaptionTransformer(architecture, rngs=nnx.Rngs(recipe.seed))
+    vit = _load(config.encoder, IMAGE_MODEL, image_size=recipe.longest)
+    vit = with_background(vit, recipe.background)
+    architecture = apply_recipe(replace(architecture, encoder=ResNetConfig()), replace(recipe, longest=None))
     return captioner_over_vit(vit, architecture, rngs=nnx.Rngs(recipe.seed))
 
 
 def _load_captioner(weights: str, recipe: CaptionRecipe, vocab_size: int) -> CaptionTransformer:
-    model = _load(weights, CaptionTransformer, "no captioner; give one's folder, a run or a checkpoint")
+    model = _load(weights, CAPTION_MODEL)
     if model.config.vocab_size != vocab_size:
         raise InputError(
             f"the vocabulary has {vocab_size} WordPieces, and the model has {model.config.vocab_size}; "
             "give the --vocabulary that the weights were trained with"
         )
-    architecture = _apply_recipe(model.config, recipe)
-    if architecture.encoder != model.config.encoder:
-        size = model.config.image_preprocess.size
-        raise InputError(
-            f"{weights}: its encoder takes images of {'x'.join(map(str, size))} pixels; give --longest {size[0]}"
-        )
-    shapes = jax.eval_shape(lambda: CaptionTransformer(architecture, rngs=nnx.Rngs(0)))
-    return jax.tree.unflatten(jax.tree.structure(shapes), list(to_arrays(model).values()))
+    return adapt_captioner(model, recipe, name=weights)
 
 
-def _load(weights: str, kind: type[Model], hint: str, *, image_size: int | None = None) -> Model:
-    path = Path(weights)
-    source = model_folder(path) if path.is_dir() and (path / "metrics.jsonl").is_file() else weights
-    model = load_pretrained(source, image_size=image_size)
-    if not isinstance(model, kind):
-        raise InputError(f"{weights}: {hint}")
-    return model
-
-
-def _apply_recipe(architecture: CaptionConfig, recipe: CaptionRecipe) -> CaptionConfig:
-    """Return the architecture with the image size and the dropout of a recipe.
-
-    Raises InputError for captions of more tokens than the model has positions.
-    """
-    if recipe.max_length - 1 > architecture.max_positions:
-        raise InputError(
-            f"captions of {recipe.max_length} tokens need {recipe.max_length - 1} positions, and the model has "
-            f"{architecture.max_positions}; lower --max-length"
-        )
-    if recipe.longest is not None:
-        if isinstance(architecture.encoder, ResNetConfig):
-            preprocess = replace(architecture.preprocess, longest=recipe.longest)
-            architecture = replace(architecture, preprocess=preprocess)
-        else:
-            architecture = replace(architecture, encoder=architecture.encoder.resized(recipe.longest))
-    return architecture if recipe.dropout is None else replace(architecture, dropout=recipe.dropout)
+def _load(weights: str, wanted: ModelType, *, image_size: int | None = None) -> Any:
+    return open_source(find_source(weights, wanted=wanted), wanted=wanted, image_size=image_size).model

@@ -275,7 +275,7 @@ def test_save_and_load_are_exact(config, tmp_path):
     text = (tmp_path / "m" / "config.json").read_text()
     for change, message in [
         (text.replace('"width": 16', '"wdith": 16'), "unknown fields wdith"),
-        (text.replace("caption/1", "vit_jax/1"), "format is not caption/1"),
+        (text.replace("caption/1", "vit_jax/1"), "format is 'vit_jax/1', not 'caption/1'"),
         (text.replace('"kind": "', '"kind": "x'), "unknown encoder 'x"),
         (text.replace('"vocab_size": 31', '"vocab_size": 32'), "of another shape: embedding.words"),
     ]:

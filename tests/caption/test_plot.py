@@ -47,8 +47,10 @@ def test_panels_are_the_picture_and_the_words_in_order():
     assert figure.get_suptitle() == "A cat"
     picture = image / 255
     np.testing.assert_allclose(shown[0].images[0].get_array(), picture, atol=1e-6)
-    black = np.array([0.001462, 0.000466, 0.013866])  # inferno's lowest colour: a constant map
-    np.testing.assert_allclose(shown[1].images[0].get_array(), 0.75 * picture + 0.25 * black, atol=1e-6)
+    np.testing.assert_allclose(shown[1].images[0].get_array(), picture, atol=1e-6)  # a map of zeros
+    top = np.array([0.940015, 0.975158, 0.131326])  # plasma's highest colour
+    corner = 0.75 * picture[0, 0] + 0.25 * top
+    np.testing.assert_allclose(shown[2].images[0].get_array()[0, 0], corner, atol=1e-6)
 
 
 def test_a_caption_without_words_is_refused():

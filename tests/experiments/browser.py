@@ -39,7 +39,7 @@ def measure_page(page, width, folder):
     return json.loads(html.unescape(re.search(r"<title>page:(.*?)</title>", dom, re.DOTALL).group(1)))
 
 
-def screenshot(page, width, height, folder):
-    """Return an image of the page, uint8 [height, width, 3]."""
-    _run(folder, f"--window-size={width},{height}", f"--screenshot={folder / 'shot.png'}", page.as_uri())
+def screenshot(page, width, height, folder, *flags):
+    """Return an image of the page, uint8 [height, width, 3]. flags: more of the browser's."""
+    _run(folder, *flags, f"--window-size={width},{height}", f"--screenshot={folder / 'shot.png'}", page.as_uri())
     return np.asarray(Image.open(folder / "shot.png").convert("RGB"))

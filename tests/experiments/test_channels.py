@@ -46,7 +46,7 @@ def save_model(folder, channels):
     return model
 
 
-@pytest.mark.parametrize("channels", [1, pytest.param(4, marks=pytest.mark.slow), 5])
+@pytest.mark.parametrize("channels", [1, *(pytest.param(many, marks=pytest.mark.slow) for many in (4, 5))])
 def test_predict_evaluate_and_explain(channels, tmp_path, capsys):
     images, model = write_images(tmp_path / "images", channels), save_model(tmp_path / "model", channels)
     suffix = "png" if channels < 5 else "npy"

@@ -45,7 +45,67 @@ def test_every_format_gives_the_same_scores(predictions, references, tmp_path, c
     assert "has 3 images)" in out
 
 
+def two_folders(*names):
+    """Return references of images a/0.jpg (a cat) and b/0.jpg (a dog)."""
+    texts = {"a/0.jpg": "a cat on a mat", "b/0.jpg": "a dog in the grass"}
+    return {
+        "images": [{"id": n, "file_name": name} for n, name in enumerate(texts)],
+        "annotations": [{"image_id": n, "caption": text} for n, text in enumerate(texts.values())],
+    }
+
+
+@pytest.mark.parametrize("file", ["a/0.jpg", "pictures/a/0.jpg"])
+def test_images_of_one_name_are_told_apart_by_their_folders(file, tmp_path):
+    """The caption of a/0.jpg is that of its own reference: BLEU-1 is 1."""
+    assert run(tmp_path, {file: "a cat on a mat"}, two_folders(), "--out", str(tmp_path / "out")) == 0
+    result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert result["scores"]["BLEU-1"] == pytest.approx(1)
+    assert set(result["by_image"]) == {"0"}
+
+
+def as_ids(convert):
+    """Return the references and the predictions with the ids of images written differently."""
+    images = [image | {"id": convert(image["id"])} for image in COCO["images"]]
+    annotations = [item | {"image_id": convert(item["image_id"])} for item in COCO["annotations"]]
+    predictions = [item | {"image_id": convert(item["image_id"])} for item in BY_NUMBER]
+    return {"images": images, "annotations": annotations}, predictions
+
+
+@pytest.mark.parametrize("convert", [str, float, "img_{}".format], ids=["text", "float", "flickr"])
+def test_ids_as_people_write_them(convert, tmp_path):
+    references, predictions = as_ids(convert)
+    expected = score_captions(PREDICTED, {n: CAPTIONS[n] for n in PREDICTED}, java=False)
+    for candidates in (predictions, BY_FILE, BY_NAME):
+        assert run(tmp_path, candidates, references, "--out", str(tmp_path / "out")) == 0
+        assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["scores"] == expected
+
+
+def test_composed_and_decomposed_file_names_are_one(tmp_path):
+    composed, decomposed = "caf\u00e9.jpg", "cafe\u0301.jpg"
+    references = {"images": [{"id": 7, "file_name": composed}], "annotations": COCO["annotations"][:2]}
+    assert run(tmp_path, {decomposed: "a cat"}, references) == 0
+
+
+def test_annotations_that_occur_twice_count_once(tmp_path, capsys):
+    annotations = [item | {"id": number} for number, item in enumerate(COCO["annotations"])]
+    results = []
+    for repeated in (annotations, annotations + annotations[:2]):
+        references = COCO | {"annotations": repeated}
+        assert run(tmp_path, BY_NUMBER, references, "--out", str(tmp_path / "out")) == 0
+        results.append((tmp_path / "out" / "evaluation.json").read_text())
+    assert results[0] == results[1]
+    assert "r.json: repeated annotations left out: 2" in capsys.readouterr().err
+
+
 WRONG = [
+    ({"0.jpg": "a cat"}, two_folders(), "0.jpg is a/0.jpg or b/0.jpg; name its folder too"),
+    ({"c/0.jpg": "a cat"}, two_folders(), "c/0.jpg is not an image of"),
+    ({"a/0.jpg": "a cat", "x/a/0.jpg": "a cat"}, two_folders(), "image x/a/0.jpg has two captions (as a/0.jpg too)"),
+    ([{"image_id": "\u00b2", "caption": "a"}], COCO, "\u00b2 is not an image of"),
+    ([{"image_id": True, "caption": "a"}], COCO, "p.json: not captions"),
+    ([{"image_id": 7.5, "caption": "a"}], COCO, "p.json: not captions"),
+    ([{"image_id": "", "caption": "a"}], COCO, "p.json: not captions"),
+    (BY_NUMBER, {**COCO, "images": [*COCO["images"], {"id": 7, "file_name": "x.jpg"}]}, "image 7 is both 007.jpg and"),
     ("{", COCO, "p.json: not a JSON file"),
     (BY_NUMBER, "", "r.json: not a JSON file"),
     ([], COCO, "p.json: holds no captions"),

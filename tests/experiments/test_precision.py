@@ -70,6 +70,7 @@ def test_predict_and_evaluate(saved, shapes, tmp_path, capsys, monkeypatch):
     assert abs(accuracy["float32"] - accuracy["bfloat16"]) <= 0.2
 
 
+@pytest.mark.slow
 def test_explain_stores_float32(saved, shapes, tmp_path):
     command = [saved, str(next((shapes / "val").iterdir())), "--rise-masks", "8", "--steps", "2", "--target", "1"]
     compared, stored = ("attention", "rollout", "relevance"), []

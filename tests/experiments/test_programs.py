@@ -43,7 +43,14 @@ def read_size(path):
 
 
 def test_a_run_folder_holds_everything(run, shapes):
-    assert {p.name for p in run.iterdir()} == {"config.json", "metrics.jsonl", "curves.png", "best", "checkpoints"}
+    assert {p.name for p in run.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "curves.png",
+        "best",
+        "checkpoints",
+        "split.json.gz",
+    }
     epochs = [r for r in records(run) if "val_accuracy" in r]
     assert [(r["epoch"], r["step"]) for r in epochs] == [(1, 4), (2, 8)]
     assert all(round(10 * r["val_accuracy"], 4) == round(10 * r["val_accuracy"]) for r in epochs)  # of 10 images
@@ -65,8 +72,10 @@ def test_evaluate_agrees_with_the_run(run, shapes, tmp_path, capsys):
     assert result["accuracy"] == pytest.approx(best)
     assert np.sum(result["confusion"], axis=1).tolist() == [5, 5]
     assert min(read_size(tmp_path / "e" / "confusion.png")) > 300
-    assert evaluate.main([str(run / "best"), "--data", str(shapes), "--split", "train"]) == 0
+    more = ["--format", "svg", "--out", str(tmp_path / "svg")]
+    assert evaluate.main([str(run / "best"), "--data", str(shapes), "--split", "train", *more]) == 0
     assert "of 28 images" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "svg").iterdir()} == {"evaluation.json", "confusion.svg"}
 
 
 def test_predict_keeps_names_and_reports_what_it_cannot_read(run, tmp_path, capsys):
@@ -89,6 +98,7 @@ def test_predict_keeps_names_and_reports_what_it_cannot_read(run, tmp_path, caps
     assert set(rows.values()) <= {"bar", "disc"}
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_itself_resumes_to_the_same_end(run, shapes, tmp_path, monkeypatch, capsys):
     """SIGTERM after the second of an epoch's four steps: the parameters and metrics of the uninterrupted run."""
     out, read_signal, steps = tmp_path / "stopped", loop._Loop._agreed_signal, []
@@ -167,6 +177,7 @@ def test_a_killed_run_resumes_from_its_last_epoch(shapes, tmp_path):
     assert [r["epoch"] for r in records(out) if "val_loss" in r][:6] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_heads")
 def test_fine_tuning_starts_from_a_torch_checkpoint(shapes, tmp_path, capsys):
     """Start from a foreign .pth with resized positions and a new head; then from a saved model and from a run."""
@@ -174,6 +185,7 @@ def test_fine_tuning_starts_from_a_torch_checkpoint(shapes, tmp_path, capsys):
     base = ["--data", str(shapes), "--epochs", "1", "--batch-size", "8", "--no-augment", "--recipe", "pets"]
     out = tmp_path / "one"
     assert finetune.main([*base, "--weights", str(tmp_path / "tiny.pth"), "--image-size", "48", "--out", str(out)]) == 0
+    assert "tiny.pth: layout lukemelas; " in capsys.readouterr().err
     model = load(out / "best")
     assert (model.config.width, model.config.image_size, model.config.num_classes) == (64, (48, 48), 2)
     assert finetune.main([*base, "--weights", str(out), "--image-size", "32", "--out", str(tmp_path / "two")]) == 0
@@ -186,6 +198,7 @@ def test_fine_tuning_starts_from_a_torch_checkpoint(shapes, tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, frozen, original)
 
 
+@pytest.mark.slow
 def test_corrupt_images_stop_a_run_or_are_skipped(shapes, tmp_path, capsys):
     broken = tmp_path / "broken"
     for split in ("train", "val"):
@@ -230,7 +243,7 @@ WRONG = {
     "no run to resume": ["--resume", "{tmp}/empty"],
     "--resume needs the run's folder": ["--resume"],
     "crop_scale is (minimum, maximum)": ["--data", "digits", "--crop-scale", "0.9", "0.1"],
-    "unrecognized arguments: --epoch 3": ["--epoch", "3"],
+    "unknown flag --epoch; did you mean --epochs": ["--epoch", "3"],
     "argument --epochs: '0' is not a whole number of at least 1": ["--epochs", "0"],
     "argument --image-size: 'big' is not a size": ["--image-size", "big"],
     "argument --dropout: '1.5' is not a number in [0, 1)": ["--dropout", "1.5"],
@@ -284,9 +297,9 @@ def test_wrong_input_is_one_line_and_writes_nothing(message, wrong_things, capsy
 def test_other_programs_refuse_in_one_line(run, wrong_things, tmp_path, capsys):
     cases = [
         (predict.main, [str(run), str(wrong_things / "empty"), "o.csv"], "no images in it"),
-        (predict.main, [str(wrong_things / "empty"), str(wrong_things / "one"), "o.csv"], "not a saved model"),
+        (predict.main, [str(wrong_things / "empty"), str(wrong_things / "one"), "o.csv"], "a folder without weights"),
         (predict.main, [str(wrong_things / "none"), str(wrong_things / "one"), "o.csv"], "no such model"),
-        (predict.main, [str(wrong_things / "cut.pth"), str(wrong_things / "one"), "o.csv"], "convert it first"),
+        (predict.main, [str(wrong_things / "cut.pth"), str(wrong_things / "one"), "o.csv"], "truncated or damaged"),
         (predict.main, [str(run), str(wrong_things / "one"), "no/such/o.csv"], "its folder does not exist"),
         (evaluate.main, [str(run), "--data", str(wrong_things / "one")], "does not know the class cat"),
         (evaluate.main, [str(run / "best")], "give --data"),
@@ -312,6 +325,7 @@ def test_a_finished_run_resumed_changes_nothing(run, capsys):
     assert (run / "metrics.jsonl").read_text() == metrics
 
 
+@pytest.mark.slow
 def test_a_non_finite_loss_stops_the_run(shapes, tmp_path, capsys):
     command = ["--data", str(shapes), "--out", str(tmp_path / "r"), *SMALL, "--learning-rate", "1e30"]
     assert finetune.main(command) == 2
@@ -334,9 +348,10 @@ sys.exit(finetune.main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "best"),
-    [pytest.param(FULL_FROM_THE_START, False, marks=pytest.mark.slow), (FULL_AT_A_CHECKPOINT, True)],
+    [(FULL_FROM_THE_START, False), (FULL_AT_A_CHECKPOINT, True)],
     ids=["from the start", "at a checkpoint"],
 )
 def test_a_full_disk_ends_in_one_line(program, best, shapes, tmp_path):

@@ -12,10 +12,17 @@ import pytest
 
 from caption.train.recipe import NO_AUGMENT, CaptionRecipe
 from caption.train.recipe import RECIPES as CAPTION_RECIPES
+from caption.train.run_config import CaptionRun
 from experiments import finetune
-from experiments.common.flags import add_flags, add_recipe_flags, changed_flags, override_recipe, read_flags
+from experiments.common.flags import (
+    add_batch_size_flag,
+    add_flags,
+    add_recipe_flags,
+    changed_flags,
+    override_recipe,
+    read_flags,
+)
 from experiments.train_caption import __main__ as train_caption
-from experiments.train_caption.run import CaptionRun
 from vit_jax import InputError, ViTConfig
 from vit_jax.checkpoint import abstract_model, to_arrays
 from vit_jax.data.augment.transforms import Augment
@@ -30,7 +37,8 @@ from vit_jax.train.run_folder import RunConfig
 OTHER = {
     "drop_path": "0.1", "label_smoothing": "0.1", "mixup": "0.8", "cutmix": "1", "train": "head", "lora_rank": "4",
     "lora_alpha": "8", "lora_targets": "all", "layer_decay": "0.75", "clip_norm": "1", "ema": "0.99", "accumulate": "2", "dtype": "bfloat16",
-    "patience": "3", "step_epochs": "3", "rand_ops": "2", "rand_magnitude": "5", "in_channels": "1",
+    "patience": "3", "step_epochs": "3", "rand_ops": "2", "rand_magnitude": "5", "in_channels": "1", "background": "#123456",
+    "balance": "sampler",
 }  # fmt: skip
 
 
@@ -57,6 +65,48 @@ def test_help_has_the_defaults_of_every_recipe(capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert "passes over the training data (default: the recipe's: 10 in pets, 60 in scratch, 36 in digits)" in text
     assert "AdamW: decay of the first moment (default: 0.9)" in text
+
+
+@pytest.mark.parametrize("recipes", [RECIPES, CAPTION_RECIPES])
+def test_flags_have_the_aliases_that_users_of_other_libraries_expect(recipes):
+    """Both kinds of training have them, and those of the programs that read batches."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_recipe_flags(parser, recipes)
+    given = [
+        "--lr",
+        "1e-3",
+        "--wd=0.1",
+        "--num-epochs",
+        "7",
+        "--warmup",
+        "0.5",
+        "--clip-grad",
+        "2",
+        "--smoothing",
+        "0.1",
+    ]
+    args = parser.parse_args(given)
+    values = (
+        args.learning_rate,
+        args.weight_decay,
+        args.epochs,
+        args.warmup_epochs,
+        args.clip_norm,
+        args.label_smoothing,
+    )
+    assert values == (1e-3, 0.1, 7, 0.5, 2.0, 0.1)
+    other = argparse.ArgumentParser(allow_abbrev=False)
+    add_batch_size_flag(other, 4)
+    for name in ("--batch-size", "--batch", "--bs"):
+        assert parser.parse_args([name, "5"]).batch_size == other.parse_args([name, "5"]).batch_size == 5
+    assert other.parse_args([]).batch_size == 4
+
+
+def test_an_alias_is_not_another_flag():
+    """No two settings of a program have a name in common."""
+    for kinds in ((Recipe, Augment, RunConfig, RunOptions), (CaptionRecipe, CaptionRun, RunOptions)):
+        names = [n for kind in kinds for f in fields_of(kind).values() for n in (f.name, *f.description.aliases)]
+        assert len(names) == len(set(names))
 
 
 def test_options_that_are_not_given_have_the_defaults_of_their_dataclass():

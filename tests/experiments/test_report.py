@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +19,25 @@ from experiments.report.best_run import (
     ValidationPredictions,
     _build_attention,
     inspect_model,
+    predict_validation,
     rank_confusions,
-    select_examples,
 )
+from experiments.report.comparison import Score, plot_comparison
+from experiments.report.examples import Example, make_examples, select_examples
 from experiments.report.page import Code, Figure, Heading, Table, Text, render_html, render_markdown
 from experiments.report.runs import find_runs, make_names_unique
-from experiments.report.sections import build_results
+from experiments.report.sections import build_captions, build_results
 from tests.create import create
 from tests.experiments.browser import CHROMIUM, measure_page, screenshot
 from tests.experiments.conftest import AWKWARD
-from vit_jax import CONFIGS, VisionTransformer
+from vit_jax import CONFIGS, InputError, VisionTransformer, load_card
 from vit_jax.data.folder import open_folder
 from vit_jax.data.loader import CachedImages
+from vit_jax.probe import accuracy_interval
+from vit_jax.processor import describe_hardware
+from vit_jax.summary import count_parameters
 from vit_jax.train.logging import read_metrics
+from vit_jax.train.run_folder import SPLIT
 
 SECTIONS = ["Results", "The best model", "Position embeddings", "Attention maps", "Confusion matrix", "Reproduction"]
 
@@ -42,15 +49,24 @@ def page(swept, tmp_path_factory):
     return out
 
 
+def find_best(swept, model):
+    return swept / f"{model}_learning_rate-1e-3" / "best"
+
+
 def test_the_report_has_all_its_sections(page, swept):
     text, markdown = (page / "report.html").read_text(), (page / "report.md").read_text()
     assert re.findall("<h2>(.*)</h2>", text) == SECTIONS
     assert re.findall("^## (.*)", markdown, re.MULTILINE) == SECTIONS
+    assert "published" not in text
     for model in ("Pico_6", "Pico_8"):
-        records = read_metrics(swept / f"{model}_learning_rate-1e-3" / "metrics.jsonl")
+        records = read_metrics(find_best(swept, model).parent / "metrics.jsonl")
         best = f"{max(r['val_accuracy'] for r in records if 'val_accuracy' in r):.4f}"
-        assert f'<tr><td>{model}</td><td class="n">{best}</td><td class="n">-</td>' in text
-        assert f"| {model.replace('_', chr(92) + '_')} | {best} | - | - |" in markdown
+        count = round(float(best) * 12)
+        low, high = accuracy_interval(count, 12)
+        parameters = count_parameters(create(VisionTransformer, load_card(find_best(swept, model)).config))
+        assert f'<tr><td>{model}</td><td class="n">{best}</td><td class="n">{low:.3f} to {high:.3f}</td>' in text
+        name = model.replace("_", chr(92) + "_")
+        assert f"| {name} | {best} | {low:.3f} to {high:.3f} | {parameters:,} |" in markdown
     assert text.count("python -m experiments.sweep --data") == 1
     assert text.count("python -m experiments.report ") == 1
     assert text.count("python -m experiments.finetune --data") == 2
@@ -58,10 +74,62 @@ def test_the_report_has_all_its_sections(page, swept):
     assert "<td>image_size</td><td>24 x 24</td>" in text
     assert "jax 0." in text
     figures = {path.name for path in (page / "figures").iterdir()}
-    assert {"curves.png", "positions.png", "confusion.png"} < figures
+    assert {"curves.png", "comparison.png", "positions.png", "confusion.png"} < figures
     assert len([name for name in figures if name.startswith("attention_right")]) == 3
     assert len([name for name in figures if name.startswith("attention_wrong")]) >= 1
     assert set(re.findall(r"\]\(figures/([^)]+)\)", markdown)) == figures
+
+
+def test_a_report_states_dates_and_hardware(page, swept):
+    stored = json.loads((find_best(swept, "Pico_6").parent / "config.json").read_text())
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(stored["started"])) < timedelta(hours=1)
+    assert stored["hardware"] == describe_hardware()
+    text = (page / "report.html").read_text()
+    assert f"<td>{stored['started']}</td><td>{html.escape(stored['hardware'])}</td>" in text
+    assert "This report was written at" in text
+
+
+@pytest.mark.slow
+def test_data_sets_are_kept_apart(swept, pictures, tmp_path, capsys, monkeypatch):
+    """Each has its own sections, table and figures; results on different images are not ranked together."""
+    other = tmp_path / "more" / pictures.name
+    shutil.copytree(pictures, other)
+    moved = tmp_path / "moved"
+    shutil.copytree(swept / "Pico_8_learning_rate-1e-3", moved)
+    stored = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps(stored | {"data": str(other)}))
+    monkeypatch.chdir(tmp_path)
+    assert report.main([str(swept), str(moved), "--out", str(tmp_path / "report")]) == 0
+    text = (tmp_path / "report" / "report.html").read_text()
+    headings = re.findall("<h2>(.*)</h2>", text)
+    first = f"{pictures.parent.name}/{pictures.name}"
+    assert [h for h in headings if "Results" in h] == [f"{first}: Results", f"more/{pictures.name}: Results"]
+    assert f"2 runs on {first}." in text
+    assert f"1 run on more/{pictures.name}." in text
+    assert f"<td>data</td><td>more/{pictures.name}</td>" in text  # relative to the current folder
+    figures = {path.name for path in (tmp_path / "report" / "figures").iterdir()}
+    assert {"data1_comparison.png", "data1_curves.png", "data2_curves.png"} < figures
+    assert "data2_comparison.png" not in figures
+
+
+def test_the_comparison_shows_intervals_best_first():
+    scores = [Score("a", 0.5, (0.4, 0.6)), Score("a_name_that_is_much_too_long_for_one_line_of_this_chart", 0.9, None)]
+    figure = plot_comparison(scores, "validation accuracy")
+    axes = figure.axes[0]
+    assert [label.get_text()[:6] for label in axes.get_yticklabels()] == ["a_name", "a"]
+    assert [list(line.get_xdata()) for line in axes.lines] == [[0.9, 0.9], [0.9], [0.4, 0.6], [0.5]]
+    assert axes.get_ylim() == (1.5, -0.5)
+    figure.canvas.draw()
+    for text in (*axes.get_yticklabels(), *axes.texts):
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+
+
+def test_an_example_states_truth_prediction_and_probability():
+    names = ("cat", "dog", "cow")
+    assert Example((0,), (1,), 1, 0.614).describe(names) == "true cat, predicted dog (61 %)"
+    assert Example((0, 2), (), 1, 0.3).describe(names) == "true cat, cow, predicted nothing (dog 30 %)"
 
 
 def test_names_are_escaped_and_nothing_is_linked(page):
@@ -78,7 +146,7 @@ def test_names_are_escaped_and_nothing_is_linked(page):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-@pytest.mark.parametrize("width", [400, 1000])
+@pytest.mark.parametrize("width", [360, 1000])
 def test_the_page_in_a_browser(page, width, tmp_path):
     """Every image decodes, nothing is fetched, and nothing overflows the width."""
     shown = measure_page(page / "report.html", width, tmp_path)
@@ -102,6 +170,13 @@ def test_the_page_as_it_looks(page, tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_the_page_in_dark_mode(page, tmp_path):
+    pixels = screenshot(page / "report.html", 900, 4000, tmp_path, "--blink-settings=preferredColorScheme=0")
+    assert (pixels[:20].mean(axis=2) < 60).all()  # the top margin
+    assert (pixels.mean(axis=2) > 200).mean() > 0.005  # text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 def test_the_browser_reports_what_is_wrong(tmp_path):
     """The tests above can fail: a broken image, a fetched file, wide content."""
     page = tmp_path / "bad.html"
@@ -115,6 +190,7 @@ def test_the_browser_reports_what_is_wrong(tmp_path):
     assert len(shown["fetched"]) == 2
 
 
+@pytest.mark.slow
 def test_captions_are_shown(swept, tmp_path, capsys):
     folder = tmp_path / "captions"
     folder.mkdir()
@@ -127,6 +203,12 @@ def test_captions_are_shown(swept, tmp_path, capsys):
     assert "A &lt;red&gt; cat. (log-probability -1.50)" in text
     assert '<img width="38" alt="x/one.jpg' in text  # at its printed size
     assert (out / "figures" / "caption_0.png").read_bytes() == (folder / "one.png").read_bytes()
+    Image.new("RGB", (120, 80), "red").save(folder / "one.png", dpi=(300, 300))
+    assert build_captions(folder)[1].width == 38
+    (folder / "captions.json").write_text(json.dumps([record | {"figure": "one.pdf"}]))
+    with pytest.raises(InputError, match=r"one\.pdf is no PNG; caption with --format png for a report"):
+        build_captions(folder)
+    (folder / "captions.json").write_text(json.dumps([record]))
     (folder / "one.png").write_bytes(b"no picture")
     for broken in (None, "{}"):
         if broken:
@@ -146,22 +228,23 @@ def test_each_run_is_listed_once_under_a_unique_name(swept, tmp_path):
         "Pico_8_learning_rate-1e-3",
         f"other/{one.name}",
     ]
-    table = build_results(reported.runs, 12)[1]
+    table = build_results(reported.runs, 12, {})[1]
     assert list(table.header[:2]) == ["run", "model"]
     assert {row[0] for row in table.rows} == {run.name for run in reported.runs}
     assert make_names_unique([Path("/a/b/c"), Path("/a/d/c"), Path("/e")]) == ["b/c", "d/c", "e"]
 
 
+@pytest.mark.slow
 def test_unreadable_images_shift_no_names(swept, pictures, tmp_path):
     """In a run that skipped them, the names next to the maps are those of the images shown."""
     shutil.copytree(pictures, tmp_path / "data")
     (tmp_path / "data" / "val" / AWKWARD[0] / "0.png").write_bytes(b"broken")
     run = tmp_path / "run"
-    shutil.copytree(swept / "Pico_8_learning_rate-1e-3", run)
+    shutil.copytree(swept / "Pico_8_learning_rate-1e-3", run, ignore=shutil.ignore_patterns(SPLIT))  # of all images
     stored = json.loads((run / "config.json").read_text())
     changed = {"data": str(tmp_path / "data"), "skip_corrupt": True}
     (run / "config.json").write_text(json.dumps(stored | changed))
-    sections = inspect_model(find_runs([str(run)]).runs[0], 3)
+    sections = inspect_model(predict_validation(find_runs([str(run)]).runs[0]), 3)
     assert sections.num_images == 11
     readable = list(open_folder(str(tmp_path / "data"), val_fraction=0.2, seed=0).val.names)[1:]
     shown = [block for block in sections.blocks if isinstance(block, Figure) and block.name.startswith("attention")]
@@ -209,6 +292,7 @@ def test_wrong_reports_are_one_line(swept, page, tmp_path, capsys):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_new_report_replaces_the_whole_old_one(swept, page, tmp_path):
     out = tmp_path / "again"
     shutil.copytree(page, out)
@@ -222,9 +306,10 @@ def test_a_new_report_replaces_the_whole_old_one(swept, page, tmp_path):
 def test_examples_are_one_per_class_then_the_most_confident_errors():
     logits = np.array([[9.0, 0], [8, 0], [0, 3], [0, 5], [4, 0], [0, 1]])
     labels = np.array([0, 0, 1, 0, 1, 1])
-    shown = select_examples(logits, labels, 2)
+    examples = make_examples(CONFIGS["Pico_6"], logits, labels)
+    shown = select_examples(examples, 2)
     assert shown == [0, 2, 3, 4]  # one of each class, though image 1 is more confident; then the errors
-    assert select_examples(logits, labels, 3)[:3] == [0, 2, 1]
+    assert select_examples(examples, 3)[:3] == [0, 2, 1]
 
 
 def test_confusions_are_ranked_by_count():

@@ -23,7 +23,7 @@ Late()
     ("text", "cause", "quiet"),
     [
         ("Event loop is closed", "ValueError", True),
-        ("a read given up", "GeneratorExit", True),
+        pytest.param("a read given up", "GeneratorExit", True, marks=pytest.mark.slow),
         ("something else", "ValueError", False),
     ],
 )

@@ -67,6 +67,7 @@ def test_a_saved_classifier_loads(unpack):
     assert reference.relative_error(logits, expected["logits"]) < 1e-5  # two layers of float32
 
 
+@pytest.mark.slow
 def test_a_saved_captioner_loads(unpack):
     folder, expected = unpack("captioner")
     model = caption.load(folder / "model")

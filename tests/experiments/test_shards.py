@@ -14,6 +14,7 @@ from experiments.common.shards import Shards, check_settings
 from tests.create import create
 from vit_jax import InputError, VisionTransformer, ViTConfig, save
 from vit_jax.files import atomic_write
+from vit_jax.interruption import Interruption, interruptible
 
 COUNT, PICTURES, WORKERS, LEASE = 1000, 5, 16, 3600.0
 
@@ -185,10 +186,9 @@ def sigint_raises():
 def test_a_stopped_process_leaves_no_claim(number, tmp_path):
     (tmp_path / "images" / "part").mkdir(parents=True)
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt):
-        predict.predict_shards(
-            lambda *_: signal.raise_signal(number), tmp_path / "images", tmp_path / "out", settings={}
-        )
+    shards = interruptible()(predict.predict_shards)
+    with pytest.raises(Interruption):
+        shards(lambda *_: signal.raise_signal(number), tmp_path / "images", tmp_path / "out", settings={})
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["settings.json"]
     assert signal.getsignal(signal.SIGTERM) is handler
 

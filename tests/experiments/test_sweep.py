@@ -15,7 +15,7 @@ import pytest
 from experiments.report import __main__ as report
 from experiments.sweep import __main__ as sweep
 from experiments.sweep.folder import read_plan
-from experiments.sweep.plan import make_plan
+from experiments.sweep.plan import make_plan, weights_flags
 from experiments.sweep.study import published_accuracy
 from tests.experiments.conftest import flags
 from vit_jax import InputError
@@ -121,9 +121,20 @@ def test_the_study_is_the_default(tmp_path, monkeypatch):
     assert [published_accuracy(run.config()) for run in plan.runs] == [0.9433, 0.9383, 0.9249, 0.9155, 0.9062, 0.8823]
 
 
+def test_a_sweep_from_scratch_says_so_and_a_model_without_release_is_refused():
+    assert weights_flags("B_16", None, scratch=True) == ["--from-scratch"]
+    assert weights_flags("Pico_8", None, scratch=True) == weights_flags("Pico_8", None, scratch=False) == []
+    plan = make_plan(data="x", models=["B_16"], seeds=[0], settings=[], flags=[], scratch=True)
+    assert (plan.runs[0].config().weights, plan.runs[0].config().from_scratch) == (None, True)
+    with pytest.raises(
+        InputError, match="L_16 was never released, L_16_imagenet1k was; give --weights-dir or --scratch"
+    ):
+        weights_flags("L_16", None, scratch=False)
+
+
 def test_only_runs_of_the_study_have_a_published_accuracy():
     recipe = replace(RECIPES["pets"], model="L_32", epochs=3, seed=5)
-    study = RunConfig(recipe, "oxford_iiit_pet", None, 0.2, False, "/weights/L_32.pth")
+    study = RunConfig(recipe, "oxford_iiit_pet", weights="/weights/L_32.pth")
     assert published_accuracy(study) == 0.9062
     assert published_accuracy(replace(study, recipe=replace(recipe, model=None))) == 0.9062
     for other in (
@@ -150,10 +161,11 @@ def test_only_runs_of_the_study_have_a_published_accuracy():
         (["--models", "Pico_4", "--out", "{swept}"], "holds another sweep"),
         (["--resume", "{swept}", "--models", "Pico_4", "--", "--epochs", "3"], "leave out --models, --"),
         (["--data", "nowhere/here"], "nowhere/here: no such folder, and no data set of that name"),
-        (["--", "--epoch", "3"], "unrecognized arguments: --epoch 3"),
+        (["--", "--epoch", "3"], "unknown flag --epoch"),
         (["--set", "epochs=0"], "argument --epochs: '0' is not a whole number of at least 1"),
         (["--set", "patience=-1"], "argument --patience: '-1' is not a whole number of at least 0"),
         (["--", "--out=x"], "-- --out=x: the sweep sets that for its runs; use its own flag --out"),
+        (["--", "--config", "x.toml"], "-- --config: the runs of a sweep read no file; give their flags here"),
         (["--set", "seed=1,2"], "use its own flag --seeds"),
     ],
 )
@@ -176,7 +188,10 @@ def test_wrong_sweeps_are_one_line(arguments, message, swept, tmp_path, capsys):
 
 def test_plans_are_read_back(tmp_path):
     (tmp_path / "sweep.json").write_text('{"format": "vit_jax_sweep/1"}')
-    with pytest.raises(InputError, match="not a sweep's plan"):
+    with pytest.raises(InputError, match=r"sweep.json: not a sweep's plan: it has no 'runs'"):
+        read_plan(tmp_path)
+    (tmp_path / "sweep.json").write_text("{")
+    with pytest.raises(InputError, match=r"sweep.json: not JSON"):
         read_plan(tmp_path)
 
 

@@ -20,10 +20,10 @@ import pytest
 from experiments.report import __main__ as report
 from experiments.sweep import __main__ as sweep
 from experiments.sweep import process, scheduler
-from experiments.sweep.folder import lock_sweep
 from experiments.sweep.plan import PlannedRun
 from experiments.sweep.runs import DONE, FAILED, RUNNING, WAITING, Status, SweepRun
 from experiments.sweep.table import StatusTable
+from vit_jax.locks import lock_folder
 
 FAKE = str(Path(__file__).with_name("fake_finetune.py"))
 
@@ -120,7 +120,7 @@ def test_a_sweep_waits_for_a_process_that_a_dead_sweep_left(tmp_path, capsys):
 
 def test_two_sweeps_in_one_folder_are_refused(tmp_path, capsys):
     assert sweep.main(arguments(tmp_path / "s")) == 0
-    with lock_sweep(tmp_path / "s"):
+    with lock_folder(tmp_path / "s", "runs this sweep", name="sweep.json.lock"):
         assert sweep.main(["--resume", str(tmp_path / "s")]) == 2
     assert "another process runs this sweep" in capsys.readouterr().err
     assert sweep.main(["--resume", str(tmp_path / "s")]) == 0

@@ -59,6 +59,7 @@ def flags(*more):
     return ["--batch-size", "4", "--epochs", "2", "--warmup-epochs", "0", *more]
 
 
+@pytest.mark.slow
 def test_a_run_on_scenes_holds_everything(scenes_run):
     assert {p.name for p in (scenes_run / "words").iterdir()} == {f"scene_{i}.png" for i in range(4)}
     accuracy = json.loads((scenes_run / "pointing.json").read_text())
@@ -156,6 +157,7 @@ def vit_run(table, vit, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_captioner_over_a_pretrained_vit(table, vit, vit_run, tmp_path, capsys):
     model, config = caption.load(vit_run / "best"), vit[0].config
     assert model.config.encoder.image_size == (32, 32)
@@ -164,7 +166,7 @@ def test_a_captioner_over_a_pretrained_vit(table, vit, vit_run, tmp_path, capsys
     np.testing.assert_allclose(model.config.image_preprocess(picture), config.image_preprocess(picture), atol=1e-6)
     assert model.config.image_preprocess.size == (32, 32)
     assert main(flags("--data", str(table), *SMALL, "--encoder", str(vit_run), "--out", str(tmp_path / "no"))) == 2
-    assert "no vision transformer; give one as the encoder" in capsys.readouterr().err
+    assert "a captioner, and this needs an image model" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -188,6 +190,7 @@ def test_all_settings_at_once(table, vit, tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in leaves)
 
 
+@pytest.mark.slow
 def test_another_vocabulary_than_the_weights(table, scenes_run, tmp_path, capsys):
     (tmp_path / "v.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nred\n")
     arguments = ["--data", str(table), "--weights", str(scenes_run / "best"), "--max-length", "14"]
@@ -252,3 +255,15 @@ def test_no_arguments_learn_held_out_scenes(tmp_path):
     assert best >= 0.95
     accuracy = json.loads((tmp_path / "run" / "pointing.json").read_text())
     assert max(layer["hits"] for layer in accuracy.values()) > 5 * accuracy["layer 0"]["chance"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"), [("--weights", "an image model; captions need"), ("--encoder", "a captioner, and this needs")]
+)
+def test_a_model_of_the_wrong_type_is_refused_before_the_folder_is_created(flag, message, tmp_path, capsys):
+    other = {"--weights": "vit_jax/1", "--encoder": "caption/1"}[flag]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"format": other}))
+    assert main([flag, str(tmp_path / "model"), "--data", "scenes", "--out", str(tmp_path / "run")]) == 2
+    assert f"model: {message}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import runpy
+import signal
 import sys
 from typing import Any
 from unittest import mock
@@ -125,7 +126,9 @@ def parser_of(command: str) -> argparse.ArgumentParser:
         raise _CapturedParser(self)
 
     patches = [mock.patch.object(argparse.ArgumentParser, name, capture) for name in ("parse_args", "parse_known_args")]
-    modules = {name: module for name, module in sys.modules.items() if name == command}
+    names = (command, f"{command}.__main__")
+    modules = {name: module for name, module in sys.modules.items() if name in names}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with patches[0], patches[1], mock.patch.object(sys, "argv", [command]):
         for name in modules:  # runpy warns of a module that is imported already
             del sys.modules[name]
@@ -135,6 +138,8 @@ def parser_of(command: str) -> argparse.ArgumentParser:
             return captured.args[0]
         finally:
             sys.modules.update(modules)
+            for number, handler in handlers.items():  # a program exits at once while it starts
+                signal.signal(number, handler)
     raise AssertionError(f"{command} parses no arguments")
 
 

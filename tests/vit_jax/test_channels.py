@@ -24,6 +24,7 @@ from vit_jax import (
     save,
     with_in_channels,
 )
+from vit_jax.background import compose
 from vit_jax.channels import as_picture, shown, to_channels, to_rgb
 from vit_jax.data import CorruptImageError, image_files, open_digits, open_picture
 from vit_jax.data.augment import transforms
@@ -63,8 +64,8 @@ def test_a_file_keeps_its_channels_or_has_the_models(mode, tmp_path):
     path, stored = tmp_path / "x.tif", STORED[mode]
     stored.save(path)
     assert_same(open_picture(path), stored)
-    assert_same(open_picture(path, 1), stored.convert("L"))
-    assert_same(open_picture(path, 3), stored.convert("RGB"))
+    assert_same(open_picture(path, 1), compose(stored).convert("L"))
+    assert_same(open_picture(path, 3), compose(stored).convert("RGB"))
     if mode in ("RGBA", "CMYK"):
         assert_same(open_picture(path, 4), stored)
     else:
@@ -177,7 +178,7 @@ def test_images_have_the_models_channels_or_are_named(tmp_path):
     images = CachedImages(Split.from_files(files), preprocess(1), budget=10**6)
     (batch,) = ordered_batches(images, 3)
     assert batch.images.shape == (3, 8, 12, 1)
-    np.testing.assert_array_equal(batch.images[1], images.preprocess.resize(STORED["RGBA"].convert("L")))
+    np.testing.assert_array_equal(batch.images[1], images.preprocess.resize(compose(STORED["RGBA"]).convert("L")))
     assert images.cache.free_bytes == 10**6 - 2 * 8 * 12
     four = CachedImages(Split.from_files(files), preprocess(4), budget=0)
     assert four[1][0].shape == (8, 12, 4)

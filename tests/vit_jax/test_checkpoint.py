@@ -122,8 +122,25 @@ def damage_config(folder, change):
     ("damage", "message"),
     [
         (lambda f: (f / "config.json").unlink(), "not a saved model"),
-        (lambda f: (f / "config.json").write_text("{"), "config.json: not a config"),
-        (lambda f: (f / "config.json").write_text("[]"), "config.json: not a config"),
+        (
+            lambda f: (f / "config.json").write_text('{"format":\n"vit_jax/1"\n"config": 3}'),
+            "config.json: not JSON .*line 3 column 1",
+        ),
+        (lambda f: (f / "config.json").write_bytes(b'{"format": "\xff"}'), "config.json: not JSON .*0xff"),
+        (lambda f: (f / "config.json").write_text("[" * 100_000), "config.json: not JSON"),
+        (lambda f: (f / "config.json").write_text("[]"), "config.json: not a JSON object"),
+        (lambda f: (f / "config.json").write_text("{}"), "config.json: .*its format is not there, not 'vit_jax/1'"),
+        (lambda f: damage_config(f, lambda c: c.pop("config")), "config.json: .*it has no 'config'"),
+        (lambda f: damage_config(f, lambda c: c.update(config=[1])), "config.json: .*the config is an object"),
+        (
+            lambda f: damage_config(f, lambda c: c.update(class_names="cat")),
+            "class_names is a list of texts, not 'cat'",
+        ),
+        (lambda f: damage_config(f, lambda c: c.update(class_names=["cat"])), "1 class_names for 3 classes"),
+        (
+            lambda f: damage_config(f, lambda c: c["config"].update(width="64")),
+            "config.json: .*width is a whole number",
+        ),
         (lambda f: damage_config(f, lambda c: c["config"].update(widht=3)), "unknown fields widht"),
         (
             lambda f: damage_config(f, lambda c: c["config"]["preprocess"].update(sice=3)),

@@ -4,6 +4,7 @@ import pytest
 
 from vit_jax import CONFIGS, InputError, ViTConfig, count_parameters
 from vit_jax.checkpoint import abstract_model
+from vit_jax.position import Rotary
 
 COUNTS = {
     "B_16": 102_595_923,
@@ -48,6 +49,13 @@ def test_parameter_count(name):
         (dict(depth=0), "depth must be at least 1"),
         (dict(dropout=1.0), "dropout is in"),
         (dict(posemb_resize="lanczos"), "unknown posemb_resize"),
+        (dict(posemb_resize="geometric"), "'geometric' is of a relative bias, and of a model without a position table"),
+        (dict(relative_bias="all"), "unknown relative_bias 'all': one of none, blocks, shared"),
+        (dict(relative_bias="blocks", num_registers=1), r"a relative bias needs \[class\] as the only token"),
+        (dict(relative_bias="shared", class_token=False, pooling="gap"), r"a relative bias needs \[class\]"),
+        (dict(rotary=Rotary(), width=72), "rotary positions need heads of a multiple of 4, not of 6"),
+        (dict(rotary=Rotary(periods=(1.0,))), "1 rotary periods, and heads of 64 need 16"),
+        (dict(pool_heads=7), "width 768 is not divisible by pool_heads 7"),
     ],
 )
 def test_numbers_that_do_not_fit(change, message):

@@ -82,7 +82,7 @@ def test_live_parity_layer_by_layer(image_size, x64):
     assert reference.relative_error(jax.jit(lambda m, x: m(x))(model, x), logits) < 1e-12
 
 
-@pytest.mark.parametrize(("size", "classes"), [(48, 7), (16, 7), (48, 11)])
+@pytest.mark.parametrize(("size", "classes"), [pytest.param(48, 7, marks=pytest.mark.slow), (16, 7), (48, 11)])
 def test_live_parity_at_another_size_and_class_count(size, classes, x64, tmp_path):
     """The original resizes positions when it loads a file. In both, a new head starts at zero."""
     source = reference.tiny_torch((32, 32))

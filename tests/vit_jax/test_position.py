@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from tests.create import create
 from tests.optional import torch
-from vit_jax import InputError, resize_position_embedding
+from vit_jax import InputError, VisionTransformer, ViTConfig, position_similarity, resize_position_embedding
 
 GRIDS = [((4, 4), (6, 6)), ((4, 4), (3, 3)), ((14, 14), (24, 24)), ((5, 7), (9, 4)), ((3, 2), (1, 5)), ((7, 7), (7, 3))]
 
@@ -65,6 +66,13 @@ def test_the_conventions_differ_and_the_same_grid_is_untouched():
     for i, one in enumerate(resized):
         assert all(float(abs(one - other).max()) > 0.01 for other in resized[:i])
     assert resize_position_embedding(positions, (4, 4), (4, 4), num_prefix=1, method="bicubic") is positions
+
+
+def test_a_model_without_a_table_has_no_similarity_of_positions():
+    config = ViTConfig(image_size=(8, 8), patch_size=(4, 4), width=8, depth=1, num_heads=1, position_table=False)
+    assert (config.num_positions, config.prefix_positions, config.num_tokens) == (0, 0, 5)
+    with pytest.raises(InputError, match="no table of position embeddings"):
+        position_similarity(create(VisionTransformer, config))
 
 
 def test_wrong_requests():

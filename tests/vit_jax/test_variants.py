@@ -16,8 +16,8 @@ from tests.create import create
 from tests.jaxprs import primitives_of
 from tests.optional import torch
 from vit_jax import InputError, VisionTransformer, ViTConfig, forward_with_attention, load, readout, save
-from vit_jax.attention import dropout
-from vit_jax.block import Block, drop_path
+from vit_jax.attention import attention_weights, dropout
+from vit_jax.block import Block, drop_path, swiglu
 from vit_jax.checkpoint import from_arrays
 from vit_jax.execution import PLAIN_EXECUTION, BlockExecution
 from vit_jax.explain import METHODS
@@ -208,7 +208,7 @@ def test_every_method_explains_a_post_norm_model_of_one_channel(method):
     config = replace(POST, pooling="mean", activation="relu", in_channels=1)
     model, images = create(VisionTransformer, config), draw_images(config).astype(jnp.float32)
     maps = METHODS[method].run(model, images, jnp.array([[0, 3], [1, 2]]), MethodOptions(steps=2, num_masks=4))
-    assert maps.shape == ((2, 2, 8, 12) if METHODS[method].is_pixelwise else (2, 2, 6))
+    assert maps.shape == {"rise": (2, 2, 8, 12), "pca": (2, 2, 6, 3)}.get(method, (2, 2, 6))
     assert np.isfinite(maps).all()
     assert np.asarray(maps).any()
 
@@ -222,6 +222,38 @@ def test_the_mean_reads_every_token():
     assert not replace(config, class_token=False, num_registers=0).num_prefix  # it needs no [class]
 
 
+def test_inner_norms_are_before_the_output_layers(x64):
+    """Of the concatenated heads, and of the MLP's activations (EVA-02)."""
+    config = replace(CONFIG, attention_norm=True, mlp_norm=True, activation="swiglu", norm_eps=0.1)
+    block = jax.tree.map(lambda x: x.astype(jnp.float64), create(Block, config))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 16)))
+
+    def normalise(x, norm):
+        centred = x - x.mean(axis=-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 0.1)
+        return scaled * norm.scale[...][None, None] + norm.bias[...][None, None]
+
+    q, k, v = block.attn.project(x, "qkv")
+    heads = jnp.einsum("bhnm,bmhk->bnhk", attention_weights(q, k), v).reshape(2, 7, 16)
+    expected = block.attn.out(normalise(heads, block.attn.norm))
+    np.testing.assert_allclose(block.attn(x)[0], expected, rtol=1e-12, atol=1e-12)
+    expected = block.mlp.down(normalise(swiglu(block.mlp.up(x)), block.mlp.norm))
+    np.testing.assert_allclose(block.mlp(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_attention_pooling_may_have_heads_of_its_own_and_read_every_token(x64):
+    config = replace(CONFIG, pooling="map_all", pool_heads=4, num_registers=1)
+    model = create_in_float64(config)
+    assert model.pool.num_heads == 4
+    tokens = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 16)))
+    pooled = model.pool_features(tokens)
+    np.testing.assert_array_equal(pooled, model.pool(tokens))
+    moved = model.pool_features(tokens.at[:, 0].add(1.0))  # [class]
+    assert float(jnp.abs(moved - pooled).max()) > 1e-3
+    with pytest.raises(InputError, match="attention pooling: no fixed row"):
+        readout(model, 8)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -231,7 +263,7 @@ def test_the_mean_reads_every_token():
             dict(representation_activation="swiglu"),
             "unknown representation_activation 'swiglu': one of tanh, gelu, relu",
         ),
-        (dict(pooling="sum"), "unknown pooling 'sum': one of cls, gap, cls_gap, mean, map"),
+        (dict(pooling="sum"), "unknown pooling 'sum': one of cls, gap, cls_gap, mean, map, map_all"),
     ],
     ids=str,
 )
@@ -248,7 +280,7 @@ def test_variants_are_saved_and_older_files_load(tmp_path):
     save(create(VisionTransformer, CONFIG), tmp_path / "old")
     path = tmp_path / "old" / "config.json"
     card = json.loads(path.read_text())
-    for name in ("norm_position", "representation_activation"):
+    for name in ("norm_position", "representation_activation", "position_table", "rotary", "relative_bias", "key_bias"):
         del card["config"][name]
     path.write_text(json.dumps(card))
     assert load(tmp_path / "old").config == CONFIG

@@ -138,5 +138,5 @@ def test_the_commands(file, arrays, tmp_path, capsys):
     capsys.readouterr()
     assert main(["export", str(out), "--layout", "google", "--out", str(back)]) == 2
     assert "is for image models" in capsys.readouterr().err
-    with pytest.raises(InputError, match="format is not vit_jax/1"):
+    with pytest.raises(InputError, match="format is 'caption/1', not 'vit_jax/1'"):
         vit_jax.load(out)

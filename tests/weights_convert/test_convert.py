@@ -181,7 +181,7 @@ def test_unknown_flags_and_a_full_disk(tiny_file, tmp_path):
     command = [sys.executable, "-m", "weights_convert", "convert", str(tiny_file), "--out", str(tmp_path / "m")]
     done = subprocess.run([*command, "--nmae", "x"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: unrecognized arguments: --nmae")
+    assert done.stderr.startswith("error: unknown flag --nmae; did you mean --name")
     assert len(done.stderr.splitlines()) == 1
 
     small_files = ["bash", "-c", 'ulimit -f 10; exec "$@"', "bash"]  # a write past 10 KiB fails, as on a full disk

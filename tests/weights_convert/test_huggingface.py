@@ -37,7 +37,7 @@ CLASSES = {"ViT without bias": "ViTForImageClassification", "Dinov2 SwiGLU": "Di
 LAYOUTS = {"ViT": "hf_vit", "DeiT": "hf_vit", "Dinov2": "hf_dinov2", "CLIP": "hf_clip", "Siglip": "hf_siglip"}
 forward = jax.jit(forward_with_attention)
 # transformers' DINOv2 resizes its positions in float32 even where the rest is float64.
-FLOAT32_TABLE = {"ViTModel": 1e-9, "Dinov2Model": 1e-6}
+FLOAT32_TABLE = {"ViTModel": 1e-9, "Dinov2Model": 1e-6, "Dinov2WithRegistersModel": 1e-6}
 
 
 def make_original(case):
@@ -102,13 +102,16 @@ def test_parity_and_the_way_back(case, x64, tmp_path):
 
 
 @pytest.mark.parametrize("size", [(48, 48), (24, 40)])
-@pytest.mark.parametrize("case", ["ViTModel", "Dinov2Model"])
+@pytest.mark.parametrize("case", FLOAT32_TABLE)
 def test_other_image_sizes(case, size, x64, tmp_path):
-    """Hugging Face resizes positions in the forward pass with its own bicubic kernel, and so does this library."""
+    """Hugging Face resizes positions in the forward pass with its own bicubic kernel, and so does this library.
+
+    That of the DINOv2 with registers is antialiased, which shows where the grid shrinks.
+    """
     original = make_original(case)
     original.save_pretrained(tmp_path)
     x = reference.images(3, 2, *size)
-    options = {} if case == "Dinov2Model" else {"interpolate_pos_encoding": True}
+    options = {} if case.startswith("Dinov2") else {"interpolate_pos_encoding": True}
     with torch.no_grad():
         expected = original(pixel_values=torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), **options).last_hidden_state
     output = forward(convert(tmp_path, num_heads=3), x)

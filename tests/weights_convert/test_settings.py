@@ -60,7 +60,7 @@ def test_what_nothing_states_is_printed_as_assumed(file, capsys):
     [
         (["--crop", "1.5"], "'1.5' is not a number in (0, 1], nor none"),
         (["--mean", "0.5"], "mean"),
-        (["--activation", "tanh"], "invalid choice: 'tanh'"),
+        (["--activation", "tanh"], "'tanh' is not one of"),
         (["--num-heads", "3"], "width 32 is not divisible by num_heads 3"),
     ],
 )

@@ -114,7 +114,12 @@ def test_timms_config(tmp_path):
     ("text", "message"),
     [
         ("{", "not JSON"),
-        (json.dumps({"model_type": "vit", "num_attention_heads": "many"}), "not understood"),
+        (json.dumps({"model_type": "vit", "num_attention_heads": "many"}), "num_attention_heads is a number, not"),
+        (
+            json.dumps({"model_type": "vit", "num_attention_heads": 2.5}),
+            "num_attention_heads is a whole number above 0",
+        ),
+        (json.dumps({"model_type": "vit", "num_attention_heads": "²"}), "num_attention_heads is a number, not"),
         (json.dumps({"model_type": "vit", "hidden_act": "mish"}), "unknown hidden_act 'mish': one of gelu"),
     ],
 )

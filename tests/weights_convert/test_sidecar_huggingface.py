@@ -131,6 +131,19 @@ def test_the_config_of_a_model(tmp_path):
     assert sidecar.preprocess_fields == {}
 
 
+def test_the_problem_type_is_the_task(tmp_path):
+    for stated, task in (
+        ("multi_label_classification", "multi_label"),
+        ("single_label_classification", "single_label"),
+    ):
+        assert (
+            read_sidecar(write(tmp_path, {"model_type": "vit", "problem_type": stated})).config_fields["task"] == task
+        )
+    assert "task" not in read_sidecar(write(tmp_path, {"model_type": "vit", "problem_type": None})).config_fields
+    with pytest.raises(InputError, match="unknown problem_type 'regression'"):
+        read_sidecar(write(tmp_path, {"model_type": "vit", "problem_type": "regression"}))
+
+
 def test_old_clip_configs_have_the_vision_tower_twice(tmp_path):
     tower = {"num_attention_heads": 16, "image_size": 336}
     config = {"model_type": "clip", "vision_config": {"num_attention_heads": 12}, "vision_config_dict": tower}
@@ -176,7 +189,7 @@ def test_configs_that_are_refused(tmp_path, config, message):
         ({"rescale_factor": 0}, "rescale_factor is above 0"),
         ({"image_mean": [0.5, 0.5]}, "image_mean .* is not one number per channel, of 3 channels"),
         ({"image_std": [0.5, 0.0, 0.5]}, "std above 0"),
-        ({"image_mean": "half"}, "not understood"),
+        ({"image_mean": "half"}, "image_mean is a number, not 'half'"),
         ([], "not a JSON object"),
     ],
 )

@@ -89,7 +89,7 @@ def test_interpolation(tmp_path, size, interpolation, kernel):
         ({}, {"resize_mode": "longest"}, "unknown resize_mode .*'longest'"),
         ({}, {"interpolation": "nearest"}, "unknown interpolation 'nearest'"),
         ({}, {"mode": "L"}, "not supported: mode = 'L'"),
-        ({"head_width": 0}, {}, "not understood"),
+        ({"head_width": 0}, {}, "head_width is a whole number above 0, not 0"),
     ],
 )
 def test_configs_that_are_refused(tmp_path, vision, preprocess, message):

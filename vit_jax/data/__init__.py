@@ -3,16 +3,16 @@
 from vit_jax.data.batches import batches_per_epoch, pad_batch_to, read_batches, shuffle
 from vit_jax.data.dataset import Dataset, Split, hold_out
 from vit_jax.data.datasets import open_dataset
-from vit_jax.data.decode import EXTENSIONS, CorruptImageError, open_picture, open_rgb
+from vit_jax.data.decode import CorruptImageError, open_picture, open_rgb
 from vit_jax.data.digits import open_digits
 from vit_jax.data.folder import image_files, open_folder, open_folder_split
+from vit_jax.data.formats import image_suffixes
 from vit_jax.data.loader import Batch, CachedImages, ordered_batches, training_batches
 from vit_jax.data.pets import open_pets
 from vit_jax.data.reading import OnCorrupt, read_each
 from vit_jax.data.tfds import open_tfds
 
 __all__ = [
-    "EXTENSIONS",
     "Batch",
     "CachedImages",
     "CorruptImageError",
@@ -22,6 +22,7 @@ __all__ = [
     "batches_per_epoch",
     "hold_out",
     "image_files",
+    "image_suffixes",
     "open_dataset",
     "open_digits",
     "open_folder",

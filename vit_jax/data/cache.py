@@ -5,6 +5,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vit_jax.errors import InputError
+
+
+def check_cache(cache_gb: float) -> None:
+    """Raise InputError unless a size in 10^9 bytes is a finite number of at least 0."""
+    if not 0 <= cache_gb < float("inf"):
+        raise InputError(f"cache_gb is a number of at least 0, not {cache_gb}")
+
 
 class ImageCache:
     """Arrays by index, each computed once where it fits. At most `budget` bytes are held; threads may share a cache.

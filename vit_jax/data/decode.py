@@ -1,44 +1,64 @@
 """Decode an image file of any common format, or a .npy array, to an upright 8-bit picture."""
 
+import errno
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from vit_jax.background import WHITE
 from vit_jax.channels import MODES, Picture, as_picture, as_rgb, to_channels
+from vit_jax.data.bit_depth import is_deep_grey, read_depth, scale_grey
+from vit_jax.data.deep_colour import is_certain, join_bytes, low_byte_mode, scale_colours, select_low_bytes
+from vit_jax.data.formats import image_suffixes, is_array
+from vit_jax.data.guessed_ranges import guessed_ranges
+from vit_jax.data.pixel_limit import describe_pixel_limit, set_pixel_limit
 from vit_jax.errors import InputError
-
-ARRAY = ".npy"
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 class CorruptImageError(InputError):
     """A file that is not a readable image."""
 
 
-def open_rgb(file: str | Path | bytes) -> Image.Image:
+def open_rgb(file: str | Path | bytes, *, background: str = WHITE) -> Image.Image:
     """Decode an image, from a path or its bytes, and return it upright and RGB.
 
-    Palettes, grey and CMYK are converted; alpha is dropped, as torchvision's loader does. Raises as open_picture does.
+    Palettes, grey and CMYK are converted; transparent parts show the background, a colour. Raises as open_picture does.
     """
-    return as_rgb(open_picture(file), name="image" if isinstance(file, bytes) else str(file))
+    return as_rgb(open_picture(file), background=background, name="image" if isinstance(file, bytes) else str(file))
 
 
-def open_picture(file: str | Path | bytes, channels: int | None = None) -> Picture:
+def open_picture(
+    file: str | Path | bytes, channels: int | None = None, *, background: str = WHITE, name: str | None = None
+) -> Picture:
     """Decode an image, from a path or its bytes, and return it upright (EXIF orientation applied), 8 bits a channel.
 
-    channels: convert to so many; see vit_jax.channels.to_channels. None keeps grey, RGB, RGBA and CMYK as stored;
-    palettes and other modes become RGB (RGBA where a palette has transparency), 16 bits of grey the upper 8.
-    A .npy file holds a uint8 array [h, w] or [h, w, c].
+    channels: convert to so many, on a background; see vit_jax.channels.to_channels. None keeps grey, RGB, RGBA and CMYK
+    as stored; other modes become RGB, and any with transparency RGBA. More than 8 bits: see bit_depth.
+    name: for messages, by default the path. A .npy file holds a uint8 array [h, w] or [h, w, c].
     Raises CorruptImageError naming the file when it cannot be decoded completely; InputError when it is missing, is an
     array of another kind, or its channels do not fit.
     """
-    name = "image" if isinstance(file, bytes) else str(file)
-    is_array = not isinstance(file, bytes) and Path(file).suffix.lower() == ARRAY
-    picture = _open_array(Path(name)) if is_array else _open_image(file, name)
-    return picture if channels is None else to_channels(picture, channels, name=name)
+    name = name or ("image" if isinstance(file, bytes) else str(file))
+    picture = _open_image(file, name) if isinstance(file, bytes) or not is_array(file) else _open_array(Path(name))
+    return picture if channels is None else to_channels(picture, channels, name=name, background=background)
+
+
+def as_upright(image: Any, *, name: str = "the image") -> Picture:
+    """Return a PIL image, as its EXIF orientation says that it is shown, or a uint8 array, as a Picture.
+
+    Raises InputError with the name as as_picture does, and CorruptImageError for an opened file that cannot be decoded.
+    """
+    picture = as_picture(image, name=name)
+    if not isinstance(picture, Image.Image):
+        return picture
+    with decoding_errors(name):
+        return ImageOps.exif_transpose(picture)
 
 
 def _open_array(path: Path) -> Picture:
@@ -55,22 +75,80 @@ def _open_array(path: Path) -> Picture:
 
 
 def _open_image(file: str | Path | bytes, name: str) -> Image.Image:
-    source: Path | io.BytesIO = io.BytesIO(file) if isinstance(file, bytes) else Path(file)
+    image_suffixes()  # registers all formats
+    with warnings.catch_warnings(), decoding_errors(name):
+        warnings.simplefilter("ignore")  # broken EXIF blocks and palettes warn, and still decode
+        return _decode(file, name)
+
+
+@contextmanager
+def decoding_errors(name: str) -> Iterator[None]:
+    """Allow images up to the pixel limit while the block decodes one, and name it in every error.
+
+    Raises CorruptImageError for one that cannot be decoded or is too large, InputError for one that cannot be read.
+    """
+    set_pixel_limit()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # broken EXIF blocks and palettes warn, and still decode
-            with Image.open(source) as image:
-                image.load()
-                return _to_8_bits(ImageOps.exif_transpose(image))
+        yield
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"{name}: no such file") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
-        raise CorruptImageError(f"{name}: not a readable image ({str(error) or type(error).__name__})") from error
+    except Image.DecompressionBombError as error:
+        raise CorruptImageError(f"{name}: {describe_pixel_limit()}") from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # not of the decoder, and EINVAL is a seek to a wrong offset
+            raise InputError(f"{name}: cannot be read ({error.strerror}); change its permissions or move it") from error
+        raise _corrupt(name, error) from error
+    except (SyntaxError, ValueError, EOFError, IndexError) as error:
+        raise _corrupt(name, error) from error
+
+
+def _decode(file: str | Path | bytes, name: str) -> Image.Image:
+    """Decode an image upright with 8 bits per channel, and count it if its range was guessed."""
+    with Image.open(_source(file)) as image:
+        mode = low_byte_mode(image)
+        depth = read_depth(image) if mode or is_deep_grey(image) else None
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    key = upright.info.get("transparency")
+    if depth is None or (mode and key is None and is_certain(upright)):
+        return _to_8_bits(upright)
+    values = join_bytes(upright, _decode_low_bytes(file, mode), mode) if mode else np.asarray(upright)
+    try:
+        scaled = scale_colours(values, depth) if mode else scale_grey(upright, depth)
+    except InputError as error:
+        raise CorruptImageError(f"{name}: {error}") from error
+    if scaled.guess:
+        guessed_ranges.add(hash(file), name, scaled.largest, scaled.guess)
+    image_8_bits = Image.fromarray(scaled.values)
+    return image_8_bits if key is None else _make_transparent(image_8_bits, values, key)
+
+
+def _make_transparent(image: Image.Image, values: np.ndarray, key: int | tuple[int, ...]) -> Image.Image:
+    """Return an image as RGBA, transparent where its values of more than 8 bits are those of the key."""
+    is_opaque = (np.atleast_3d(values) != np.array(key)).any(axis=-1)
+    image = image.convert("RGBA")
+    image.putalpha(Image.fromarray(is_opaque.astype(np.uint8) * 255))
+    return image
+
+
+def _decode_low_bytes(file: str | Path | bytes, mode: str) -> Image.Image:
+    with Image.open(_source(file)) as image:
+        select_low_bytes(image, mode)
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+
+def _source(file: str | Path | bytes) -> Path | io.BytesIO:
+    return io.BytesIO(file) if isinstance(file, bytes) else Path(file)
+
+
+def _corrupt(name: str, error: Exception) -> CorruptImageError:
+    return CorruptImageError(f"{name}: not a readable image ({str(error) or type(error).__name__})")
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits (Pillow's I;16, or I when read from PNG): keep the upper 8
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA")
+    if image.has_transparency_data:
+        return image if image.mode == "RGBA" else image.convert("RGBA")
     return image if any(image.mode in modes for modes in MODES.values()) else image.convert("RGB")

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from vit_jax.data.dataset import Dataset, Split, check_classes, class_indices
 from vit_jax.download import download_file
 from vit_jax.errors import InputError
+from vit_jax.notes import note
 
 ADDRESS = "https://thor.robots.ox.ac.uk/~vgg/data/pets"
 Digests = Mapping[str, str | None]
@@ -62,7 +63,7 @@ def fetch(folder: str | os.PathLike, *, address: str = ADDRESS, md5: Digests = A
             continue
         archive = folder / f"{name}.tar.gz"
         download_file(f"{address}/{name}.tar.gz", archive, md5=digest)
-        print(f"unpacking {archive}", flush=True)
+        note(f"unpacking {archive}")
         unpack(archive, folder / name)
         archive.unlink()
     return folder
@@ -84,7 +85,8 @@ def open_pets(folder: str | os.PathLike, *, address: str = ADDRESS, md5: Digests
     root = fetch(folder, address=address, md5=md5)
     train, test = _read_list(root, "trainval.txt"), _read_list(root, "test.txt")
     names = check_classes([_breed(n) for n in train], [_breed(n) for n in test], str(root))
-    return Dataset("oxford_iiit_pet", names, _open_split(root, train, names), _open_split(root, test, names))
+    train_split, val_split = _open_split(root, train, names), _open_split(root, test, names)
+    return Dataset("oxford_iiit_pet", names, train_split, val_split, root=str(root))
 
 
 def _breed(image: str) -> str:

@@ -43,7 +43,7 @@ def _open_split(builder: Any, split: str, source_name: str) -> Split:
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     labels = np.array([source[i]["label"] for i in range(len(source))], np.int32)
     names = [f"{source_name}[{i}]" for i in range(len(source))]
-    return Split(names, labels, lambda i: open_picture(source[i]["image"]))
+    return Split(names, labels, lambda i: open_picture(source[i]["image"], name=names[i]))
 
 
 def open_tfds(

@@ -5,6 +5,11 @@ METHODS lists the methods that share one signature; compile_method returns one a
 
 from vit_jax.explain.attribution import IntegratedGradients, integrated_gradients, rise
 from vit_jax.explain.class_maps import attention_gradcam, grad_rollout, relevance
+from vit_jax.explain.distances import (
+    attention_distance,
+    attention_distance_from_images,
+    patch_distances,
+)
 from vit_jax.explain.faithfulness import (
     BASELINES,
     InsertionDeletion,
@@ -17,7 +22,9 @@ from vit_jax.explain.faithfulness import (
     removal_curves,
 )
 from vit_jax.explain.flow import attention_flow, flow_from_attention
-from vit_jax.explain.heatmap import overlay, scale_to_unit_range, to_grid, upsample
+from vit_jax.explain.head_methods import HEAD_METHODS, HeadMethod, compile_head_method, why_unavailable_per_head
+from vit_jax.explain.heatmap import overlay, scale_to_unit_range, to_grid, uninformative_reason, upsample
+from vit_jax.explain.lens import logit_lens, read_tokens
 from vit_jax.explain.localization import SegmentationScores, pointing_game, segmentation_scores
 from vit_jax.explain.methods import (
     DEFAULT_METHODS,
@@ -27,13 +34,18 @@ from vit_jax.explain.methods import (
     check_method_options,
     compile_method,
     head_attention,
+    why_unavailable,
 )
+from vit_jax.explain.patch_features import patch_similarity, token_norms
+from vit_jax.explain.pca import foreground_mask, patch_pca, scale_to_colours
 from vit_jax.explain.rollout import attention_rollout, cls_attention, readout, rollout_from_images
 
 __all__ = [
     "BASELINES",
     "DEFAULT_METHODS",
+    "HEAD_METHODS",
     "METHODS",
+    "HeadMethod",
     "InsertionDeletion",
     "IntegratedGradients",
     "Method",
@@ -41,29 +53,43 @@ __all__ = [
     "PerturbationAUC",
     "RemovalCurves",
     "SegmentationScores",
+    "attention_distance",
+    "attention_distance_from_images",
     "attention_flow",
     "attention_gradcam",
     "attention_rollout",
     "centred_map",
     "check_method_options",
     "cls_attention",
+    "compile_head_method",
     "compile_method",
     "flow_from_attention",
+    "foreground_mask",
     "grad_rollout",
     "head_attention",
     "insertion_deletion",
     "integrated_gradients",
+    "logit_lens",
     "overlay",
+    "patch_distances",
+    "patch_pca",
+    "patch_similarity",
     "perturbation_auc",
     "pointing_game",
     "random_map",
+    "read_tokens",
     "readout",
     "relevance",
     "removal_curves",
     "rise",
     "rollout_from_images",
+    "scale_to_colours",
     "scale_to_unit_range",
     "segmentation_scores",
     "to_grid",
+    "token_norms",
+    "uninformative_reason",
     "upsample",
+    "why_unavailable",
+    "why_unavailable_per_head",
 ]

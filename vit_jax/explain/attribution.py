@@ -16,6 +16,7 @@ from vit_jax.errors import InputError
 from vit_jax.explain.gradients import Targets, check_targets, class_cotangents, restore_target_axis
 from vit_jax.model import Images, VisionTransformer
 from vit_jax.position import RESIZE_METHODS
+from vit_jax.prediction import probabilities
 
 
 class IntegratedGradients(NamedTuple):
@@ -138,8 +139,9 @@ def rise(
         is_counted = (step * step_masks + jnp.arange(step_masks) < num_masks).astype(masks.dtype)
         masks = masks * is_counted.reshape(-1, 1, 1)
         masked = images[:, None] * masks[None, :, :, :, None].astype(images.dtype)
-        probabilities = jax.nn.softmax(model(masked.reshape(b * step_masks, h, w, c)).astype(total.dtype))
-        weights = jnp.take_along_axis(probabilities.reshape(b, step_masks, -1), classes[:, None], axis=2)
+        logits = model(masked.reshape(b * step_masks, h, w, c)).astype(total.dtype)
+        scores = probabilities(model.config, logits).reshape(b, step_masks, -1)
+        weights = jnp.take_along_axis(scores, classes[:, None], axis=2)
         return total + jnp.einsum("bmk,mhw->bkhw", weights, masks.astype(total.dtype)), None
 
     zeros = jnp.zeros((b, classes.shape[1], h, w), jnp.promote_types(images.dtype, jnp.float32))

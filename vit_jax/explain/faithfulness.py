@@ -23,6 +23,8 @@ from vit_jax.errors import InputError
 from vit_jax.explain.gradients import check_targets
 from vit_jax.explain.heatmap import to_grid
 from vit_jax.model import Images, VisionTransformer
+from vit_jax.prediction import is_predicted, probabilities
+from vit_jax.suggest import describe_unknown
 
 Maps = Float[Array | np.ndarray, "b n"]
 BASELINES = ("mean", "blur", "zero")
@@ -67,7 +69,7 @@ def baseline_images(images: Images, baseline: str) -> Float[Array, "b h w c"]:
     if baseline == "mean":
         return jnp.broadcast_to(images.mean(axis=(1, 2), keepdims=True), images.shape)
     if baseline != "blur":
-        raise InputError(f"unknown baseline {baseline!r}: one of {', '.join(BASELINES)}")
+        raise InputError(describe_unknown("baseline", baseline, BASELINES))
 
     def blur_matrix(size: int) -> Float[Array, "s s"]:
         distance = jnp.arange(size)[:, None] - jnp.arange(size)[None]
@@ -113,8 +115,8 @@ def _curves(
         removed = to_grid((rank < num_removed).astype(jnp.float32), grid)
         removed = jnp.repeat(jnp.repeat(removed, ph, axis=1), pw, axis=2)[..., None] > 0
         logits = model(jnp.where(removed, replacement, images)).astype(jnp.float32)
-        probability = jnp.take_along_axis(jax.nn.softmax(logits), targets[:, None], axis=1)[:, 0]
-        return probability, (logits.argmax(axis=1) == targets).astype(jnp.float32)
+        probability = jnp.take_along_axis(probabilities(model.config, logits), targets[:, None], axis=1)[:, 0]
+        return probability, is_predicted(model.config, logits, targets).astype(jnp.float32)
 
     fractions = np.linspace(0, 1, steps + 1)
     counts = jnp.asarray(np.round(fractions * math.prod(grid)).astype(np.int32))

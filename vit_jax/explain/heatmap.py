@@ -5,11 +5,12 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from vit_jax.errors import InputError
 from vit_jax.position import RESIZE_METHODS
 
+ROUNDING = 1e-6  # relative: differences of equal float32 scores that are summed in another order
 COLORMAP = "inferno"  # monotonic in lightness: readable in greyscale and for colour-blind readers
 
 
@@ -20,7 +21,7 @@ def to_grid(maps: Float[Array | np.ndarray, "... n"], grid: tuple[int, int]) -> 
     return jnp.asarray(maps).reshape(*maps.shape[:-1], *grid)
 
 
-def upsample(maps: Float[Array | np.ndarray, "..."], size: tuple[int, int]) -> Float[Array, "... h w"]:
+def upsample(maps: Shaped[Array | np.ndarray, "..."], size: tuple[int, int]) -> Float[Array, "... h w"]:
     """Upsample maps [..., gh, gw] bilinearly to `size` (height, width) in pixels.
 
     Agrees with torch's interpolate(mode="bilinear", align_corners=False): values lie at pixel centres.
@@ -29,6 +30,8 @@ def upsample(maps: Float[Array | np.ndarray, "..."], size: tuple[int, int]) -> F
     if maps.ndim < 2 or min(size) < 1:
         raise InputError(f"cannot upsample a map of shape {tuple(maps.shape)} to {tuple(size)}")
     maps = jnp.asarray(maps)
+    if not jnp.issubdtype(maps.dtype, jnp.inexact):  # the bilinear weights are fractions
+        maps = maps.astype(jnp.float32)
     bilinear = RESIZE_METHODS["bilinear"]
     rows = jnp.asarray(bilinear(maps.shape[-2], size[0]), maps.dtype)
     columns = jnp.asarray(bilinear(maps.shape[-1], size[1]), maps.dtype)
@@ -43,8 +46,22 @@ def scale_to_unit_range(heat: Float[Array | np.ndarray, "... h w"]) -> Float[Arr
     return jnp.where(span > 0, (heat - low) / jnp.where(span > 0, span, 1), 0)
 
 
+def uninformative_reason(heat: Float[Array | np.ndarray, "..."]) -> str:
+    """Return why one map says nothing about its image: "not finite", "all zero" or "constant"; "" if it does.
+
+    A map is constant if its values differ by no more than float32 rounding, relative to the largest.
+    """
+    values = np.asarray(heat, np.float64)
+    if not np.isfinite(values).all():
+        return "not finite"
+    largest = np.abs(values).max(initial=0)
+    if largest == 0:
+        return "all zero"
+    return "constant" if np.ptp(values) <= ROUNDING * largest else ""
+
+
 @functools.cache
-def _colour_table(name: str) -> np.ndarray:
+def colour_table(name: str) -> np.ndarray:
     """Return a matplotlib colour map as RGB in [0, 1], [256, 3]."""
     from matplotlib import colormaps
 
@@ -64,4 +81,4 @@ def overlay(
     if not 0 <= alpha <= 1:
         raise InputError(f"alpha must be in [0, 1], not {alpha}")
     level = jnp.round(255 * scale_to_unit_range(heat)).astype(jnp.int32)
-    return (1 - alpha) * jnp.asarray(image) + alpha * jnp.asarray(_colour_table(COLORMAP))[level]
+    return (1 - alpha) * jnp.asarray(image) + alpha * jnp.asarray(colour_table(COLORMAP))[level]

@@ -20,6 +20,8 @@ from vit_jax.attention import check_head_fusion, fuse_heads
 from vit_jax.errors import InputError
 from vit_jax.model import Images, VisionTransformer
 
+NO_READOUT = "the model uses attention pooling: no fixed row to read"
+
 
 def readout(model: VisionTransformer, num_tokens: int) -> Float[Array, " n"]:
     """Return the weight [N] with which the classification head reads each token; the weights sum to 1.
@@ -28,8 +30,8 @@ def readout(model: VisionTransformer, num_tokens: int) -> Float[Array, " n"]:
     [distillation] for two heads.
     Raises InputError for a model with attention pooling, whose weights depend on the image.
     """
-    if model.config.pooling == "map":
-        raise InputError("the model uses attention pooling: no fixed row to read; use integrated_gradients or rise")
+    if model.config.pools_by_attention:
+        raise InputError(f"{NO_READOUT}; use integrated_gradients or rise")
     read, prefix = jnp.zeros(num_tokens), model.config.num_prefix
     if model.config.pooling == "cls":
         return read.at[:2].set(0.5) if model.config.distillation_head else read.at[0].set(1.0)

@@ -158,5 +158,22 @@ class Checkpoints:
         self._manager.close()
 
 
+class NoCheckpoints:
+    """Checkpoints of training that writes nothing."""
+
+    def save(self, state: Any, progress: dict[str, Any], *, step: int, score: float | None) -> None:
+        """Save nothing."""
+
+    def wait(self) -> None:
+        """Return at once."""
+
+    def latest(self) -> int | None:
+        """Return None: there is no checkpoint."""
+        return None
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
 def _shapes(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {name: array.shape for name, array in arrays.items()}

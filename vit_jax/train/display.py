@@ -6,7 +6,7 @@ from types import TracebackType
 
 import jax
 
-from vit_jax import progress
+from vit_jax import notes, progress
 from vit_jax.train.state import Totals
 
 
@@ -60,7 +60,9 @@ class TrainDisplay:
         return record
 
     def write_line(self, text: str) -> None:
-        """Write a line above the display."""
+        """Write a note above the display."""
+        if notes.is_quiet():
+            return
         if sys.stdout.isatty():
             self._bar.write(text, file=sys.stdout)
         else:

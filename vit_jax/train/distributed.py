@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from vit_jax.errors import InputError
+from vit_jax.numerals import parse_int
 from vit_jax.settings import check_settings, setting
 
 # Variables that clusters set, and the least value that means more than one process.
@@ -41,14 +42,33 @@ def initialize(options: ProcessOptions) -> None:
 
     Raises InputError if the other processes can't be reached.
     """
+    connect(options)
+    if not is_first_process():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115  until the process ends
+
+
+def connect(options: ProcessOptions) -> bool:
+    """Connect to the other processes, and return whether there are any. Call it before jax computes.
+
+    Raises InputError if they can't be reached.
+    """
     if options.coordinator is not None:
         _initialize(
             coordinator_address=options.coordinator, num_processes=options.processes, process_id=options.process
         )
-    elif any(int(os.environ.get(name, least - 1)) >= least for name, least in CLUSTERS.items()):
+    elif any(_read_variable(name, least - 1) >= least for name, least in CLUSTERS.items()):
         _initialize()
-    if not is_first_process():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
+    else:
+        return False
+    return True
+
+
+def _read_variable(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    value = parse_int(text)
+    if value is None:
+        raise InputError(f"the environment variable {name} is {text!r}, not a whole number; correct or unset it")
+    return value
 
 
 def _initialize(**settings: Any) -> None:

@@ -10,6 +10,9 @@ from vit_jax.files import atomic_write
 from vit_jax.train.distributed import is_first_process
 from vit_jax.train.options import RunOptions
 
+METRICS = "metrics.jsonl"
+EPOCH_FIELD = "val_loss"  # in the records of epochs alone
+
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the records of a metrics.jsonl, without an incomplete last line. Empty if there is no file."""
@@ -82,8 +85,10 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def open_sinks(folder: Path, options: RunOptions, *, step: int) -> list[Sink]:
+def open_sinks(folder: Path | None, options: RunOptions, *, step: int) -> list[Sink]:
     """Return the sinks that the options name. Raises InputError for a package that is not installed."""
+    if folder is None:
+        return []
     sinks: list[Sink] = []
     if is_first_process() and options.tensorboard:
         sinks.append(TensorBoard(folder, step=step))
@@ -95,21 +100,28 @@ def open_sinks(folder: Path, options: RunOptions, *, step: int) -> list[Sink]:
 class MetricsLog:
     """Appends records to metrics.jsonl and to the sinks. Records of steps after `step` are dropped at the start.
 
-    Only the first process writes.
+    folder: None keeps the records of the epochs in memory only. Only the first process writes.
+    epochs: the records of the epochs, those of metrics.jsonl first.
     """
 
-    def __init__(self, folder: Path, *, step: int, sinks: Sequence[Sink] = ()):
+    def __init__(self, folder: Path | None, *, step: int, sinks: Sequence[Sink] = ()):
         self._sinks, self._file = sinks, None
+        self.epochs: list[dict[str, Any]] = []
+        if folder is None:
+            return
+        path = folder / METRICS
+        records = [record for record in read_metrics(path) if record["step"] <= step]
+        self.epochs = [record for record in records if EPOCH_FIELD in record]
         if not is_first_process():
             return
-        path = folder / "metrics.jsonl"
-        records = [record for record in read_metrics(path) if record["step"] <= step]
         with atomic_write(path) as partial:
             partial.write_text("".join(json.dumps(record) + "\n" for record in records))
         self._file = open(path, "a")  # noqa: SIM115  closed in close()
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record, which has a step."""
+        if EPOCH_FIELD in record:
+            self.epochs.append(record)
         if self._file is not None:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()

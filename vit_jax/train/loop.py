@@ -1,6 +1,7 @@
 """The training loop: epochs of steps, a validation after each, checkpoints, and a clean stop at a signal.
 
-What is trained, on which data and with which loss comes as a TrainTask, so that all tasks share the loop.
+What is trained, on which data and with which loss comes as a TrainTask, so that all tasks share the loop. It reads from
+top to bottom: `run` is the loop over epochs, `_train_epoch` that over steps, `_end_epoch` what follows an epoch.
 """
 
 import signal
@@ -14,11 +15,12 @@ import numpy as np
 import optax
 
 from vit_jax.errors import InputError
-from vit_jax.train.checkpoints import Checkpoints
+from vit_jax.train.checkpoints import Checkpoints, NoCheckpoints
 from vit_jax.train.display import TrainDisplay
 from vit_jax.train.distributed import any_process
 from vit_jax.train.logging import MetricsLog
 from vit_jax.train.profiler import StepProfiler
+from vit_jax.train.result import OnEpoch
 from vit_jax.train.signals import Interrupt
 from vit_jax.train.state import TrainState
 from vit_jax.train.step import LossOf, Prepare, StepSettings
@@ -36,7 +38,7 @@ class TrainTask(NamedTuple):
     batch_size:  rows of a batch, over all devices.
     validate:    parameters -> {"val_loss": ..., "val_accuracy": ..., ...} over the whole validation split.
     score:       record of an epoch -> number; the epoch of the highest is the best.
-    keep_best:   (parameters, record) -> None, called after every epoch that is the best so far.
+    keep_best:   (parameters, record) -> None, called in every process after every epoch that is the best so far.
     patience:    epochs without improvement after which training stops; 0 for never.
     """
 
@@ -60,21 +62,29 @@ class LoopTools(NamedTuple):
 
     step:         (state, batch) -> (next state, an array that is ready when the step is done).
     save_seconds: interval of checkpoints within an epoch; 0 for none.
+    on_epoch:     called with the record of every epoch, after it is saved; True ends the training.
     """
 
     step: Callable[[TrainState, Any], tuple[TrainState, jax.Array]]
-    checkpoints: Checkpoints
+    checkpoints: Checkpoints | NoCheckpoints
     log: MetricsLog
     profile: StepProfiler
     save_seconds: float = 0.0
+    on_epoch: OnEpoch | None = None
 
 
 class TrainOutcome(NamedTuple):
-    """How a run ended. best: the record of the best epoch; signal: the signal that stopped the run, or None."""
+    """How a run ended.
+
+    best:   the record of the best epoch.
+    signal: the signal that stopped the run, or None.
+    epochs: the records of all epochs, those before the run was resumed included.
+    """
 
     state: TrainState
     best: dict[str, Any] | None
     signal: int | None
+    epochs: list[dict[str, Any]]
 
 
 def run_epochs(task: TrainTask, state: TrainState, tools: LoopTools, *, best: dict[str, Any] | None) -> TrainOutcome:
@@ -108,12 +118,14 @@ class _Loop:
                 self._check_finite(state)
                 if self.step % task.steps_per_epoch:  # stopped within the epoch
                     self._save(state, score=None)
-                    return TrainOutcome(state, self.best, stop)
-                state = self._end_epoch(state, epoch, start)
+                    return self._outcome(state, stop)
+                state, is_ended = self._end_epoch(state, epoch, start)
                 stop = self._agreed_signal()
                 if stop is not None and epoch + 1 < task.epochs:
-                    return TrainOutcome(state, self.best, stop)
-        return TrainOutcome(state, self.best, None)
+                    return self._outcome(state, stop)
+                if is_ended:
+                    break
+        return self._outcome(state, None)
 
     def _train_epoch(self, state: TrainState, epoch: int) -> tuple[TrainState, int | None]:
         """Run the steps that are left of an epoch. Return the state and the signal that stopped it, if any."""
@@ -145,8 +157,8 @@ class _Loop:
                     saved = time.monotonic()
         return state, None
 
-    def _end_epoch(self, state: TrainState, epoch: int, start: float) -> TrainState:
-        """Validate, log and save. Return the state with its totals set to zero."""
+    def _end_epoch(self, state: TrainState, epoch: int, start: float) -> tuple[TrainState, bool]:
+        """Validate, log and save. Return the state with its totals set to zero, and whether on_epoch ends training."""
         task = self.task
         loss, correct, count = (float(value) for value in jax.device_get(state.totals))
         record: dict[str, Any] = {"step": self.step, "epoch": epoch + 1}
@@ -159,10 +171,15 @@ class _Loop:
             self.best = record
             task.keep_best(state.eval_params, record)
         self._save(state, score=task.score(record))
-        return state
+        on_epoch = self.tools.on_epoch
+        return state, any_process(on_epoch is not None and _is_true(on_epoch(dict(record))))
+
+    def _outcome(self, state: TrainState, stop: int | None) -> TrainOutcome:
+        return TrainOutcome(state, self.best, stop, list(self.tools.log.epochs))
 
     def _save(self, state: TrainState, *, score: float | None) -> None:
-        self.tools.checkpoints.save(state, {"best": self.best}, step=self.step, score=score)
+        progress = {"best": self.best, "steps_per_epoch": self.task.steps_per_epoch}
+        self.tools.checkpoints.save(state, progress, step=self.step, score=score)
 
     def _is_patience_over(self, epoch: int) -> bool:
         patience = self.task.patience
@@ -182,6 +199,11 @@ class _Loop:
                 f"non-finite loss at step {failed}; {last}: lower --learning-rate (or give --clip-norm 1) and start "
                 "a new run"
             )
+
+
+def _is_true(value: Any) -> bool:
+    """Return whether a value is True, of Python or of numpy."""
+    return isinstance(value, bool | np.bool_) and bool(value)
 
 
 def _zeros_like(x: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """The device memory that a compiled step needs, and the memory that the device has."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,39 @@ class MemoryUse(NamedTuple):
         return self.state + self.work
 
 
+class HostUse(NamedTuple):
+    """Bytes per device that training needs next to its steps where the device is the CPU, else 0.
+
+    process: what the process has besides state and batch: Python, the program, the initial model, decoded images.
+    copies:  of the state while it is written, ours and the writer's, or of the best model.
+    overlap: whether steps follow while a checkpoint is written; else copies use what the temporary buffers have left.
+    """
+
+    process: int = 0
+    copies: int = 0
+    overlap: bool = False
+
+    def total(self, need: MemoryUse) -> int:
+        """Return the bytes of the peak."""
+        both = need.work + self.copies if self.overlap else max(need.work, self.copies)
+        return self.process + need.state + both
+
+
+def host_use(need: MemoryUse, state: Any, *, is_saved: bool, epochs: int) -> HostUse:
+    """Return what training needs besides a step. state: a TrainState; is_saved: whether checkpoints are written."""
+    if jax.local_devices()[0].platform != "cpu":
+        return HostUse()
+    copied = jax.tree.leaves((state, state) if is_saved else state.eval_params)
+    process = resident_bytes() // jax.local_device_count() - need.state
+    return HostUse(max(0, process), sum(array.nbytes for array in copied), overlap=epochs > 1)
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process, 0 where the system does not tell."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.is_file() else 0
+
+
 def memory_use(compiled: Any) -> MemoryUse:
     """Return what a compiled program needs by its compiler's plan."""
     plan = compiled.memory_analysis()
@@ -37,17 +71,19 @@ def available_bytes() -> int | None:
     if device.platform != "cpu" or not meminfo.is_file():
         return None
     lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-    own = int(Path("/proc/self/statm").read_text().split()[1]) * 4096  # resident memory of this process
-    free = int(lines["MemAvailable"].split()[0]) * 1024 + own
+    free = int(lines["MemAvailable"].split()[0]) * 1024 + resident_bytes()
     return free // jax.local_device_count()
 
 
-def format_memory(need: MemoryUse, available: int | None) -> str:
+def format_memory(need: MemoryUse, host: HostUse, available: int | None) -> str:
     """Return a line for the user."""
+    joint = "and" if host.overlap else "or"
+    rest = f", {joint} {host.copies / 1e9:,.2f} for copies to save, {host.process / 1e9:,.2f} for the process"
     of = "" if available is None else f" of {available / 1e9:,.1f} GB"
     return (
-        f"memory: a step needs about {need.total / 1e9:,.2f} GB{of} per device "
-        f"({need.state / 1e9:,.2f} for state and batch, {need.work / 1e9:,.2f} for temporary buffers)"
+        f"memory: training needs about {host.total(need) / 1e9:,.2f} GB{of} per device ("
+        f"{need.state / 1e9:,.2f} for state and batch, {need.work / 1e9:,.2f} for temporary buffers"
+        f"{rest if host.copies else ''})"
     )
 
 

@@ -8,11 +8,12 @@ WARM_UP = 3  # steps after the start that are not traced: compilation and its af
 
 
 class StepProfiler:
-    """Traces `steps` steps of a run that starts at step `first` into a folder; with 0 it does nothing."""
+    """Traces `steps` steps of a run that starts at step `first` into its folder; with 0 it does nothing."""
 
-    def __init__(self, folder: Path, steps: int, first: int):
-        self._folder, self._begin, self._end = folder, first + WARM_UP, first + WARM_UP + steps
-        self._is_pending, self._is_tracing = steps > 0, False
+    def __init__(self, run: Path | None, steps: int, first: int):
+        self._folder = None if run is None else run / "profile"
+        self._begin, self._end = first + WARM_UP, first + WARM_UP + steps
+        self._is_pending, self._is_tracing = steps > 0 and run is not None, False
 
     def before(self, step: int) -> None:
         """Start or end the trace. Call before each step, with the number of steps done."""

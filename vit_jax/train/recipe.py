@@ -1,17 +1,22 @@
 """Training recipes: every number of a run in one place, each with a flag."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
+from vit_jax.background import parse_colour
 from vit_jax.config import as_pair
 from vit_jax.data.augment.transforms import Augment
 from vit_jax.errors import InputError
 from vit_jax.precision import DTYPES
 from vit_jax.settings import check_settings, read_settings, setting
+from vit_jax.suggest import describe_unknown
 
 SCHEDULES = ("constant", "cosine", "step")
 TRAIN = ("all", "head", "lora")
+BALANCE = ("none", "weights", "sampler")
 LORA_TARGETS = ("attention", "all")
+AnyRecipe = TypeVar("AnyRecipe", bound="TrainRecipe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,26 +27,41 @@ class TrainRecipe:
     """
 
     model: str | None = setting(help="name of the architecture", none="that of the weights")
-    epochs: int = setting(help="passes over the training data", interval="[1, inf)")
-    batch_size: int = setting(16, "examples per optimizer step, over all devices", interval="[1, inf)")
-    learning_rate: float = setting(1e-5, "peak learning rate", interval="[0, inf)")
+    epochs: int = setting(help="passes over the training data", interval="[1, inf)", aliases=("num_epochs",))
+    batch_size: int = setting(
+        16, "examples per optimizer step, over all devices", interval="[1, inf)", aliases=("batch", "bs")
+    )
+    learning_rate: float = setting(1e-5, "peak learning rate", interval="[0, inf)", aliases=("lr",))
     schedule: str = setting(
         "constant", "of the learning rate: constant, cosine to 0, or a tenth per --step-epochs", choices=SCHEDULES
     )
     step_epochs: int = setting(20, "epochs per step of --schedule step", interval="[1, inf)", extra=True)
-    warmup_epochs: float = setting(0.0, "linear warm-up from 0, in epochs; may be a fraction", interval="[0, inf)")
+    warmup_epochs: float = setting(
+        0.0, "linear warm-up from 0, in epochs; may be a fraction", interval="[0, inf)", aliases=("warmup",)
+    )
     beta1: float = setting(0.9, "AdamW: decay of the first moment", interval="[0, 1)")
     beta2: float = setting(0.999, "AdamW: decay of the second moment", interval="[0, 1)")
     eps: float = setting(1e-8, "AdamW: added to the denominator", interval="(0, inf)")
-    weight_decay: float = setting(0.01, "AdamW: decoupled weight decay of every parameter", interval="[0, inf)")
+    weight_decay: float = setting(
+        0.01, "AdamW: decoupled weight decay of every parameter", interval="[0, inf)", aliases=("wd",)
+    )
     dropout: float | None = setting(
         None, "dropout rate of branches and attention weights", interval="[0, 1)", none="the model's own"
     )
-    seed: int = setting(0, "of initial parameters, data order, augmentation and dropout")
+    background: str | None = setting(
+        None, "colour behind transparent images, a name or #rrggbb; saved with the model", extra=True,
+        none="the model's own, white if it has none",
+    )  # fmt: skip
+    seed: int = setting(
+        0, "of initial parameters, data order, augmentation and dropout", interval="[0, 4294967296)"
+    )  # below 2^32: jax drops higher bits
     label_smoothing: float = setting(
-        0.0, "fraction of the target spread over all classes", interval="[0, 1)", extra=True
+        0.0, "fraction of the target spread over all classes", interval="[0, 1)", extra=True,
+        aliases=("smoothing",),
+    )  # fmt: skip
+    clip_norm: float = setting(
+        0.0, "maximum global norm of the gradient, 0 for none", interval="[0, inf)", extra=True, aliases=("clip_grad",)
     )
-    clip_norm: float = setting(0.0, "maximum global norm of the gradient, 0 for none", interval="[0, inf)", extra=True)
     ema: float = setting(
         0.0, "decay of the moving average of the parameters, which is then validated and saved; 0 for none",
         interval="[0, 1)", extra=True,
@@ -54,12 +74,32 @@ class TrainRecipe:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.background is not None:
+            object.__setattr__(self, "background", parse_colour(self.background))
         if self.batch_size % self.accumulate:
             raise InputError(f"accumulate {self.accumulate} does not divide the batch size {self.batch_size}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict, which `vit_jax.settings.read_settings` reads."""
         return asdict(self)
+
+
+def resolve_recipe(recipe: Any, recipes: Mapping[str, AnyRecipe], *, unset: Sequence[str]) -> AnyRecipe:
+    """Return a recipe, given itself or its name in `recipes`.
+
+    unset: the fields of a named recipe that a given model decides; they become None.
+    Raises InputError for an unknown name and for anything that is not of the recipes' type.
+    """
+    if isinstance(recipe, str):
+        if recipe not in recipes:
+            raise InputError(describe_unknown("recipe", recipe, recipes))
+        changed: dict[str, Any] = dict.fromkeys(unset)
+        return replace(recipes[recipe], **changed)
+    kind = type(next(iter(recipes.values())))
+    if not isinstance(recipe, kind):
+        names = ", ".join(recipes)
+        raise InputError(f"recipe: {type(recipe).__name__} is no {kind.__name__}; give one, or a name: {names}")
+    return recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +115,9 @@ class Recipe(TrainRecipe):
         help="name of the architecture (python -m weights_convert list)", none="that of the weights"
     )
     image_size: tuple[int, int] | None = setting(
-        None, "(height, width) in pixels; a multiple of the patch size", none="the model's own", metavar="N|HxW"
-    )
+        None, "(height, width) in pixels; a multiple of the patch size", none="the model's own", metavar="N|HxW",
+        aliases=("img_size",),
+    )  # fmt: skip
     in_channels: int | None = setting(
         None, "channels of the images: 1 grey, 3 RGB, others as stored; RGB weights are adapted", interval="[1, inf)",
         none="the model's own", extra=True,
@@ -87,6 +128,10 @@ class Recipe(TrainRecipe):
     )  # fmt: skip
     mixup: float = setting(0.0, "mixup alpha; 0.8 is common, 0 for none", interval="[0, inf)", extra=True)
     cutmix: float = setting(0.0, "cutmix alpha; 1 is common, 0 for none", interval="[0, inf)", extra=True)
+    balance: str = setting(
+        "none", "of classes of unequal size: weights in the loss, or a sampler that draws all classes equally",
+        choices=BALANCE, extra=True,
+    )  # fmt: skip
     train: str = setting("all", "parameters to train: all, the head, or LoRA and the head", choices=TRAIN, extra=True)
     lora_rank: int = setting(8, "rank of LoRA", interval="[1, inf)", extra=True, only_with=("train", "lora"))
     lora_alpha: float = setting(

@@ -1,24 +1,33 @@
-"""A run's folder: config.json, metrics.jsonl, curves.png, checkpoints/ and best/."""
+"""A run's folder: config.json, split.json.gz, metrics.jsonl, curves.png, checkpoints/ and best/."""
 
 import json
 import platform
 import sys
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vit_jax.checkpoint import CONFIG
 from vit_jax.data.datasets import DATA_HELP
+from vit_jax.data.hugging_face_names import absolute_name
+from vit_jax.data.stored_split import StoredSplit, write_split
 from vit_jax.errors import InputError
 from vit_jax.files import atomic_write
+from vit_jax.json_files import describe_malformed, read_json_object
+from vit_jax.processor import describe_hardware
+from vit_jax.saved_folder import BEST as BEST
 from vit_jax.settings import check_settings, read_settings, setting
 from vit_jax.train.distributed import is_first_process, sync_processes
 from vit_jax.train.recipe import Recipe
+from vit_jax.version import VERSION
 
 FORMAT = "vit_jax_run/1"
-BEST = "best"
-HEADER = ("format", "command", "versions")  # of config.json, besides the fields of the config
-PACKAGES = ("vit-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
+PROGRAMS = {FORMAT: "experiments.finetune", "caption_run/1": "experiments.train_caption"}  # by the format they write
+SPLIT = "split.json.gz"  # see vit_jax/data/stored_split.py
+HEADER = ("format", "command", "versions", "started", "hardware")  # of config.json, besides the fields of the config
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 Config = TypeVar("Config")
 
 
@@ -30,18 +39,24 @@ class RunConfig:
     data: str = setting(help=DATA_HELP)
     data_dir: str | None = setting(None, "folder of downloads and tensorflow-datasets")
     val_fraction: float = setting(0.2, "fraction of the images to hold out for validation", interval="[0, 1)")
+    multi_label: bool = setting(
+        False, "train for sets of labels even if no image has several; else the data decide (tables and hf:NAME)"
+    )
     skip_corrupt: bool = setting(False, "check every image first and leave unreadable ones out")
     weights: str | None = setting(
-        None, "saved model, run, foreign checkpoint or release to start from", none="from scratch"
+        None, "saved model, run, foreign checkpoint or release to start from", none="the model's release, if any"
     )
+    from_scratch: bool = setting(False, "train a model that has published weights without them")
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.from_scratch and self.weights is not None:
+            raise InputError("--from-scratch and --weights contradict one another; leave one out")
 
 
 def absolute_if_path(path_or_name: str) -> str:
     """Return an existing path as an absolute one, so that a run can be resumed from anywhere, and a name as it is."""
-    return str(Path(path_or_name).absolute()) if Path(path_or_name).exists() else path_or_name
+    return str(Path(path_or_name).absolute()) if Path(path_or_name).exists() else absolute_name(path_or_name)
 
 
 def default_folder(name: str) -> Path:
@@ -60,22 +75,39 @@ def check_unused(folder: Path) -> None:
         raise InputError(f"{folder}: exists already; give --resume to go on with that run, or another --out")
 
 
-def create_run_folder(folder: Path, config: Any, *, format: str = FORMAT) -> None:
+def create_run_folder(folder: Path, config: Any, *, format: str = FORMAT, split: StoredSplit | None = None) -> None:
     """Create the folder of a new run, with its config.json, and wait for all processes. The first process writes.
 
-    config: a dataclass. Raises InputError when the folder exists and is not empty.
+    config: a dataclass. split: of the data, stored before the config.
+    Raises InputError when the folder exists and is not empty.
     """
     if is_first_process():
-        check_unused(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        stored = {"format": format, "command": sys.argv[1:], "versions": _versions()} | asdict(config)
-        with atomic_write(folder / "config.json") as path:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # or another process is a moment ahead
+            check_unused(folder)
+        if split is not None:
+            write_split(folder / SPLIT, split)
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        machine = {"started": started, "hardware": describe_hardware()}
+        stored = {"format": format, "command": sys.argv[1:], "versions": _versions()} | machine | asdict(config)
+        with atomic_write(folder / CONFIG) as path:
             path.write_text(json.dumps(stored, indent=1) + "\n")
     sync_processes("run folder")
 
 
+def provenance(config: Any, record: dict[str, Any]) -> dict[str, Any]:
+    """Return the origin of a saved model: its run's data, weights and recipe, and the record of its epoch."""
+    return {"data": config.data, "weights": config.weights, "recipe": config.recipe.as_dict(), "record": record}
+
+
+def read_best_record(folder: Path) -> dict[str, Any]:
+    """Return the record of the epoch that a run's best model is from."""
+    return read_json_object(folder / BEST / CONFIG)["provenance"]["record"]
+
+
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "vit-jax": VERSION}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
@@ -94,13 +126,23 @@ def read_config(folder: Path, kind: type[Config], format: str) -> Config:
 
     Raises InputError when the folder is not a run of that format, and for unknown fields.
     """
-    path = folder / "config.json"
+    path = folder / CONFIG
+    if not path.exists():
+        raise InputError(f"{folder}: no run to resume (no config.json); check the path")
+    return read_config_file(path, kind, format)
+
+
+def read_config_file(path: Path, kind: type[Config], format: str) -> Config:
+    """Return the config of a run from its config.json.
+
+    Raises InputError when the file is not of that format, and for unknown fields.
+    """
+    stored = read_json_object(path)
+    if stored.get("format") != format:
+        if stored.get("format") in PROGRAMS:
+            raise InputError(f"{path}: a run of {PROGRAMS[stored['format']]}; give one of {PROGRAMS[format]}")
+        raise InputError(f"{path}: not a run's config: its format is {stored.get('format')!r}, not {format!r}")
     try:
-        stored: dict[str, Any] = json.loads(path.read_text())
-        if stored["format"] != format:
-            raise InputError(f"format is not {format}")
         return read_settings(kind, {name: value for name, value in stored.items() if name not in HEADER})
-    except FileNotFoundError as error:
-        raise InputError(f"{folder}: no run to resume (no config.json); check the path") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a run's config: {error}") from error
+        raise InputError(f"{path}: not a run's config: {describe_malformed(error)}") from error

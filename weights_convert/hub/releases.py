@@ -18,6 +18,9 @@ from filelock import FileLock, Timeout
 from vit_jax import InputError
 from vit_jax.download import cache_folder, download_file
 from vit_jax.files import atomic_write
+from vit_jax.notes import note
+from vit_jax.suggest import did_you_mean
+from weights_convert.hub.timm_tags import DEFAULT_TAGS
 
 OFFLINE = "VIT_JAX_OFFLINE"
 LUKEMELAS = "https://github.com/lukemelas/PyTorch-Pretrained-ViT/releases/download/0.0.2"
@@ -79,8 +82,8 @@ def find_release(name: str) -> Release:
         raise InputError(f"{name} was never released; {NEVER_RELEASED[name]} was")
     if name not in RELEASES:
         raise InputError(
-            f"no released checkpoint {name!r}: one of {', '.join(RELEASES)}, hf:owner/name, "
-            "or the path of a file or folder"
+            f"no released checkpoint {name!r}: one of {', '.join(RELEASES)}, a name of timm, hf:owner/name, "
+            f"or the path of a file or folder{did_you_mean(name, [*RELEASES, *DEFAULT_TAGS])}"
         )
     return RELEASES[name]
 
@@ -99,7 +102,7 @@ def fetch_release(release: Release, *, cache: str | os.PathLike | None = None, *
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder / f"{release.file_name}.lock"):
         if not path.is_file():
-            print(f"{release.name}: fetching {release.url} into {folder}", file=sys.stderr, flush=True)
+            note(f"{release.name}: fetching {release.url} into {folder}", file=sys.stderr)
         download_file(release.url, path, **options)
         _check_sha256(path, release)
     return path
@@ -112,7 +115,7 @@ def _lock(path: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        print(f"another process is fetching {path.stem}; waiting for it", file=sys.stderr, flush=True)
+        note(f"another process is fetching {path.stem}; waiting for it", file=sys.stderr)
         lock.acquire()
     try:
         yield

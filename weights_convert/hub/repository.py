@@ -34,7 +34,7 @@ def fetch_repository(name: str, cache: Path, *, offline: bool = False) -> Path:
     if match is None:
         raise InputError(f"{name}: not a repository; give hf:owner/name, or hf:owner/name@revision")
     repository, revision = match.groups()
-    hub = _import_hub()
+    hub = import_hub("hf:owner/name")
     options = dict(revision=revision, cache_dir=cache / "hub")
     if offline:
         return _find_cached(hub, name, repository, options)
@@ -45,7 +45,7 @@ def fetch_repository(name: str, cache: Path, *, offline: bool = False) -> Path:
         return Path(hub.snapshot_download(repository, endpoint=endpoint, allow_patterns=files, **options))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+    except list_network_errors(hub) as error:
         raise InputError(f"{name}: {' '.join(str(error).split())[:200]}") from error
 
 
@@ -59,11 +59,20 @@ def _find_cached(hub: Any, name: str, repository: str, options: dict[str, Any]) 
     raise InputError(f"{name} is not in the cache and VIT_JAX_OFFLINE is set; fetch it once with the network")
 
 
-def _import_hub() -> Any:
+def import_hub(purpose: str) -> Any:
+    """Return the module huggingface_hub. Raises InputError, naming the purpose, if it is not installed."""
     try:
         return importlib.import_module("huggingface_hub")
     except ImportError as error:
-        raise InputError("hf:owner/name needs huggingface_hub: pip install 'vit-jax[hub]'") from error
+        raise InputError(f"{purpose} needs huggingface_hub: pip install 'vit-jax[hub]'") from error
+
+
+def list_network_errors(hub: Any) -> tuple[type[Exception], ...]:
+    """Return the errors of requests: huggingface_hub's own and its HTTP client's, whose name differs by version.
+
+    HfHubHTTPError derives from the client's HTTPError, which the client also raises for a refused connection.
+    """
+    return (*hub.errors.HfHubHTTPError.__bases__, OSError, ValueError)
 
 
 def _select_files(files: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ Hybrids with a ResNet before the transformer are refused.
 import numpy as np
 
 from vit_jax import InputError, ViTConfig
-from weights_convert.layouts.inference import Shapes, count_rows, infer_grid
+from weights_convert.layouts.inference import Shapes, count_layers, count_rows, infer_grid
 from weights_convert.layouts.layout import Layout
 from weights_convert.layouts.preprocessing import GOOGLE, always
 from weights_convert.rules import Rule, Transform
@@ -69,13 +69,11 @@ def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> di
         raise InputError("a hybrid with a ResNet before the transformer, which is not supported; use a pure ViT file")
     ph, pw, channels, width = shapes["embedding/kernel"]
     rows, columns = infer_grid(shapes["Transformer/posembed_input/pos_embedding"][1] - 1, (ph, pw), image_size)
-    head = "Transformer/encoderblock_"
-    numbers = {name.removeprefix(head).split("/")[0] for name in shapes if name.startswith(head)}
     return dict(
         image_size=(rows * ph, columns * pw),
         patch_size=(ph, pw),
         width=width,
-        depth=1 + max(int(number) for number in numbers if number.isdigit() and len(number) < 5),
+        depth=count_layers(shapes, "Transformer/encoderblock_{i}", separator="/"),
         num_heads=shapes[ATTENTION.replace("{i}", "0") + "query/kernel"][1],
         mlp_dim=shapes[BLOCK.replace("{i}", "0") + "MlpBlock_3/Dense_0/kernel"][1],
         num_classes=count_rows(shapes, "head/bias"),

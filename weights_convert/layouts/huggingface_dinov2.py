@@ -44,14 +44,19 @@ def rename_key(name: str) -> str:
 
 
 def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
-    """Return the fields of ViTConfig except num_heads. A classifier reads [class] and the mean of the patches."""
+    """Return the fields of ViTConfig except num_heads. A classifier reads [class] and the mean of the patches.
+
+    transformers resizes the positions of the model with registers with antialiasing, those of the other without.
+    """
     gated = "encoder.layer.0.mlp.weights_in.weight" in shapes
     down = shapes[f"encoder.layer.0.mlp.{'weights_out' if gated else 'fc2'}.weight"]
     classes = count_rows(shapes, "classifier.weight")
+    has_registers = "embeddings.register_tokens" in shapes
     return infer_embeddings(shapes, image_size, 1) | dict(
         mlp_dim=down[1],
         num_classes=classes,
-        num_registers=shapes["embeddings.register_tokens"][1] if "embeddings.register_tokens" in shapes else 0,
+        num_registers=shapes["embeddings.register_tokens"][1] if has_registers else 0,
+        posemb_resize="bicubic_antialias" if has_registers else "bicubic",
         pooling="cls_gap" if classes else "cls",
         layer_scale=True,
         activation="swiglu" if gated else "gelu",

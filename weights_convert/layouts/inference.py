@@ -1,6 +1,7 @@
 """What array shapes show about an architecture: layers, classes, the grid of positions, the patch."""
 
 import math
+import re
 from collections.abc import Mapping
 
 from vit_jax import InputError
@@ -8,17 +9,22 @@ from vit_jax import InputError
 Shapes = Mapping[str, tuple[int, ...]]
 Size = tuple[int, int]
 
+LAYER_NUMBER = re.compile("[0-9]{1,4}")
+
 # Sides of published models' square grids. A table of that many positions has none for [class] (DeiT-III, timm's reg4).
 PUBLISHED_SIDES = (14, 16, 24, 27, 28, 32, 37)
 # Channels to try, in this order, when a patch is stored as one vector of pixels.
 LIKELY_CHANNELS = (3, 1)
 
 
-def count_layers(shapes: Shapes, prefix: str) -> int:
-    """Return the number of layers under a prefix with {i}: one more than the highest layer number."""
+def count_layers(shapes: Shapes, prefix: str, *, separator: str = ".") -> int:
+    """Return the number of layers under a prefix with {i}: one more than the highest layer number.
+
+    separator: between a layer's number and the rest of an array's name.
+    """
     head = prefix.partition("{i}")[0]
-    numbers = {name.removeprefix(head).split(".")[0] for name in shapes if name.startswith(head)}
-    return 1 + max((int(number) for number in numbers if number.isdigit() and len(number) < 5), default=-1)
+    numbers = {name.removeprefix(head).split(separator)[0] for name in shapes if name.startswith(head)}
+    return 1 + max((int(number) for number in numbers if LAYER_NUMBER.fullmatch(number)), default=-1)
 
 
 def count_rows(shapes: Shapes, name: str) -> int:

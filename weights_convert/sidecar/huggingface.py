@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax import InputError
+from vit_jax.config import MULTI_LABEL, SINGLE_LABEL
 from weights_convert.sidecar.config import SidecarConfig
 from weights_convert.sidecar.values import (
     choose,
     drop_nulls,
     parse_class_names,
+    parse_count,
+    parse_number,
     parse_pair,
     parse_positive,
     reject_unsupported,
@@ -28,6 +31,7 @@ ACTIVATIONS = {
     "quick_gelu": "quick_gelu",
     "relu": "relu",
 }
+TASKS = {"single_label_classification": SINGLE_LABEL, "multi_label_classification": MULTI_LABEL}
 POOLER_ACTIVATIONS = {"tanh": "tanh", "gelu": "gelu", "relu": "relu"}
 FLOATS = {
     "dropout": "hidden_dropout_prob",
@@ -78,16 +82,18 @@ def parse_huggingface(config: Mapping[str, Any]) -> SidecarConfig:
     vision = resolve_vision_settings(config)
     reject_unsupported(config, ("quantization_config", "pruned_heads"))
     fields: dict[str, Any] = {
-        "num_heads": int(vision["num_attention_heads"]),
+        "num_heads": parse_count(vision["num_attention_heads"], "num_attention_heads"),
         "activation": choose(ACTIVATIONS, vision["hidden_act"], "hidden_act"),
         "norm_eps": parse_positive(vision["layer_norm_eps"], "layer_norm_eps"),
     }
     # CLIP and SigLIP have another name for it.
     vision.setdefault("attention_probs_dropout_prob", vision.get("attention_dropout", 0.0))
-    fields |= {name: float(vision[key]) for name, key in FLOATS.items()}
+    fields |= {name: parse_number(vision[key], key) for name, key in FLOATS.items()}
     pooler = choose(POOLER_ACTIVATIONS, vision.get("pooler_act", "tanh"), "pooler_act")
     if pooler != "tanh":
         fields["representation_activation"] = pooler
+    if "problem_type" in (stated := drop_nulls(config)):
+        fields["task"] = choose(TASKS, stated["problem_type"], "problem_type")
     note = NOTES.get(config["model_type"])
     return SidecarConfig(
         family="hf",

@@ -14,6 +14,7 @@ from weights_convert.sidecar.values import (
     drop_nulls,
     find_crop,
     parse_channels,
+    parse_count,
     parse_pair,
     parse_positive,
     reject_unsupported,
@@ -39,6 +40,8 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "ConvNext": _HALF
     | {"resample": 3, "size": {"shortest_edge": 384}, "crop_pct": 224 / 256, "default_to_square": False},
 }
+# Each geometry states these three fields: those of the layout's own preprocessing must not leak in.
+SQUASH_ONLY = {"crop": None, "squash": False, "centre": "round"}
 WARP_FROM = 384  # a ConvNext processor squashes to this size and above, and crops below
 
 Geometry = tuple[dict[str, Any], tuple[int, int] | None]
@@ -62,7 +65,7 @@ def parse_processor(processor: Mapping[str, Any], vision: Mapping[str, Any]) -> 
         geometry = _parse_geometry(settings)
     fields, output = geometry
     fields |= {"kernel": choose(PIL_KERNELS, settings["resample"], "resample")}
-    fields |= _parse_normalization(settings, int(vision["num_channels"]))
+    fields |= _parse_normalization(settings, parse_count(vision["num_channels"], "num_channels"))
     return fields, _note_size(output, parse_pair(vision["image_size"]))
 
 
@@ -88,7 +91,7 @@ def _keep_size(settings: Mapping[str, Any]) -> Geometry:
     """Return the geometry without do_resize: pictures of the model's size stay as they are."""
     if settings["do_center_crop"]:
         raise InputError("not supported: do_center_crop without do_resize")
-    return {"crop": None}, None
+    return dict(SQUASH_ONLY), None
 
 
 def _parse_geometry(settings: Mapping[str, Any]) -> Geometry:
@@ -104,22 +107,22 @@ def _parse_geometry(settings: Mapping[str, Any]) -> Geometry:
         raise InputError(f"not supported: size = {size!r}")
     if crop is None:
         raise InputError("not supported: a size with shortest_edge, without do_center_crop: inputs have many shapes")
-    return _crop(int(size["shortest_edge"]), crop)
+    return _crop(parse_count(size["shortest_edge"], "shortest_edge"), crop)
 
 
 def _parse_convnext(settings: Mapping[str, Any]) -> Geometry:
     size = settings["size"]
-    side = int(size["shortest_edge"] if isinstance(size, Mapping) else size)
+    side = parse_count(size["shortest_edge"] if isinstance(size, Mapping) else size, "size")
     reject_unsupported(settings, ("do_center_crop",))
     if side >= WARP_FROM:
         return _squash((side, side), None)
-    return _crop(int(side / float(settings["crop_pct"])), (side, side))
+    return _crop(int(side / parse_positive(settings["crop_pct"], "crop_pct")), (side, side))
 
 
 def _squash(resized: tuple[int, int], crop: tuple[int, int] | None) -> Geometry:
     """Return the geometry of a resize that does not keep the aspect ratio, and of the centre taken after it."""
     if crop is None or crop == resized:
-        return {"crop": None}, resized
+        return dict(SQUASH_ONLY), resized
     _check_crop(resized, crop)
     return {"crop": find_crop(resized, crop), "squash": True, "centre": "floor"}, crop
 
@@ -130,7 +133,7 @@ def _crop(shorter_side: int, crop: tuple[int, int]) -> Geometry:
         raise InputError(f"not supported: crop_size {crop[0]}x{crop[1]} with a shortest_edge")
     resized = (shorter_side, shorter_side)
     _check_crop(resized, crop)
-    return {"crop": find_crop(resized, crop), "centre": "floor"}, crop
+    return {"crop": find_crop(resized, crop), "squash": False, "centre": "floor"}, crop
 
 
 def _check_crop(resized: tuple[int, int], crop: tuple[int, int]) -> None:

@@ -11,6 +11,7 @@ from weights_convert.sidecar.values import (
     choose,
     drop_nulls,
     parse_channels,
+    parse_count,
     parse_pair,
     parse_positive,
     reject_unknown,
@@ -84,7 +85,7 @@ def _parse_tower(vision: Mapping[str, Any], is_quick: bool) -> dict[str, Any]:
     reject_unknown(act, () if is_quick else ("approximate",), "act_kwargs")
     activation = choose(APPROXIMATIONS, act.get("approximate", "none"), "act_kwargs approximate")
     fields: dict[str, Any] = {
-        "num_heads": int(vision["width"]) // int(vision["head_width"]),
+        "num_heads": parse_count(vision["width"], "width") // parse_count(vision["head_width"], "head_width"),
         "activation": "quick_gelu" if is_quick else activation,
         "norm_eps": parse_positive(norm.get("eps", 1e-5), "eps"),
         "pooling": choose(POOLING, vision["pool_type"], "pool_type"),

@@ -15,6 +15,8 @@ from weights_convert.sidecar.values import (
     drop_nulls,
     parse_channels,
     parse_class_names,
+    parse_count,
+    parse_number,
     parse_pair,
     reject_unknown,
     reject_unsupported,
@@ -64,7 +66,7 @@ def parse_timm(config: Mapping[str, Any]) -> SidecarConfig:
     return SidecarConfig(
         family="timm",
         config_fields=fields,
-        preprocess_fields=_parse_preprocess(pretrained, int(arguments.get("in_chans", channels))),
+        preprocess_fields=_parse_preprocess(pretrained, parse_count(arguments.get("in_chans", channels), "in_chans")),
         image_size=parse_pair(size) if size else None,
         class_names=parse_class_names(
             config.get("label_names") or pretrained.get("label_names", pretrained.get("labels"))
@@ -80,9 +82,11 @@ def _parse_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
         arguments, (*SHOWN_ARGUMENTS, *FLOATS.values(), *UNSUPPORTED_ARGUMENTS, *APPLIED_ARGUMENTS), "model_args"
     )
     reject_unsupported(arguments, UNSUPPORTED_ARGUMENTS)
-    fields: dict[str, Any] = {name: float(arguments[key]) for name, key in FLOATS.items() if key in arguments}
+    fields: dict[str, Any] = {
+        name: parse_number(arguments[key], key) for name, key in FLOATS.items() if key in arguments
+    }
     if "num_heads" in arguments:
-        fields["num_heads"] = int(arguments["num_heads"])
+        fields["num_heads"] = parse_count(arguments["num_heads"], "num_heads")
     if "act_layer" in arguments:
         fields["activation"] = choose(ACTIVATIONS, arguments["act_layer"], "act_layer")
     if "norm_layer" in arguments:
@@ -118,7 +122,7 @@ def _parse_preprocess(pretrained: Mapping[str, Any], channels: int) -> dict[str,
     stated: dict[str, Any] = PREPROCESS | {name: pretrained[name] for name in PREPROCESS if name in pretrained}
     if stated["crop_mode"] not in ("center", "squash"):
         raise InputError(f"not supported: crop_mode = {stated['crop_mode']!r}; one of center, squash")
-    fraction = float(stated["crop_pct"])
+    fraction = parse_number(stated["crop_pct"], "crop_pct")
     if not 0 < fraction <= 1:
         raise InputError(f"not supported: crop_pct = {fraction}, outside (0, 1]")
     is_squashed = stated["crop_mode"] == "squash"

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from vit_jax import InputError
+from vit_jax.numerals import parse_float, parse_int
 
 Value = TypeVar("Value")
 
@@ -45,19 +46,35 @@ def parse_pair(value: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def parse_number(value: Any, name: str) -> float:
+    """Return a finite number. Some files have numbers as text."""
+    number = parse_float(value) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+        raise InputError(f"{name} is a number, not {value!r}")
+    return float(number)
+
+
+def parse_count(value: Any, name: str) -> int:
+    """Return a whole number above 0."""
+    number = parse_number(value, name)
+    if number < 1 or number != int(number):
+        raise InputError(f"{name} is a whole number above 0, not {value!r}")
+    return int(number)
+
+
 def parse_positive(value: Any, name: str) -> float:
     """Return a number above 0."""
-    number = float(value)
-    if not 0 < number < math.inf:
+    number = parse_number(value, name)
+    if number <= 0:
         raise InputError(f"{name} is above 0, not {value!r}")
     return number
 
 
 def parse_channels(value: Any, channels: int, name: str) -> tuple[float, ...]:
     """Return a number, or one number per channel, as one number per channel."""
-    values = tuple(float(item) for item in (value if isinstance(value, (list, tuple)) else [value]))
+    values = tuple(parse_number(item, name) for item in (value if isinstance(value, (list, tuple)) else [value]))
     values = values * channels if len(values) == 1 else values
-    if len(values) != channels or not all(map(math.isfinite, values)):
+    if len(values) != channels:
         raise InputError(f"{name} {value!r} is not one number per channel, of {channels} channels")
     return values
 
@@ -66,11 +83,10 @@ def parse_class_names(labels: Any) -> tuple[str, ...]:
     """Return class names listed in order, or by number as in {"0": name}. Raises InputError for numbers with gaps."""
     if not isinstance(labels, Mapping):
         return tuple(str(name) for name in labels or ())
-    numbers = sorted(labels, key=int)
-    if [int(number) for number in numbers] != list(range(len(numbers))):
-        missing = sorted(set(range(len(numbers))) - {int(number) for number in numbers})[:3]
-        raise InputError(f"the class numbers are not 0 to {len(numbers) - 1}: {missing} have no name")
-    return tuple(str(labels[number]) for number in numbers)
+    by_number = {parse_int(str(number)): str(name) for number, name in labels.items()}
+    if missing := sorted(set(range(len(labels))) - set(by_number)):
+        raise InputError(f"the class numbers are not 0 to {len(labels) - 1}: {missing[:3]} have no name")
+    return tuple(by_number[number] for number in range(len(labels)))
 
 
 def find_crop(resized: tuple[int, int], cropped: tuple[int, int]) -> float:

@@ -74,6 +74,42 @@ def test_coco(tmp_path):
         read_coco(tmp_path, "train")
 
 
+@pytest.mark.parametrize("convert", [str, float], ids=["text", "float"])
+def test_coco_with_ids_as_people_write_them(convert, tmp_path, capsys):
+    content = json.loads(coco(tmp_path).read_text())
+    images = [item | {"id": convert(item["id"])} for item in content["images"]]
+    annotations = [item | {"image_id": convert(item["image_id"])} for item in content["annotations"]]
+    coco(tmp_path, images=[*images, images[0]], annotations=[*annotations, annotations[0]])
+    train = open_captions(tmp_path, "train")
+    assert train.ids == (3, 12)
+    assert train.captions == (("An ant",), ("A bee.", "Some bee"))  # the repeated entries count once
+    assert "repeated annotations left out: 1" in capsys.readouterr().err
+
+
+def test_coco_with_texts_as_ids(tmp_path):
+    images = [{"id": "img_1", "file_name": "b.jpg"}, {"id": "img_0", "file_name": "a.jpg"}]
+    annotations = [{"image_id": "img_1", "caption": "b"}, {"image_id": "img_0", "caption": "a"}]
+    coco(tmp_path, images=images, annotations=annotations)
+    train = open_captions(tmp_path, "train")
+    assert (train.ids, train.captions) == (("img_0", "img_1"), (("a",), ("b",)))
+
+
+def test_names_of_one_file_in_a_table_are_one_image(tmp_path):
+    text = "file,caption\n./a.jpg,one\na.jpg,two\nb/../e.jpg,three\ncafe\u0301/1.jpg,four\ncaf\u00e9/1.jpg,five\n"
+    file = table(tmp_path, text)
+    pictures(tmp_path, "cafe\u0301/1.jpg")
+    read = read_table(file)
+    assert read.ids == ("a.jpg", "e.jpg", "cafe\u0301/1.jpg")
+    assert read.captions == (("one", "two"), ("three",), ("four", "five"))
+    assert all(path.is_file() for path in read.paths)
+
+
+def test_composed_names_find_decomposed_files(tmp_path):
+    coco(tmp_path, images=[{"id": 3, "file_name": "\u00e9.jpg"}], annotations=[{"image_id": 3, "caption": "x"}])
+    pictures(tmp_path, "train2017/e\u0301.jpg")
+    assert open_captions(tmp_path, "train").paths == (tmp_path / "train2017" / "e\u0301.jpg",)
+
+
 def test_karpathy(tmp_path):
     file = karpathy(tmp_path)
     assert open_captions(file, "train").ids == (5, "3.jpg")
@@ -106,7 +142,12 @@ def test_tables(tmp_path):
     [
         ({"images": None}, "json: has no list 'images'"),
         ({"annotations": {}}, "json: has no list 'annotations'"),
-        ({"images": [{"id": "3"}]}, "json: an entry has no 'id'"),
+        ({"images": [{"id": True}]}, "json: an entry has no 'id'"),
+        ({"images": [{"id": "3"}]}, "json: an entry has no 'file_name'"),
+        (
+            {"images": [{"id": 3, "file_name": "a.jpg"}, {"id": 3, "file_name": "b.jpg"}]},
+            "json: the images a.jpg and b.jpg have one id, 3",
+        ),
         ({"annotations": [3]}, "json: an entry has no 'image_id'"),
         ({"annotations": [{"image_id": 3, "caption": " \n"}]}, "json: image 3: an empty caption"),
         ({"annotations": [{"image_id": 3, "caption": None}]}, "json: an entry has no 'caption'"),

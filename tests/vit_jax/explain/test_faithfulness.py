@@ -43,7 +43,7 @@ def maps():
     return np.random.default_rng(0).uniform(size=(2, 12)).astype(np.float32)
 
 
-@pytest.mark.parametrize("best_first", [True, False])
+@pytest.mark.parametrize("best_first", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_removal_against_a_loop(theirs, model, images, maps, best_first):
     """Overwrite one patch after the other in numpy, and predict with torch each time."""
     curves = removal_curves(model, images, maps, TARGETS, best_first=best_first, steps=4, baseline="mean")

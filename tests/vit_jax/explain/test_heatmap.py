@@ -18,6 +18,7 @@ from vit_jax import (
     upsample,
     with_image_size,
 )
+from vit_jax.explain import uninformative_reason
 from vit_jax.explain.heatmap import COLORMAP, scale_to_unit_range
 
 
@@ -27,6 +28,12 @@ def test_upsample_agrees_with_torch(shape, size):
     expected = torch.nn.functional.interpolate(torch.from_numpy(maps), size, mode="bilinear", align_corners=False)
     np.testing.assert_allclose(jax.jit(lambda m: upsample(m, size))(maps), expected.numpy(), atol=1e-6)
     np.testing.assert_allclose(upsample(maps[0, 0], size), expected[0, 0].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_])
+def test_maps_of_integers_are_upsampled_as_floats(dtype):
+    maps = np.eye(3).astype(dtype)
+    np.testing.assert_array_equal(upsample(maps, (7, 7)), upsample(maps.astype(np.float32), (7, 7)))
 
 
 def test_to_grid():
@@ -73,3 +80,20 @@ def test_position_similarity(has_class):
     np.testing.assert_allclose(
         larger[0, 0, -1, -1], similarity[0, 0, -1, -1], atol=1e-5
     )  # zoom resizing keeps the corners
+
+
+@pytest.mark.parametrize(
+    ("heat", "reason"),
+    [
+        ([[0.0, 0.0]], "all zero"),
+        ([[0.3, 0.3], [0.3, 0.3]], "constant"),
+        ([[1 / 3, np.nextafter(np.float32(1 / 3), np.float32(1))]], "constant"),  # rounding
+        ([[-2.0, -2.0]], "constant"),
+        ([[0.0, np.nan]], "not finite"),
+        ([[1.0, np.inf]], "not finite"),
+        ([[0.0, 1e-30]], ""),  # its scale does not matter
+        ([[1.0, 1.0 + 1e-5]], ""),
+    ],
+)
+def test_maps_without_information(heat, reason):
+    assert uninformative_reason(np.array(heat, np.float32)) == reason

@@ -117,7 +117,10 @@ PREFIXES = {
 }
 
 
-@pytest.fixture(params=PREFIXES)
+FAST = ("registers", "registers, mean of patches")
+
+
+@pytest.fixture(params=[name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in PREFIXES])
 def any_prefix(request):
     """Return a random float64 model with these tokens before its patches, on a rectangular grid."""
     with jax.enable_x64(True):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tests.create import create
 from vit_jax import VisionTransformer, ViTConfig
@@ -46,6 +47,7 @@ def batches(count):
         yield Batch(images, labels, np.ones(4, np.float32))
 
 
+@pytest.mark.slow
 def test_a_run_resumes_bitwise_from_its_checkpoint(tmp_path):
     state, step = start_training()
     checkpoints = Checkpoints(tmp_path / "c")

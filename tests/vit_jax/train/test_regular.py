@@ -118,7 +118,7 @@ def test_clipping_uses_the_norm_of_the_trained_parameters(theirs):
 PLACES = {"attn.out": "proj", "mlp.up": "pwff.fc1", "mlp.down": "pwff.fc2"}  # in the original's blocks
 
 
-@pytest.mark.parametrize("targets", [ATTENTION, (*ATTENTION, *MLP)])
+@pytest.mark.parametrize("targets", [pytest.param(ATTENTION, marks=pytest.mark.slow), (*ATTENTION, *MLP)])
 def test_lora_against_torch(theirs, targets):
     rank, alpha = 2, 3.0
     model = convert(reference.state_arrays(theirs), num_heads=3)

@@ -61,7 +61,7 @@ def to_float64(model):
 
 EXECUTIONS = [
     BlockExecution(scan=True, remat="dots"),
-    BlockExecution(remat="full"),
+    pytest.param(BlockExecution(remat="full"), marks=pytest.mark.slow),
     pytest.param(BlockExecution(scan=True), marks=pytest.mark.slow),
     pytest.param(BlockExecution(remat="dots"), marks=pytest.mark.slow),
     pytest.param(BlockExecution(scan=True, remat="full"), marks=pytest.mark.slow),
@@ -312,14 +312,31 @@ def test_the_memory_of_a_step_is_reported_and_an_accumulation_that_fits_is_sugge
     assert one.state >= rows * 1000 * 4
     assert one.total > rows * 1000 * 1000 * 4  # the largest product
     assert one.total > 3 * four.total
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 0)  # the steps alone
     monkeypatch.setattr(session, "available_bytes", lambda: four.total + 10**6)
-    with pytest.raises(InputError, match=r"a step needs .* GB per device .*: --accumulate 4 fits .*--batch-size 16"):
+    with pytest.raises(InputError, match=r"training needs .* GB per device .*: --accumulate 4 fits .*--batch-size 16"):
         Wide().run(tmp_path / "r", options=RunOptions())
-    assert "memory: a step needs about" in capsys.readouterr().out
+    assert "memory: training needs about" in capsys.readouterr().out
     monkeypatch.setattr(session, "available_bytes", lambda: 1000)
     with pytest.raises(InputError, match="no accumulation fits; give --remat full"):
         Wide().run(tmp_path / "s", options=RunOptions())
     assert memory.available_bytes() > 10**8
+
+
+def test_the_plan_counts_the_process_and_the_copy_that_is_saved(monkeypatch):
+    state = init_state({"w": jnp.zeros(1000)}, optax.adam(1e-3))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 10**6 * jax.local_device_count())
+    need = memory.MemoryUse(state=size, work=500)
+    assert memory.host_use(need, state, is_saved=True, epochs=2) == (10**6 - size, 2 * size, True)
+    assert memory.host_use(need, state, is_saved=False, epochs=1) == (10**6 - size, 4000, False)
+    assert memory.HostUse(3, 4, overlap=True).total(memory.MemoryUse(1, 2)) == 10
+    assert memory.HostUse(3, 4, overlap=False).total(memory.MemoryUse(1, 2)) == 8
+    line = memory.format_memory(memory.MemoryUse(10**9, 2 * 10**9), memory.HostUse(3 * 10**9, 4 * 10**9), 10**10)
+    assert line == (
+        "memory: training needs about 8.00 GB of 10.0 GB per device (1.00 for state and batch, 2.00 for temporary "
+        "buffers, or 4.00 for copies to save, 3.00 for the process)"
+    )
 
 
 def test_running_out_of_memory_is_reported(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.weights_convert.test_huggingface import make_original
 from vit_jax import InputError
-from weights_convert import convert, load_pretrained
+from weights_convert import convert, load_pipeline, load_pretrained
 from weights_convert.__main__ import main
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -27,6 +27,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     files: ClassVar[dict[str, bytes]] = {}
     requests: ClassVar[list[str]] = []
+    repository: ClassVar[str] = "owner/name"
 
     def do_HEAD(self):
         self.respond(body=False)
@@ -37,13 +38,15 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def respond(self, body):
         self.requests.append(self.path)
         content, etag = None, None
-        if self.path.startswith("/api/models/owner/name/tree"):
+        if self.path.startswith(f"/api/models/{self.repository}/tree"):
             entries = [dict(type="file", path=n, size=len(c), oid=etag_of(n)) for n, c in self.files.items()]
             content = json.dumps(entries).encode()
-        elif self.path.startswith("/api/models/owner/name"):
+        elif self.path.startswith(f"/api/models/{self.repository}"):
             siblings = [{"rfilename": name} for name in self.files]
-            content = json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": siblings, "private": False}).encode()
-        elif self.path.startswith("/owner/name/resolve/"):
+            content = json.dumps(
+                {"id": self.repository, "sha": COMMIT, "siblings": siblings, "private": False}
+            ).encode()
+        elif self.path.startswith(f"/{self.repository}/resolve/"):
             name = self.path.rpartition("/")[2]
             content, etag = self.files.get(name), f'"{etag_of(name)}"'
         if content is None:
@@ -104,6 +107,27 @@ def test_by_command(hub, tmp_path, capsys):
     assert "layout: hf_vit" in capsys.readouterr().out
     assert (tmp_path / "other" / "hub").is_dir()
     assert not hub.exists()
+
+
+@pytest.mark.parametrize("name", ["google/vit-base-patch16-224", "vit_base_patch16_224", "hf:owner/name"])
+def test_without_a_connection_the_error_is_one_line(hub, monkeypatch, name, capsys):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert main(["inspect", name]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: hf:")
+    assert error.count("\n") == 1
+
+
+def test_names_of_timm_and_hugging_face_are_fetched_from_the_hub(hub, saved, monkeypatch):
+    expected = convert(saved)
+    for name, repository in (
+        ("google/vit-base-patch16-224", "google/vit-base-patch16-224"),
+        ("vit_base_patch16_224", "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"),
+    ):
+        monkeypatch.setattr(Hub, "repository", repository)
+        model = load_pretrained(name)
+        np.testing.assert_array_equal(model.head.kernel[...], expected.head.kernel[...])
+        assert load_pipeline(name).class_names == tuple(f"LABEL_{label}" for label in range(7))
 
 
 def test_failed_downloads_are_one_line(hub, monkeypatch, capsys):

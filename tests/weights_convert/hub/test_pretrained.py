@@ -12,8 +12,8 @@ import caption
 import tests.reference as reference
 from tests.optional import torch
 from tests.server import Server
-from vit_jax import CONFIGS, InputError, save
-from weights_convert import convert, load_pretrained
+from vit_jax import CONFIGS, InputError, Pipeline, save
+from weights_convert import convert, load_pipeline, load_pretrained
 from weights_convert.hub.releases import RELEASES, CaptionReleaseName, ImageReleaseName, fetch_release, find_release
 
 
@@ -69,6 +69,13 @@ def test_fetched_once_and_hashed(released, capsys):
         load_pretrained("B_16")
 
 
+def test_a_pipeline_of_a_release(released):
+    pipeline = load_pipeline("B_16")
+    picture = np.zeros((20, 30, 3), np.uint8)
+    assert pipeline.predict(picture) == Pipeline(load_pretrained("B_16")).predict(picture)
+    assert len(released[0].ranges) == 1
+
+
 def test_a_captioner_by_name(released, monkeypatch, tmp_path):
     """It must have the architecture that its release names."""
     from tests.weights_convert.test_catr import small_arrays
@@ -109,6 +116,7 @@ def _fetch_in_a_process(release, cache, results):
     results.put(str(fetch_release(release, cache=cache)))
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(released):
     server, cache = released
     server.behaviour = ["stall"]
@@ -136,9 +144,9 @@ def test_files_and_saved_models(tmp_path):
 def test_fine_tuning_accepts_a_release_by_name(released):
     from experiments.common.models import starting_model
 
-    model = starting_model(name=None, weights="B_16", num_classes=3, image_size=None, dropout=None, seed=0)
+    model = starting_model(name=None, weights="B_16", num_classes=3, image_size=None, seed=0)
     assert model.config.num_classes == 3
-    with pytest.raises(InputError, match="catr_v1: no image model"):
-        starting_model(name=None, weights="catr_v1", num_classes=3, image_size=None, dropout=None, seed=0)
+    with pytest.raises(InputError, match="catr_v1: a captioner, and this needs an image model"):
+        starting_model(name=None, weights="catr_v1", num_classes=3, image_size=None, seed=0)
     with pytest.raises(InputError, match="L_16 was never released"):
-        starting_model(name=None, weights="L_16", num_classes=3, image_size=None, dropout=None, seed=0)
+        starting_model(name=None, weights="L_16", num_classes=3, image_size=None, seed=0)

@@ -1,0 +1,54 @@
+"""Adapt a captioner to a recipe."""
+
+from dataclasses import replace
+
+from caption.checkpoint import abstract_model
+from caption.config import CaptionConfig, ResNetConfig
+from caption.model import CaptionTransformer
+from caption.train.recipe import CaptionRecipe
+from vit_jax.checkpoint import fill_model, to_arrays
+from vit_jax.errors import InputError
+
+
+def adapt_captioner(model: CaptionTransformer, recipe: CaptionRecipe, *, name: str = "the model") -> CaptionTransformer:
+    """Return the model with the image size, the dropout and the background of a recipe, where it sets them.
+
+    Raises InputError with the model's name for captions or images of a size that it cannot take.
+    """
+    config = apply_recipe(model.config, recipe)
+    if config.encoder != model.config.encoder:
+        size = model.config.image_preprocess.size
+        raise InputError(
+            f"{name}: its encoder takes images of {'x'.join(map(str, size))} pixels; give --longest {size[0]}"
+        )
+    config = set_background(config, recipe.background)
+    return model if config == model.config else fill_model(abstract_model(config), to_arrays(model))
+
+
+def apply_recipe(architecture: CaptionConfig, recipe: CaptionRecipe) -> CaptionConfig:
+    """Return the architecture with the image size and the dropout of a recipe.
+
+    Raises InputError for captions of more tokens than the model has positions.
+    """
+    if recipe.max_length - 1 > architecture.max_positions:
+        raise InputError(
+            f"captions of {recipe.max_length} tokens need {recipe.max_length - 1} positions, and the model has "
+            f"{architecture.max_positions}; lower --max-length"
+        )
+    if recipe.longest is not None:
+        if isinstance(architecture.encoder, ResNetConfig):
+            preprocess = replace(architecture.preprocess, longest=recipe.longest)
+            architecture = replace(architecture, preprocess=preprocess)
+        else:
+            architecture = replace(architecture, encoder=architecture.encoder.resized(recipe.longest))
+    return architecture if recipe.dropout is None else replace(architecture, dropout=recipe.dropout)
+
+
+def set_background(architecture: CaptionConfig, background: str | None) -> CaptionConfig:
+    """Return the architecture with a colour behind transparent pictures, its own for None."""
+    if background is None:
+        return architecture
+    if isinstance(architecture.encoder, ResNetConfig):
+        return replace(architecture, preprocess=replace(architecture.preprocess, background=background))
+    preprocess = replace(architecture.encoder.preprocess, background=background)
+    return replace(architecture, encoder=replace(architecture.encoder, preprocess=preprocess))
