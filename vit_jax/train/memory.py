@@ -8,6 +8,8 @@ import jax
 
 from vit_jax.errors import InputError
 
+LARGE_WORK = 100_000_000  # bytes
+
 
 class MemoryUse(NamedTuple):
     """Bytes on one device. state: the arguments of a step (parameters, optimizer, batch); work: temporary buffers."""
@@ -59,6 +61,14 @@ def memory_use(compiled: Any) -> MemoryUse:
     plan = compiled.memory_analysis()
     new = max(0, plan.output_size_in_bytes - plan.alias_size_in_bytes)
     return MemoryUse(plan.argument_size_in_bytes, plan.temp_size_in_bytes + new)
+
+
+def allocates_at_dispatch(need: MemoryUse) -> bool:
+    """Return whether every step in flight has large temporary buffers of its own, which the plan counts once.
+
+    A CPU allocates them when the step is dispatched; other devices when it runs.
+    """
+    return jax.local_devices()[0].platform == "cpu" and need.work > LARGE_WORK
 
 
 def available_bytes() -> int | None:

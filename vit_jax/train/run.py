@@ -19,6 +19,7 @@ from vit_jax.train.loop import LoopTools, TrainOutcome, TrainTask, run_epochs
 from vit_jax.train.memory import (
     HostUse,
     MemoryUse,
+    allocates_at_dispatch,
     available_bytes,
     format_memory,
     host_use,
@@ -184,18 +185,22 @@ def _restore(
 
 
 class _CompiledStep:
-    """The training step, compiled for the shapes of its first batch after a check of its memory."""
+    """The training step, compiled for the shapes of its first batch after a check of its memory.
+
+    A call returns before the step is done, unless steps in flight would have large buffers of their own.
+    """
 
     def __init__(self, task: TrainTask, mesh: Mesh, options: RunOptions, *, is_saved: bool):
         self._task, self._mesh, self._options, self._is_saved = task, mesh, options, is_saved
         self._run: Callable[..., tuple[TrainState, jax.Array]] | None = None
         self.has_run = False
+        self._waits = False
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, jax.Array]:
         if self._run is None:
             self._run = self._compile_checked(state, batch)
         state, done = self._run(state, batch)
-        if not self.has_run:
+        if self._waits or not self.has_run:
             jax.block_until_ready(done)
             self.has_run = True
         return state, done
@@ -209,6 +214,7 @@ class _CompiledStep:
     def _compile_checked(self, state: TrainState, batch: Any) -> Any:
         compiled = self._compile(state, batch, self._task.settings.accumulate)
         need, available = memory_use(compiled), available_bytes()
+        self._waits = allocates_at_dispatch(need)
         host = host_use(need, state, is_saved=self._is_saved, epochs=self._task.epochs)
         note(format_memory(need, host, available))
         if self._options.memory_check and available is not None and host.total(need) > available:

@@ -323,6 +323,30 @@ def test_the_memory_of_a_step_is_reported_and_an_accumulation_that_fits_is_sugge
     assert memory.available_bytes() > 10**8
 
 
+@pytest.mark.parametrize("is_large", [True, False])
+def test_a_step_with_large_buffers_is_done_before_the_next_one_is_dispatched(monkeypatch, is_large):
+    """A CPU allocates the buffers of every step in flight, and the plan counts those of one."""
+
+    class Slow(Tiny):
+        def loss_of(self, model, inputs, key):
+            wide = jnp.full((400, 400), model["w"].sum())
+            total = inputs["x"].sum() + jax.lax.fori_loop(0, 200, lambda _, x: jnp.tanh(x @ x), wide).sum()
+            count = jnp.asarray(float(inputs["x"].shape[0]))
+            return TaskLoss(total, count, Totals(total, count, count))
+
+    monkeypatch.setattr(memory, "LARGE_WORK", 0 if is_large else 10**12)
+    task = Slow().task()._replace(batch_size=4)
+    step = session._CompiledStep(task, make_mesh(4), RunOptions(), is_saved=False)
+    state = session.place(make_mesh(4), init_state(task.model, task.tx), fsdp=False)
+    is_ready = []
+    for batch, _ in zip(task.batches(0, 0), range(3), strict=False):
+        state, done = step(state, batch)
+        is_ready.append(done.is_ready())
+    jax.block_until_ready(state)
+    assert is_ready[0]  # its time is that of the compilation
+    assert is_ready[1:] == [is_large, is_large]
+
+
 def test_the_plan_counts_the_process_and_the_copy_that_is_saved(monkeypatch):
     state = init_state({"w": jnp.zeros(1000)}, optax.adam(1e-3))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
