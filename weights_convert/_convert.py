@@ -175,6 +175,7 @@ def convert_with_plan(
         actual_type, changes = plan.layout.model_type, Changes(image_size, num_classes, options.get("in_channels"))
         check_model_type(actual_type, model_type)
         actual_type.check_changes(plan.config, changes)  # before reading values
+        _check_buffers(plan)
         parameters = _read_parameters(plan, options.get("progress"))
         model = fill_model(actual_type.abstract_model(plan.config), parameters)
         return actual_type.change(model, changes), plan
@@ -248,6 +249,13 @@ def _name_in_errors(path_or_arrays: Checkpoint) -> Iterator[None]:
             raise
         prefix = f"{path_or_arrays}: "
         raise InputError(prefix + str(error).removeprefix(prefix)) from error
+
+
+def _check_buffers(plan: ConversionPlan) -> None:
+    """Raise InputError naming a buffer whose values are not those that the original computes."""
+    for name, (array, expected) in plan.buffers.items():
+        if array.shape != expected.shape or not np.array_equal(array.read(), expected):
+            raise InputError(f"{name} does not hold what a model of this shape has there; the file is of another kind")
 
 
 def _read_parameters(plan: ConversionPlan, progress: Progress | None) -> dict[str, Any]:

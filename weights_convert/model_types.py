@@ -39,6 +39,9 @@ PUBLISHED_HEADS = {
     (1280, 32): 16,  # H
     (1408, 40): 16,  # g
     (1536, 40): 24,  # DINOv2's giant
+    (1536, 47): 16,  # Perception Encoder's G, as spatial and lang have it
+    (1536, 50): 16,
+    (1024, 23): 16,  # its L, as lang has it
     (1664, 48): 16,  # G
     **{(config.width, config.depth): config.num_heads for config in PUBLISHED_CONFIGS.values()},
 }

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from vit_jax import InputError
 from vit_jax.checkpoint import check_names, to_arrays
 from vit_jax.config import as_pair
@@ -54,6 +56,7 @@ class ConversionPlan:
     unused:      the model's arrays in the file that the original model does not use either.
     settings:    those that arrays cannot hold, each with its source.
     class_names: as a sidecar config or a rules file lists them, or ().
+    buffers:     arrays in the file with the values that the original recomputes, which theirs must equal.
     notes:       what else the user should know, as lines to print.
     """
 
@@ -64,6 +67,7 @@ class ConversionPlan:
     shapes: Mapping[str, tuple[int, ...]]
     unused: tuple[str, ...]
     settings: ResolvedSettings
+    buffers: Mapping[str, tuple[LazyArray, np.ndarray]] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -139,13 +143,16 @@ def _plan_selection(
     named_config = layout.model_type.named_config(request.name)
     if named_config and (differences := layout.model_type.list_differences(named_config, array_fields)):
         raise InputError(f"a checkpoint of another architecture than {request.name}: {'; '.join(differences)}")
-    settings = resolve_settings(layout, shapes, array_fields, request, named_config, sidecar)
+    value_fields = layout.read_fields(arrays, array_fields)
+    settings = resolve_settings(layout, shapes, array_fields, request, named_config, sidecar, value_fields)
     config = layout.model_type.build_config(array_fields, settings.config_fields, settings.preprocess_fields)
     rules = layout.resolve_rules(config)
     targets = {key: leaf.shape for key, leaf in to_arrays(layout.model_type.abstract_model(config)).items()}
     expected = infer_source_shapes(rules, targets)
-    unused = [key for key, shape in shapes.items() if key not in expected and layout.is_unused(key, shape)]
-    actual = {key: shape for key, shape in shapes.items() if key not in unused}
+    buffers = {key: compute(config) for key in shapes if (compute := layout.find_buffer(key)) is not None}
+    left = [key for key in shapes if key not in expected and key not in buffers]
+    unused = [key for key in left if layout.is_unused(key, shapes[key])]
+    actual = {key: shape for key, shape in shapes.items() if key not in {*unused, *buffers}}
     check_names(expected, {key: _align_shape(shape, expected.get(key, shape)) for key, shape in actual.items()})
     return ConversionPlan(
         selection=selection,
@@ -154,6 +161,7 @@ def _plan_selection(
         arrays={key: arrays[key] for key in expected},
         shapes=expected,
         unused=tuple(selection.names[key] for key in unused),
+        buffers={key: (arrays[key], values) for key, values in buffers.items() if values is not None},
         settings=settings,
         class_names=layout.class_names or sidecar.class_names,
         notes=(*selection.describe(), *ignored, *sidecar.notes),
@@ -183,14 +191,15 @@ def _infer_architecture(
     except (ValueError, IndexError) as error:
         raise InputError(f"not the layout {layout.name}: an array has another number of axes ({error})") from error
     except KeyError as error:
-        missing = sorted(set(layout.signature_keys) - set(shapes)) or [str(error).strip("'")]
+        missing = sorted(key for key in layout.signature_keys if "|" not in key and key not in shapes)
+        missing = missing or [str(error).strip("'")]
         raise InputError(_explain_misfit(selection, missing)) from error
 
 
 def _explain_misfit(selection: Selection, missing: Sequence[str]) -> str:
     """Return, in one line, why a file has no known layout, and what to do."""
     keys = selection.layout.signature_keys
-    matched = [key for key in keys if key in selection.names]
+    matched = selection.layout.match_signature(selection.names)
     files = ", ".join(sorted(selection.names.values())[:5])
     remedy = "for names of your own write a rules file (--rules): see docs/families.md"
     if len(matched) == len(keys):

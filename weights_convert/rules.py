@@ -29,12 +29,28 @@ IDENTITY = Transform(lambda x: x, lambda x: (x,))
 LINEAR = Transform(lambda w: w.T, lambda w: (w.T,))
 # Convolution: torch stores [out, in, h, w], this library [h, w, in, out].
 CONV = Transform(lambda w: w.transpose(2, 3, 1, 0), lambda w: (w.transpose(3, 2, 0, 1),))
-# Three dense layers concatenated to [in, 3 * out], and their biases to [3 * out].
-FUSED_LINEAR = Transform(
-    lambda *w: np.concatenate([part.T for part in w], axis=1),
-    lambda w: tuple(part.T for part in np.split(w, 3, axis=1)),
+
+
+def fuse_linear(count: int) -> Transform:
+    """Return the transform of dense layers that become one, [in, count * out]."""
+    return Transform(
+        lambda *w: np.concatenate([part.T for part in w], axis=1),
+        lambda w: tuple(part.T for part in np.split(w, count, axis=1)),
+    )
+
+
+def fuse_bias(count: int) -> Transform:
+    """Return the transform of biases that become one, [count * out]."""
+    return Transform(lambda *b: np.concatenate(b), lambda b: tuple(np.split(b, count)))
+
+
+# Of q, k and v, and of the gate and the value of a SwiGLU.
+FUSED_LINEAR, FUSED_BIAS = fuse_linear(3), fuse_bias(3)
+FUSED_GATE, FUSED_GATE_BIAS = fuse_linear(2), fuse_bias(2)
+# The biases of q and v: that of k is zero, and ViTConfig.key_bias says that it has no effect.
+FUSED_QV_BIAS = Transform(
+    lambda q, v: np.concatenate([q, np.zeros_like(q), v]), lambda b: (np.split(b, 3)[0], np.split(b, 3)[2])
 )
-FUSED_BIAS = Transform(lambda *b: np.concatenate(b), lambda b: tuple(np.split(b, 3)))
 # The query's dense layer and the one of keys and values, concatenated to [in, out + 2 * out].
 FUSED_QUERY = Transform(
     lambda q, kv: np.concatenate([q.T, kv.T], axis=1),

@@ -195,7 +195,7 @@ def _list_candidates(names: Sequence[str], layouts: Sequence[Layout]) -> Iterato
             continue
         for layout in layouts:
             renamed = {layout.rename_key(name) for name in stripped}
-            matched = tuple(key for key in layout.signature_keys if key in renamed)
+            matched = layout.match_signature(renamed)
             if matched or not prefix:
                 yield (candidate := _Candidate(layout, prefix, matched))
                 if candidate.is_complete:

@@ -1,11 +1,12 @@
 """The settings of a checkpoint that its arrays cannot hold, and who states each of them.
 
-Later sources overrule earlier ones: the layout's default, the published shape, the named architecture, the sidecar
-config, the rules file, the caller.
+Later sources overrule earlier ones: the layout's default, the published shape, the arrays' values, the named
+architecture, the sidecar config, the rules file, the caller.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 from vit_jax import InputError
@@ -15,6 +16,7 @@ from weights_convert.layouts import Layout
 from weights_convert.sidecar import SidecarConfig
 
 LAYOUT, NOTHING = "the layout's default", "assumed, since nothing states it"
+VALUES = "the values of its arrays"
 PUBLISHED, NAMED, RULES, CALLER = "the published shape", "the named architecture", "the rules file", "as requested"
 USUAL = {"squash": False, "centre": "round", "norm_position": "pre", "task": SINGLE_LABEL}  # not worth printing
 
@@ -56,8 +58,11 @@ def resolve_settings(
     request: Any,
     named_config: Any,
     sidecar: SidecarConfig,
+    value_fields: Mapping[str, Any] = MappingProxyType({}),
 ) -> ResolvedSettings:
     """Collect the settings that arrays cannot hold from all their sources.
+
+    value_fields: config fields that the layout reads from the arrays' values.
 
     Raises InputError, naming the flag, for one that no source states and that has no safe default: the number of heads
     of an unpublished shape, and what layout.ask lists.
@@ -68,6 +73,7 @@ def resolve_settings(
     config = [
         (LAYOUT, _layout_defaults(layout, array_fields)),
         (PUBLISHED, {} if heads is None or "num_heads" in array_fields else {"num_heads": heads}),
+        (VALUES, value_fields),
         (NAMED, {"num_heads": named_config.num_heads} if named_config else {}),
         (files, _drop_gate(sidecar.config_fields, array_fields)),
         (RULES, layout.settings),

@@ -1,10 +1,13 @@
 """What shapes show: grids, patches, heads; and what each layout declares."""
 
+from dataclasses import replace
+
 import pytest
 
 from vit_jax import InputError
+from vit_jax.preprocess import Preprocess
 from weights_convert.layouts import LAYOUTS
-from weights_convert.layouts.inference import count_rows, infer_flat_patch, infer_grid, infer_positions
+from weights_convert.layouts.inference import count_rows, infer_distances, infer_flat_patch, infer_grid, infer_positions
 from weights_convert.layouts.preprocessing import (
     CLIP,
     CLIP_HF,
@@ -86,6 +89,27 @@ def test_flat_patches_that_fit_nothing(options):
         infer_flat_patch(160, **options)
 
 
+@pytest.mark.parametrize(
+    ("num_entries", "image_size", "grid"),
+    [
+        (732, None, (14, 14)),
+        (3 * 5 + 3, (16, 24), (2, 3)),
+        (1 * 9 + 3, (8, 40), (1, 5)),
+        (1 * 9 + 3, None, (2, 2)),  # a square, which 1x5 may also be
+        (1 * 9 + 3, (80, 80), (2, 2)),  # the size to resize to
+    ],
+)
+def test_grids_of_relative_positions(num_entries, image_size, grid):
+    assert infer_distances(num_entries, PATCH, image_size) == grid
+
+
+def test_relative_positions_of_no_grid():
+    with pytest.raises(InputError, match=r"18 relative positions are of no square grid; .* \(--image-size\)"):
+        infer_distances(18, PATCH, None)
+    with pytest.raises(InputError, match="7 relative positions"):
+        infer_distances(7, PATCH, None)
+
+
 def test_empty_heads_are_no_heads():
     timm = LAYOUTS["timm"]
     assert count_rows({"head.weight": (0, 64)}, "head.weight") == 0
@@ -113,6 +137,14 @@ PREPROCESS = {  # layout, a name that decides -> preprocess
     ("timm", "norm_pre.weight"): CLIP,
     ("timm", "attn_pool.latent"): SIGLIP,
     ("timm", "x"): None,
+    ("timm_eva", "pos_embed"): replace(CLIP, crop=0.9),  # EVA-02
+    ("timm_eva", "cls_token"): replace(IMAGENET, crop=0.9),  # RoPE-ViT
+    ("timm_eva", "reg_token"): None,  # timm's own
+    ("timm_pe", "x"): Preprocess(kernel="bicubic", crop=1.0),
+    ("beit", "x"): None,  # BEiT's and BEiTv2's differ
+    ("dinov3", "x"): SQUASH_HF,
+    ("hf_dinov3", "x"): SQUASH_HF,
+    ("hf_beit", "x"): SIGLIP,
     ("vit_pytorch", "x"): None,
     ("simple_vit", "x"): None,
     ("torch_encoder", "x"): None,
@@ -128,6 +160,8 @@ def test_each_layout_declares_its_preprocess(layout, name):
 def test_preprocess_of_several_names():
     assert LAYOUTS["timm"].preprocess({"blocks.0.ls1.gamma": (8,), "mask_token": (1, 8)}) == IMAGENET
     assert LAYOUTS["timm"].preprocess({"blocks.0.ls1.gamma": (8,)}) is None
+    dinov3 = {"cls_token": (1, 1, 8), "reg_token": (1, 4, 8)}
+    assert LAYOUTS["timm_eva"].preprocess(dinov3) == replace(IMAGENET, crop=1.0)
     mae = {"embeddings.cls_token": (1, 1, 8), "decoder.decoder_embed.weight": (8, 8)}
     assert LAYOUTS["hf_vit"].preprocess(mae) == SQUASH_HF
     deit = {"embeddings.cls_token": (1, 1, 8), "embeddings.distillation_token": (1, 1, 8)}
@@ -149,8 +183,19 @@ def test_the_numbers_of_the_families():
 
 def test_each_layout_declares_its_sidecar_family():
     families = {name: layout.sidecar_family for name, layout in LAYOUTS.items() if layout.sidecar_family}
-    hf = dict.fromkeys(["hf_vit", "hf_dinov2", "hf_clip", "hf_siglip", "flax_vit", "flax_dinov2", "flax_clip"], "hf")
-    assert families == hf | {"timm": "timm", "openai_clip": "openai"}
+    names = (
+        "hf_vit",
+        "hf_dinov2",
+        "hf_dinov3",
+        "hf_beit",
+        "hf_clip",
+        "hf_siglip",
+        "flax_vit",
+        "flax_dinov2",
+        "flax_clip",
+    )
+    timm = dict.fromkeys(["timm", "timm_eva", "timm_pe", "beit"], "timm")
+    assert families == dict.fromkeys(names, "hf") | timm | {"openai_clip": "openai"}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -64,7 +64,19 @@ def test_inputs_equal_the_live_processors(tmp_path, model_type, kind, settings, 
     np.testing.assert_allclose(ours(picture), values.transpose(1, 2, 0), rtol=1e-6, atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", PROCESSORS)
+def test_the_defaults_of_dinov3s_processor(tmp_path):
+    """Its class needs torchvision, so its values are written out."""
+    write(
+        tmp_path,
+        {"model_type": "dinov3_vit"},
+        preprocessor_config={"image_processor_type": "DINOv3ViTImageProcessorFast"},
+    )
+    fields = read_sidecar(tmp_path).preprocess_fields
+    assert (fields["mean"], fields["std"]) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (fields["kernel"], fields["crop"], fields["squash"]) == ("bilinear", None, False)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PROCESSORS if kind != "DINOv3ViT"])
 def test_defaults_of_processors_are_the_classes(tmp_path, kind):
     write(tmp_path, {"model_type": "vit"}, preprocessor_config={"image_processor_type": f"{kind}ImageProcessorFast"})
     stated = read_sidecar(tmp_path)
@@ -154,8 +166,8 @@ def test_old_clip_configs_have_the_vision_tower_twice(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "dinov3_vit"}, "model_type 'dinov3_vit' is not supported: one of vit, deit"),
-        ({"model_type": "beit"}, "model_type 'beit' is not supported"),
+        ({"model_type": "dinov3_convnext"}, "model_type 'dinov3_convnext' is not supported: one of dinov3_vit, beit"),
+        ({"model_type": "data2vec-vision"}, "model_type 'data2vec-vision' is not supported"),
         ({"model_type": "vision-encoder-decoder"}, "model_type 'vision-encoder-decoder' is not supported"),
         ({"model_type": "vit", "hidden_act": "mish"}, "unknown hidden_act 'mish': one of gelu"),
         ({"model_type": "vit", "pooler_act": "silu"}, "unknown pooler_act 'silu'"),
@@ -177,7 +189,7 @@ def test_configs_that_are_refused(tmp_path, config, message):
     ("stored", "message"),
     [
         ({"resample": 6}, "unknown resample 6: one of 0, 1, 2, 3, 4, 5"),
-        ({"image_processor_type": "BeitImageProcessor"}, "unknown image processor 'Beit': one of ViT, DeiT"),
+        ({"image_processor_type": "YolosImageProcessor"}, "unknown image processor 'Yolos': one of ViT, DeiT"),
         ({"do_pad": True}, "not supported: do_pad = True"),
         ({"do_flip_channel_order": True}, "not supported: do_flip_channel_order = True"),
         ({"size": {"shortest_edge": 224}}, "without do_center_crop"),

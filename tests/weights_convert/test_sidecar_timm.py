@@ -98,6 +98,7 @@ def test_the_wrapper_of_transformers(tmp_path):
         ({"global_pool": "token"}, "cls"),
         ({"global_pool": "avg"}, "gap"),
         ({"global_pool": "map"}, "map"),
+        ({"global_pool": "map", "architecture": "vit_pe_core_base_patch16_224"}, "map_all"),
         ({"model_args": {"global_pool": "avg"}}, "gap"),
         ({"global_pool": "avg", "model_args": {"global_pool": "avg", "pool_include_prefix": True}}, "mean"),
         ({"global_pool": "token", "model_args": {"pool_include_prefix": True}}, "cls"),
@@ -115,7 +116,6 @@ def test_a_model_that_returns_every_token_is_noted(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"architecture": "vit_pe_core_base_patch16_224"}, "'vit_pe_core_base_patch16_224' of timm is not supported"),
         ({"architecture": "resnet50"}, "'resnet50' of timm is not supported"),
         ({"model_args": {"act_layer": "silu"}}, "unknown act_layer 'silu': one of gelu"),
         ({"model_args": {"norm_layer": "rmsnorm"}}, "unknown norm_layer 'rmsnorm': one of layernorm"),
@@ -157,6 +157,11 @@ def test_configs_that_are_refused(tmp_path, config, message):
         ("vit_so400m_patch16_siglip_gap_256", {"num_heads": 16, "activation": "gelu_tanh"}),
         ("vit_giant_patch14_clip_224", {"num_heads": 16}),
         ("vit_giant_patch14_reg4_dinov2", {"num_heads": 24}),
+        ("eva02_base_patch16_clip_224", {"num_heads": 12, "norm_eps": 1e-6}),
+        ("vit_huge_plus_patch16_dinov3", {"num_heads": 20, "norm_eps": 1e-5}),
+        ("vit_pe_spatial_gigantic_patch14_448", {"num_heads": 16, "norm_eps": 1e-5}),
+        ("vit_small_patch16_rope_ape_224", {"num_heads": 6, "norm_eps": 1e-6}),
+        ("beitv2_large_patch16_224", {"num_heads": 16, "norm_eps": 1e-6}),
         ("flexivit_base", {"num_heads": 12, "posemb_resize": "bilinear"}),
     ],
 )
@@ -167,10 +172,10 @@ def test_what_names_state(name, fields):
 @pytest.mark.parametrize(
     "name",
     [
-        "vit_base_patch16_rope_224", "vit_small_patch16_dinov3", "vit_relpos_base_patch16_224", "vit_base_r50_s16_224",
+        "vit_base_patch16_rope_mixed_224", "vit_relpos_base_patch16_224", "vit_base_r50_s16_224",
         "samvit_base_patch16", "vit_base_patch16_rpn_224", "vit_base_patch16_xp_224", "vit_small_patch16_18x2_224",
         "vit_dlittle_patch16_reg1_gap_256", "vit_so150m_patch16_reg4_gap_256", "aimv2_large_patch14_224", "beit3_base_patch16_224",
-        "eva_giant_patch14_224", "eva02_large_patch14_224", "naflexvit_base_patch16_gap", "vit_base_mci_224",
+        "eva02_enormous_patch14_clip_224", "naflexvit_base_patch16_gap", "vit_base_mci_224",
     ],
 )  # fmt: skip
 def test_architectures_that_are_refused(name):
@@ -208,15 +213,32 @@ def is_plain(model):
     )
 
 
+def has_known_positions(model):
+    """Return whether a model of timm's Eva or Beit class is one that this library has."""
+    from timm.layers import LayerNorm
+    from timm.models import beit, eva
+    from torch import nn
+
+    block = model.blocks[0]
+    return (
+        type(block) in (beit.Block, eva.EvaBlock)
+        and type(block.norm1) is LayerNorm
+        and not getattr(model, "rope_mixed", False)
+        and isinstance(getattr(block.attn, "q_norm", nn.Identity()), nn.Identity)
+        and getattr(block.attn, "gate", None) is None
+    )
+
+
 @pytest.mark.slow
 def test_every_architecture_of_live_timm():
-    """The names that are supported are those of plain models, and they state what the models have."""
+    """The names that are supported are those of such models, and they state what the models have."""
     timm = live_timm.load()
     plain = {}
-    for module in ("vision_transformer", "deit"):
+    kinds = {"vision_transformer": is_plain, "deit": is_plain, "eva": has_known_positions, "beit": has_known_positions}
+    for module, is_supported in kinds.items():
         for name in timm.list_models(module=module):
             model = timm.create_model(name, device="meta")
-            if is_plain(model) and not name.startswith("test_"):
+            if is_supported(model) and not name.startswith("test_") and "lingbot" not in name:
                 block = model.blocks[0]
                 activation = ACTIVATIONS[str(block.mlp.act)]  # SiLU is of the gated MLPs, which the arrays show
                 plain[name] = {

@@ -22,7 +22,12 @@ HEADS = {
     "vit_medium_patch16_reg4_gap_256": 8,
     SIGLIP: 12,
     CLIP: 12,
+    "eva02_tiny_patch14_224": 3,
+    "eva02_base_patch14_224": 12,
+    "vit_pe_core_tiny_patch16_384": 3,
+    "beit_base_patch16_224": 12,
 }
+LAYOUT_OF = {"dinov3": "timm_eva", "eva02": "timm_eva", "pe_core": "timm_pe", "beit": "beit"}  # else "timm"
 
 
 def read_shapes(family):
@@ -31,7 +36,7 @@ def read_shapes(family):
 
 
 NAMES = [("timm_vit", name) for name in sorted(read_shapes("timm_vit"))]
-NAMES += [("timm_modern", name) for name in (SIGLIP, CLIP)]
+NAMES += [("timm_modern", name) for name in read_shapes("timm_modern")]
 TIMM = LAYOUTS["timm"]
 # As a sidecar config states it for OpenAI's CLIP.
 QUICK_GELU = replace(
@@ -48,17 +53,19 @@ def test_golden_parity_and_the_way_back(family, name, x64):
     model = convert(arrays, layout=QUICK_GELU if name == CLIP else "auto")
     config = model.config
     assert config.num_heads == HEADS.get(name, 6)
-    output = forward(model, reference.images(3, 2, *config.image_size), layers=(0, config.depth // 2, config.depth - 1))
-    first, middle, last = output.attention
-    for actual, key in [
-        (output.logits[:, :128], "logits"),
-        (output.features[:, :6, :32], "features"),
-        (first[:, :, 0], "attn_first"),
-        (middle[:, :, 7], "attn_mid_row7"),
-        (last[:, :, 0], "attn_last"),
-    ]:
-        assert reference.relative_error(actual, golden[f"{name}/{key}"]) < 1e-9, key
-    back = export(model, layout="timm")
+    sizes = {name: config.image_size} | ({f"{name}@192x320": (192, 320)} if f"{name}@192x320/logits" in golden else {})
+    for prefix, size in sizes.items():
+        output = forward(model, reference.images(3, 2, *size), layers=(0, config.depth // 2, config.depth - 1))
+        first, middle, last = output.attention
+        for actual, key in [
+            (output.logits[:, :128], "logits"),
+            (output.features[:, :6, :32], "features"),
+            (first[:, :, 0], "attn_first"),
+            (middle[:, :, 7], "attn_mid_row7"),
+            (last[:, :, 0], "attn_last"),
+        ]:
+            assert reference.relative_error(actual, golden[f"{prefix}/{key}"]) < 1e-9, key
+    back = export(model, layout=next((layout for part, layout in LAYOUT_OF.items() if part in name), "timm"))
     assert set(back) == set(arrays)
     assert all(np.array_equal(back[key], arrays[key]) for key in arrays)
 
@@ -80,8 +87,10 @@ def test_siglip_towers_have_the_exact_gelu():
     assert [(each["pooling"], each["activation"]) for each in fields] == [("map", "gelu"), ("gap", "gelu")]
 
 
-def test_a_perception_encoder_is_refused():
+def test_a_perception_encoder_is_no_plain_vit():
     """Its arrays are those of a ViT with a norm before the blocks; its rotary positions are in no array."""
     shapes = read_shapes("timm_modern")["vit_pe_core_tiny_patch16_384"]
-    with pytest.raises(InputError, match=r"a Perception Encoder, whose rotary positions \(RoPE\) are not supported"):
-        TIMM.infer_architecture(shapes, None)
+    spatial = {name: shape for name, shape in shapes.items() if not name.startswith(("attn_pool", "norm.", "head."))}
+    for variant in (shapes, spatial):
+        with pytest.raises(InputError, match="a Perception Encoder, whose rotary positions are in no array"):
+            TIMM.infer_architecture(variant, None)

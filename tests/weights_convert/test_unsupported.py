@@ -9,22 +9,13 @@ from weights_convert.layouts import LAYOUTS, explain_unsupported
 from weights_convert.rules import Rule
 
 CASES = {
-    "DINOv3": [
-        ["rope_embed.periods", "storage_tokens", "blocks.0.attn.qkv.bias_mask"],
-        ["cls_token", "reg_token", "blocks.0.gamma_1", "blocks.0.attn.q_bias", "blocks.0.attn.v_bias"],
-        ["embeddings.register_tokens", "layer.0.attention.q_proj.weight"],
-        ["model.embeddings.register_tokens", "model.layer.0.attention.q_proj.weight"],
-    ],
-    "BEiT": [
-        ["blocks.0.attn.relative_position_bias_table", "blocks.0.attn.q_bias", "blocks.0.attn.v_bias"],
-        ["beit.encoder.layer.0.lambda_1", "beit.embeddings.cls_token"],
-        ["blocks.3.attn.q_bias", "blocks.3.attn.v_bias"],
-    ],
-    "RoPE": [
+    "EVA-02 under its authors' names": [
         ["blocks.0.attn.rope.freqs_cos", "pos_embed"],
-        ["blocks.0.mlp.fc1_g.weight", "pos_embed"],
-        ["visual.blocks.0.mlp.w1.weight"],
+        ["visual.blocks.0.attn.inner_attn_ln.weight", "visual.blocks.0.mlp.w1.weight"],
     ],
+    "RoPE": [["layers.0.attention.rotary_emb.inv_freq"], ["freqs_cis"]],
+    "Perception Encoder under its authors' names": [["visual.attn_pool.probe", "visual.conv1.weight"]],
+    "Data2Vec": [["data2vec_vision.encoder.layer.0.lambda_1"]],
     "MLP-Mixer": [
         ["MixerBlock_0/token_mixing/Dense_0/kernel", "stem/kernel"],
         ["blocks.0.mlp_tokens.fc1.weight"],
@@ -68,7 +59,7 @@ def test_supported_families_are_not_mistaken(layout):
         assert explain_unsupported(prefix + name for name in names) is None
 
 
-@pytest.mark.parametrize("family", ["timm_vit", "lukemelas_vit", "catr", "vit_pytorch"])
+@pytest.mark.parametrize("family", ["timm_vit", "timm_modern", "lukemelas_vit", "catr", "vit_pytorch"])
 def test_golden_files_of_supported_families(family):
     stored = json.loads((reference.GOLDEN / f"{family}_state_dict.json").read_text())
     models = {"": stored} if family == "catr" else stored

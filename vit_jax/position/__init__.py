@@ -2,6 +2,7 @@
 
 from vit_jax.position.blocks import NO_POSITIONS, BlockPositions
 from vit_jax.position.relative_bias import (
+    CLASS_ENTRIES,
     RelativePositions,
     count_distances,
     relative_position_index,
@@ -11,6 +12,7 @@ from vit_jax.position.rotary import Rotary, Rotation, make_rotation
 from vit_jax.position.table import RESIZE_METHODS, resize_position_embedding, similarity
 
 __all__ = [
+    "CLASS_ENTRIES",
     "NO_POSITIONS",
     "RESIZE_METHODS",
     "BlockPositions",

@@ -70,6 +70,14 @@ class Rotary:
         if self.reference_grid is not None and min(self.reference_grid) < 1:
             raise InputError(f"rotary reference_grid must be at least 1x1, not {self.reference_grid}")
 
+    def __str__(self) -> str:
+        periods = (
+            f"{len(self.periods)} stored periods" if self.periods else f"periods {self.temperature:g} ** (4 j / K)"
+        )
+        scaled = "" if self.reference_grid is None else f" scaled to {self.reference_grid[0]}x{self.reference_grid[1]}"
+        first = f" from {self.offset:g}" if self.offset else ""
+        return f"({self.layout}, {self.coordinates}{first}{scaled}, {self.axes}, {periods})"
+
     def check_head_size(self, head_size: int) -> None:
         """Raise InputError unless heads of this size can be rotated."""
         if head_size % 4:

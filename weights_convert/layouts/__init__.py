@@ -2,7 +2,16 @@
 
 from typing import Literal
 
-from weights_convert.layouts import flax, huggingface_clip, huggingface_dinov2, huggingface_vit
+from weights_convert.layouts import (
+    dinov3,
+    flax,
+    huggingface_beit,
+    huggingface_clip,
+    huggingface_dinov2,
+    huggingface_dinov3,
+    huggingface_vit,
+    timm_eva,
+)
 from weights_convert.layouts.catr import LAYOUT as CATR
 from weights_convert.layouts.dinov2 import LAYOUT as DINOV2
 from weights_convert.layouts.google import LAYOUT as GOOGLE
@@ -21,10 +30,16 @@ LAYOUTS: dict[str, Layout] = {
     for layout in (
         LUKEMELAS,
         TIMM,
+        timm_eva.EVA,
+        timm_eva.PERCEPTION,
+        timm_eva.BEIT,
         DINOV2,
+        dinov3.LAYOUT,
         GOOGLE,
         huggingface_vit.VIT,
         huggingface_dinov2.LAYOUT,
+        huggingface_dinov3.LAYOUT,
+        huggingface_beit.LAYOUT,
         huggingface_clip.CLIP,
         huggingface_clip.SIGLIP,
         flax.VIT,
@@ -42,10 +57,16 @@ LAYOUTS: dict[str, Layout] = {
 ImageLayoutName = Literal[
     "lukemelas",
     "timm",
+    "timm_eva",
+    "timm_pe",
+    "beit",
     "dinov2",
+    "dinov3",
     "google",
     "hf_vit",
     "hf_dinov2",
+    "hf_dinov3",
+    "hf_beit",
     "hf_clip",
     "hf_siglip",
     "flax_vit",

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 
 from vit_jax import InputError
+from vit_jax.position import CLASS_ENTRIES, count_distances
 
 Shapes = Mapping[str, tuple[int, ...]]
 Size = tuple[int, int]
@@ -70,6 +71,24 @@ def infer_positions(
             "grid that is no square; give the image size that the model was trained at (--image-size)"
         )
     return infer_grid(num_patches, patch, image_size), num_prefix > 0
+
+
+def infer_distances(num_entries: int, patch: Size, image_size: Size | None) -> Size:
+    """Return the (rows, columns) of a table of relative positions, [class] included; see vit_jax.position.
+
+    Raises InputError if it fits neither the image size nor a square.
+    """
+    if image_size is not None:
+        grid = image_size[0] // patch[0], image_size[1] // patch[1]
+        if min(grid) and count_distances(grid) == num_entries:
+            return grid
+    side = _square_side(num_entries - CLASS_ENTRIES)
+    if side % 2:
+        return (side + 1) // 2, (side + 1) // 2
+    raise InputError(
+        f"{num_entries} relative positions are of no square grid; "
+        "give the image size that the model was trained at (--image-size)"
+    )
 
 
 def infer_flat_patch(

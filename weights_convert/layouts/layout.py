@@ -1,7 +1,7 @@
 """The definition of a layout: a family's table of rules, and how to infer the architecture from its array shapes."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,8 @@ class Layout:
     rules:              the rules of every variant; a checkpoint needs those whose parameters its config has.
     infer_architecture: (array shapes, image size or None) -> config fields, usually all but num_heads. Takes
                         in_channels= too, a number or None, if `assumes` has it. Raises KeyError if an array is missing.
-    signature_keys:     array names that every file of the family has; they identify the family.
+    signature_keys:     array names that every file of the family has; they identify the family. "a|b" is one of two
+                        names, "a|!b" the first or the absence of the second.
     unused:             regular expressions of arrays that released files hold and the original model does not use.
     rename_key:         array name in a file -> name in the rules.
     export_key:         (name in the rules, config) -> name that the original library loads.
@@ -37,6 +38,9 @@ class Layout:
     ask:                config fields that arrays do not show and that have no usual value: someone must state them.
     assumes:            config fields that infer_architecture fills by the family's custom, to be printed; apart from
                         num_heads, activation and norm_eps, which no layout's arrays show.
+    read_fields:        (name in the rules -> array, config fields) -> config fields that values hold, not shapes.
+    buffers:            regular expression of array names -> config -> the values that the original recomputes, which
+                        the file's must equal, or None for values that are not compared.
     prepare:            the file's arrays -> those in the layout's form (from a rules file).
     settings:           config fields that a rules file states; preprocess_settings: fields of Preprocess.
     class_names:        that a rules file states.
@@ -57,10 +61,24 @@ class Layout:
     preprocess: Callable[[Shapes], Preprocess | None] = unknown
     ask: tuple[str, ...] = ()
     assumes: tuple[str, ...] = ()
+    read_fields: Callable[[Mapping[str, LazyArray], Mapping[str, Any]], dict[str, Any]] = lambda arrays, fields: {}
+    buffers: Mapping[str, Callable[[Any], np.ndarray | None]] = field(default_factory=dict)
     prepare: Callable[[Mapping[str, LazyArray]], Mapping[str, LazyArray]] = lambda arrays: arrays
     settings: Mapping[str, Any] = field(default_factory=dict)
     preprocess_settings: Mapping[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+
+    def match_signature(self, names: Collection[str]) -> tuple[str, ...]:
+        """Return, for each signature key that these names satisfy, the name that does, or "no NAME" for an absence."""
+        found = [
+            next((part for part in key.split("|") if _satisfies(part, names)), None) for key in self.signature_keys
+        ]
+        is_complete = None not in found  # an absence is no sign of a family by itself
+        return tuple(_describe(part) for part in found if part and (is_complete or not part.startswith("!")))
+
+    def find_buffer(self, name: str) -> Callable[[Any], np.ndarray | None] | None:
+        """Return what computes the values of an array that is a buffer of the original; None for any other array."""
+        return next((compute for pattern, compute in self.buffers.items() if re.fullmatch(pattern, name)), None)
 
     def is_unused(self, name: str, shape: tuple[int, ...]) -> bool:
         """Return whether the original model ignores an array that no rule takes.
@@ -87,3 +105,11 @@ class Layout:
         if uncovered:
             raise InputError(f"the layout {self.name} has no place for {', '.join(uncovered[:5])}")
         return rules
+
+
+def _satisfies(part: str, names: Collection[str]) -> bool:
+    return part[1:] not in names if part.startswith("!") else part in names
+
+
+def _describe(part: str) -> str:
+    return f"no {part[1:]}" if part.startswith("!") else part

@@ -9,7 +9,6 @@ from vit_jax.preprocess import Preprocess
 from weights_convert.layouts.inference import Shapes, count_layers, count_rows, infer_positions
 from weights_convert.layouts.layout import Layout
 from weights_convert.layouts.preprocessing import CLIP, IMAGENET, SIGLIP
-from weights_convert.layouts.unsupported import ROPE
 from weights_convert.rules import CONV, FUSED_QUERY, FUSED_QUERY_BIAS, Rule, dense, norm
 
 BLOCK = "blocks.{i}."
@@ -57,10 +56,10 @@ def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> di
     Defaults of what arrays do not show: eps 1e-5 with a norm before the blocks (CLIP), else 1e-6; exact GELU, as timm
     has it in its SigLIP towers too (the sidecar config states CLIP's quick GELU).
 
-    Raises InputError for a Perception Encoder: both a norm before the blocks and attention pooling.
+    Raises InputError for a Perception Encoder: a norm before the blocks with attention pooling or without a last norm.
     """
-    if "norm_pre.weight" in shapes and "attn_pool.latent" in shapes:
-        raise InputError(f"a Perception Encoder, {ROPE}")
+    if "norm_pre.weight" in shapes and ("attn_pool.latent" in shapes or "norm.weight" not in shapes):
+        raise InputError("a Perception Encoder, whose rotary positions are in no array; its layout is timm_pe")
     width, channels, ph, pw = shapes["patch_embed.proj.weight"]
     has_class, distilled = "cls_token" in shapes, "dist_token" in shapes
     grid, class_position = infer_positions(

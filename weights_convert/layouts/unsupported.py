@@ -3,9 +3,8 @@
 import re
 from collections.abc import Iterable
 
-ROPE = "whose rotary positions (RoPE) are not supported"
-DINOV3 = f"DINOv3, {ROPE}"
-EVA = f"EVA-02 or a similar model, {ROPE}"
+EVA = "EVA or EVA-02 under its authors' names, which are not read; timm's file of the same model is"
+ROPE = "a model with rotary positions (RoPE) of a family that is not supported"
 ADAPTER = "a LoRA adapter of PEFT, without its base model; give that with --base, or merge the adapter first"
 OLD_VIT_PYTORCH = (
     "a ViT of vit-pytorch before 0.7.1. Up to 0.6.6 it scales attention by width ** -0.5, which is not supported and "
@@ -28,18 +27,14 @@ UNSUPPORTED: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     ((r"embeddings\.detection_tokens|det_token",), "a YOLOS detector, which is not supported"),
     ((r"(bbox_embed|class_embed|bbox_predictor)\..*",), "a detector, which is not supported"),
-    ((r"rope_embed\.periods|storage_tokens",), DINOV3),  # facebookresearch's, timm's and Hugging Face's names
-    ((r"reg_token", r"blocks\.0\.gamma_1"), DINOV3),
-    ((r"embeddings\.register_tokens", r"(model\.)?layer\.0\.attention\.q_proj\.weight"), DINOV3),
     ((r"layers\.\d+\.blocks\.\d+\..*(relative_position_bias_table|logit_scale)",), "a Swin transformer, not supported"),
     ((r".*attn\.rel_pos_[hw]",), "SAM or another family with decomposed relative positions, which are not supported"),
-    ((r".*relative_position_(bias_table|index)",), "BEiT or another family with relative positions, not supported"),
-    ((r"encoder\.layer\.0\.lambda_1",), "BEiT or Data2Vec, which are not supported"),
-    ((r".*(rope\.freqs|rotary_emb|freqs_(cos|sin|cis)).*",), EVA),
-    ((r"blocks\.0\.mlp\.(fc1_g|w1)\.weight",), EVA),
+    ((r"data2vec_vision\..*",), "Data2Vec, which is not supported"),
+    ((r".*rope\.freqs_(cos|sin)|blocks\.0\.(attn\.inner_attn_ln|mlp\.ffn_ln)\.weight",), EVA),
+    ((r".*(rotary_emb|freqs_(cos|sin|cis)).*",), ROPE),
     (
-        (r".*attn\.q_bias", r".*attn\.v_bias"),
-        "BEiT, EVA or another family with q and v biases of their own, not supported",
+        (r"visual\.attn_pool\.(probe|attn\.in_proj_weight)",),
+        "a Perception Encoder under its authors' names; timm's are read",
     ),
     ((r"stages\.\d+\..*(dwconv|conv_dw|pwconv1)\..*",), "a ConvNeXt, which is no vision transformer"),
     ((r"conv_proj\.conv_bn_relu_0\..*",), "a ViT with a convolutional stem, which is not supported"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from vit_jax import InputError
 from vit_jax.config import MULTI_LABEL, SINGLE_LABEL
+from vit_jax.position import Rotary
 from weights_convert.sidecar.config import SidecarConfig
 from weights_convert.sidecar.values import (
     choose,
@@ -30,6 +31,7 @@ ACTIVATIONS = {
     "gelu_python_tanh": "gelu_tanh",
     "quick_gelu": "quick_gelu",
     "relu": "relu",
+    "silu": "swiglu",  # of a gated MLP
 }
 TASKS = {"single_label_classification": SINGLE_LABEL, "multi_label_classification": MULTI_LABEL}
 POOLER_ACTIVATIONS = {"tanh": "tanh", "gelu": "gelu", "relu": "relu"}
@@ -47,7 +49,14 @@ _VIT = _ALL | {"processor": "ViT", "hidden_act": "gelu", "layer_norm_eps": 1e-12
 _DINOV2 = _ALL | {"processor": "Bit", "hidden_act": "gelu", "layer_norm_eps": 1e-6}
 _CLIP = _ALL | {"processor": "CLIP", "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 _SIGLIP = _ALL | {"processor": "Siglip", "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
+_DINOV3 = _ALL | {
+    "processor": "DINOv3ViT", "num_attention_heads": 6, "hidden_act": "gelu", "layer_norm_eps": 1e-5,
+    "rope_theta": 100.0,
+}  # fmt: skip
+_BEIT = _VIT | {"processor": "Beit", "drop_path_rate": 0.1}
 MODEL_TYPES: dict[str, dict[str, Any]] = {
+    "dinov3_vit": _DINOV3,
+    "beit": _BEIT,
     "vit": _VIT,
     "deit": _VIT | {"processor": "DeiT"},
     "ijepa": _VIT,
@@ -89,6 +98,10 @@ def parse_huggingface(config: Mapping[str, Any]) -> SidecarConfig:
     # CLIP and SigLIP have another name for it.
     vision.setdefault("attention_probs_dropout_prob", vision.get("attention_dropout", 0.0))
     fields |= {name: parse_number(vision[key], key) for name, key in FLOATS.items()}
+    if "rope_theta" in vision:
+        fields["rotary"] = Rotary(temperature=parse_positive(vision["rope_theta"], "rope_theta"))
+    if vision.get("use_gated_mlp") and fields["activation"] != "swiglu":
+        raise InputError(f"not supported: use_gated_mlp with hidden_act {vision['hidden_act']!r}")
     pooler = choose(POOLER_ACTIVATIONS, vision.get("pooler_act", "tanh"), "pooler_act")
     if pooler != "tanh":
         fields["representation_activation"] = pooler

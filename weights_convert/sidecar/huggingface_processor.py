@@ -24,6 +24,7 @@ PIL_KERNELS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"
 KNOWN_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _ALL = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "do_center_crop": False}
 _HALF = _ALL | {"image_mean": 0.5, "image_std": 0.5}
 _CLIP = _ALL | {
@@ -37,6 +38,8 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "CLIP": _CLIP,
     "Bit": _CLIP,  # DINOv2's
     "Siglip": _HALF | {"resample": 3, "size": {"height": 224, "width": 224}, "default_to_square": False},
+    "DINOv3ViT": _ALL | {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD, "resample": 2, "size": 224},
+    "Beit": _HALF | {"resample": 3, "size": 224, "crop_size": 224},
     "ConvNext": _HALF
     | {"resample": 3, "size": {"shortest_edge": 384}, "crop_pct": 224 / 256, "default_to_square": False},
 }

@@ -107,7 +107,9 @@ def _parse_pooling(config: Mapping[str, Any], arguments: Mapping[str, Any], fiel
             raise InputError("not supported: global_pool = '' with a head: the original returns logits of every token")
         return ("config.json: the original returns every token (global_pool is empty); here they are pooled",)
     if stated is not None:
-        fields["pooling"] = choose(TIMM_POOLING, stated, "global_pool")
+        pooling = choose(TIMM_POOLING, stated, "global_pool")
+        reads_every_token = pooling == "map" and str(config["architecture"]).startswith("vit_pe_")
+        fields["pooling"] = "map_all" if reads_every_token else pooling
     if arguments.get("pool_include_prefix") and stated != "token":
         if stated != "avg":
             raise InputError(f"not supported: pool_include_prefix = True with global_pool = {stated!r}")

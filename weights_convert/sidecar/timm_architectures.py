@@ -1,8 +1,9 @@
 """timm's names of architectures: which are plain vision transformers, and what a name states that arrays do not.
 
 Checked against the registry of timm 1.0.31: the names that build a VisionTransformer of models/vision_transformer.py or
-deit.py with its ordinary blocks. Rotary or relative positions, parallel or differential attention, RMS norms, hybrid
-stems and position embeddings of registers have other parts in their names.
+deit.py with its ordinary blocks, and those of eva.py and beit.py whose positions this library has. Parallel or
+differential attention, RMS norms, hybrid stems, learned rotary frequencies and position embeddings of registers have
+other parts in their names.
 """
 
 import re
@@ -13,7 +14,7 @@ from vit_jax import InputError
 # Number of heads by the size in the name.
 HEADS = {
     "tiny": 3, "xsmall": 4, "wee": 4, "little": 5, "small": 6, "medium": 8, "mediumd": 8, "betwixt": 10, "base": 12,
-    "large": 16, "huge": 16, "giant": 16, "giantopt": 16, "gigantic": 16, "so400m": 16, "intern300m": 16,
+    "large": 16, "huge": 16, "giant": 16, "giantopt": 16, "gigantic": 16, "so400m": 16, "intern300m": 16, "7b": 32,
 }  # fmt: skip
 # The other parts that a supported name may have: shapes, heads and the data it was trained on.
 PARTS = (
@@ -24,12 +25,19 @@ SIZE, PART = "|".join(HEADS), "|".join(PARTS)
 SUPPORTED = (
     rf"(vit|deit|deit3)_(?P<size>{SIZE})(_distilled)?(_patch\d+)?(_({PART}))*",
     r"flexivit_(?P<size>small|base|large)",
-    r"eva_(?P<size>large)_patch14_\d+",  # the first EVA's large model has no rotary positions
+    r"eva_(?P<size>large|giant)_patch14(_clip)?_\d+",  # the first EVA has no rotary positions
+    r"eva02_(?P<size>tiny|small|base|large)_patch\d+(_clip)?_\d+",
+    r"vit_(?P<size>tiny|small|base|large|huge|7b)(_plus)?_patch16_dinov3(_qkvb)?",
+    r"vit_(?P<size>medium|mediumd|betwixt|base)_patch16_rope_reg\d_gap_\d+",
+    r"vit_(?P<size>small|base|large)_patch16_rope(_ape)?_\d+",
+    r"vit_pe_(core|lang|spatial)_(?P<size>tiny|small|base|large|gigantic)_patch\d+_\d+",
+    r"beit(v2)?_(?P<size>base|large)_patch16_\d+",
 )
 
 # What a part of the name changes, in this order: (regular expression, fields of ViTConfig).
 VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
-    (r"_clip(_|$)", {"norm_eps": 1e-5}),
+    (r"^vit_.*_(clip|dinov3)(_|$)|^vit_pe_", {"norm_eps": 1e-5}),
+    (r"_huge_plus_patch16_dinov3", {"num_heads": 20}),
     (r"_quickgelu", {"activation": "quick_gelu"}),
     (
         r"_(so400m|giantopt)_patch16_siglip|_base_patch32_siglip|_large_patch16_siglip(_gap)?_512",
