@@ -12,8 +12,10 @@ import pytest
 
 import tests.reference as reference
 import vit_jax
+from tests.create import create
+from tests.vit_jax.test_position_models import MODELS as POSITIONED
 from tests.weights_convert.folders.models import IMAGENET, NAMES, make
-from vit_jax import InputError
+from vit_jax import InputError, VisionTransformer
 from weights_convert import programs
 from weights_convert.__main__ import main
 from weights_convert.programs import ONNX, STABLEHLO, write_program
@@ -74,6 +76,18 @@ def test_onnx_runs_in_onnxruntime(saved, tmp_path, capsys):
         (logits,) = session.run(["logits"], {"images": images[:count]})
         assert reference.relative_error(logits, expected[:count]) < 1e-5
     assert json.loads((tmp_path / "model.onnx.json").read_text())["class_names"] == list(NAMES)
+
+
+@pytest.mark.parametrize("name", ["rotary and a table, normed branches", "bias in each block"])
+@pytest.mark.parametrize("program", [STABLEHLO, ONNX], ids=["stablehlo", "onnx"])
+def test_positions_within_the_blocks_are_exported(program, name, tmp_path):
+    model = create(VisionTransformer, POSITIONED[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what jax2onnx imports
+        if program is ONNX:
+            pytest.importorskip("jax2onnx")
+        error = write_program(model, tmp_path / f"model{program.suffix}", program)
+    assert error is None or error < program.bound
 
 
 def test_a_program_that_differs_is_not_left(tmp_path):

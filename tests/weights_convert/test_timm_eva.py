@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from vit_jax import InputError, VisionTransformer, ViTConfig, forward_with_atten
 from vit_jax.position import relative_position_index
 from weights_convert import export
 from weights_convert._convert import convert_with_plan, open_arrays
+from weights_convert.layouts import rotary
 from weights_convert.layouts.timm_eva import EVA
 from weights_convert.plan import Request, plan_conversion
 
@@ -122,6 +124,52 @@ def test_beit_at_another_size_is_timms(x64):
     with torch.no_grad():
         expected = original(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
     assert reference.relative_error(forward(model, x).logits, expected) < 1e-6
+
+
+TIMM = ViTConfig(
+    image_size=(32, 32), patch_size=(8, 8), width=48, depth=2, num_heads=3, mlp_dim=64, num_classes=5, key_bias=False,
+    posemb_resize="bicubic_antialias",
+)  # fmt: skip
+GATED = replace(TIMM, activation="swiglu", rotary=rotary.EVA)
+NAMED = {
+    "EVA": ("timm_eva", replace(TIMM, pooling="gap", final_norm="pooled")),
+    "EVA-02 tiny": ("timm_eva", replace(GATED, pooling="gap", final_norm="pooled")),
+    "EVA-02 base": ("timm_eva", replace(GATED, pooling="gap", final_norm="pooled", mlp_norm=True)),
+    "EVA-02 CLIP": ("timm_eva", replace(GATED, mlp_norm=True, attention_norm=True)),
+    "RoPE-ViT": (
+        "timm_eva",
+        replace(TIMM, key_bias=True, rotary=rotary.ROPE_VIT, position_table=False, layer_scale=True),
+    ),
+    "Perception Encoder": (
+        "timm_pe",
+        replace(
+            TIMM, key_bias=True, rotary=rotary.perception((4, 4)), pooling="map_all", pool_heads=8, pre_norm=True,
+            patch_bias=False, norm_eps=1e-5,
+        ),
+    ),
+    "BEiT": (
+        "beit",
+        replace(
+            TIMM, position_table=False, relative_bias="blocks", posemb_resize="geometric", layer_scale=True,
+            pooling="gap", final_norm="pooled",
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_names_and_shapes_show_the_architecture(name):
+    """Of a model that is exported; none is taken for another layout's."""
+    layout, config = NAMED[name]
+    model = create(VisionTransformer, config)
+    for block in model.blocks:
+        if not config.key_bias:
+            block.attn.qkv.bias[...] = block.attn.qkv.bias[...].at[48:96].set(0.0)
+    arrays = export(model, layout=layout)
+    converted, plan = convert_with_plan(arrays, num_heads=3, image_size=(32, 32))
+    assert plan.layout.name == layout
+    assert converted.config == replace(config, preprocess=converted.config.preprocess)
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(model), jax.tree.leaves(converted), strict=True))
 
 
 def golden_shapes(name):
