@@ -3,16 +3,21 @@
 from vit_jax._xla import compiler_options
 from vit_jax.checkpoint import ModelCard, load, load_card, save, with_image_size, with_in_channels, with_num_classes
 from vit_jax.config import CONFIGS, ViTConfig
+from vit_jax.edits import Edit
 from vit_jax.errors import InputError
 from vit_jax.explain import (
     IntegratedGradients,
+    ablate_each_head,
     attention_distance,
     attention_flow,
     attention_gradcam,
     attention_rollout,
     cls_attention,
+    decompose_logits,
     flow_from_attention,
+    forward,
     grad_rollout,
+    head_contributions,
     insertion_deletion,
     integrated_gradients,
     logit_lens,
@@ -26,6 +31,7 @@ from vit_jax.explain import (
     rise,
     rollout_from_images,
     segmentation_scores,
+    single_head_edits,
     to_grid,
     token_norms,
     upsample,
@@ -45,6 +51,7 @@ from vit_jax.version import VERSION as __version__
 
 __all__ = [
     "CONFIGS",
+    "Edit",
     "HeatMap",
     "ImagePreprocess",
     "InputError",
@@ -56,6 +63,7 @@ __all__ = [
     "ViTOutput",
     "VisionTransformer",
     "__version__",
+    "ablate_each_head",
     "attention_distance",
     "attention_flow",
     "attention_gradcam",
@@ -63,9 +71,12 @@ __all__ = [
     "cls_attention",
     "compiler_options",
     "count_parameters",
+    "decompose_logits",
     "flow_from_attention",
+    "forward",
     "forward_with_attention",
     "grad_rollout",
+    "head_contributions",
     "insertion_deletion",
     "integrated_gradients",
     "load",
@@ -84,6 +95,7 @@ __all__ = [
     "rollout_from_images",
     "save",
     "segmentation_scores",
+    "single_head_edits",
     "to_grid",
     "token_norms",
     "upsample",

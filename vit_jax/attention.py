@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
 
 from vit_jax._xla import einsum, prefers_attention_per_head, recompute_exp_scores, split_last_axis
+from vit_jax.edits import NO_EDIT, Edit, edit_heads
 from vit_jax.errors import InputError
 from vit_jax.linear import Linear, affine
 from vit_jax.position import Rotation
@@ -214,6 +215,7 @@ class MultiHeadAttention(nnx.Module):
         perturbation: Float[Array, "b h q n"] | None = None,
         key: Key | None = None,
         num_queries: int | None = None,
+        edit: Edit = NO_EDIT,
         workarounds: bool = True,
     ) -> tuple[Float[Array, "b q d"], Float[Array, "b h q n"] | None]:
         """Self-attention, and its weights when asked for; see attend().
@@ -221,6 +223,7 @@ class MultiHeadAttention(nnx.Module):
         rotation:    of the tokens' queries and keys.
         bias:        of the scores of every token as a query.
         num_queries: compute the output of only the first so many tokens; they still attend to all.
+        edit:        of the heads' outputs.
         """
         if num_queries is None:
             q, k, v = self.project(x, PARTS, workarounds)
@@ -240,7 +243,7 @@ class MultiHeadAttention(nnx.Module):
             dropout_key=key,
             workarounds=workarounds,
         )
-        return self.merge_heads(output), weights
+        return self.merge_heads(edit_heads(output, edit)), weights
 
     def project(self, x: Float[Array, "b n d"], parts: str, workarounds: bool = True) -> list[Float[Array, "b n h k"]]:
         """Return the named parts, consecutive letters of "qkv" ("q", "qk", "kv", "v", ...), by one matrix product."""

@@ -5,6 +5,7 @@ Letters: B batch, N tokens, H heads, D width, h x w image.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float
 from vit_jax._xla import materialize, recompute_activation
 from vit_jax.attention import Key, MultiHeadAttention, dropout
 from vit_jax.config import ViTConfig
+from vit_jax.edits import NO_EDIT, Edit, scale_branch
 from vit_jax.linear import Linear, affine
 from vit_jax.position import NO_POSITIONS, BlockPositions, count_distances
 
@@ -169,6 +171,7 @@ class Block(nnx.Module):
         key: Key | None = None,
         drop_path_rate: Float[Array, ""] | None = None,
         num_queries: int | None = None,
+        edit: Edit = NO_EDIT,
         workarounds: bool = True,
     ) -> tuple[Float[Array, "b q d"], Float[Array, "b h q n"] | None]:
         """Return the block's output, and its attention weights when asked for; see attend() for the perturbation.
@@ -177,27 +180,42 @@ class Block(nnx.Module):
         key:            turns dropout and drop path on.
         drop_path_rate: probability, per image, that a branch is dropped.
         num_queries:    compute the output of only the first so many tokens.
+        edit:           of the heads and the branches; see Edit.of_block.
         """
         attn_key, out_key, mlp_key = split_key(key, 3)
-        attended, weights = self.attn(
-            self._norm_at("pre", self.norm1, x),
-            rotation=positions.rotation,
-            bias=positions.bias_from(self.relative_bias[...] if self.has_relative_bias else None),
+        attended, weights = self.attention_branch(
+            x,
+            positions=positions,
             return_weights=return_weights,
             perturbation=perturbation,
             key=attn_key,
             num_queries=num_queries,
+            edit=edit,
             workarounds=workarounds,
         )
-        if self.layer_scale:
-            attended = attended * self.scale1[...].reshape(1, 1, -1)
+        attended = scale_branch(attended, edit, 0)
         attended = drop_path(dropout(attended, self.dropout_rate, out_key), drop_path_rate, out_key)
         x = materialize(self._norm_at("post", self.norm1, x[:, :num_queries] + attended), workarounds)
-        hidden = self.mlp(self._norm_at("pre", self.norm2, x), workarounds=workarounds)
-        if self.layer_scale:
-            hidden = hidden * self.scale2[...].reshape(1, 1, -1)
+        hidden = scale_branch(self.mlp_branch(x, workarounds=workarounds), edit, 1)
         hidden = drop_path(dropout(hidden, self.dropout_rate, mlp_key), drop_path_rate, mlp_key)
         return materialize(self._norm_at("post", self.norm2, x + hidden), workarounds), weights
+
+    def attention_branch(
+        self, x: Float[Array, "b n d"], *, positions: BlockPositions = NO_POSITIONS, **options: Any
+    ) -> tuple[Float[Array, "b q d"], Float[Array, "b h q n"] | None]:
+        """Return what the attention adds to the tokens, and its weights; options are those of MultiHeadAttention."""
+        attended, weights = self.attn(
+            self._norm_at("pre", self.norm1, x),
+            rotation=positions.rotation,
+            bias=positions.bias_from(self.relative_bias[...] if self.has_relative_bias else None),
+            **options,
+        )
+        return attended * self.scale1[...].reshape(1, 1, -1) if self.layer_scale else attended, weights
+
+    def mlp_branch(self, x: Float[Array, "b n d"], *, workarounds: bool = True) -> Float[Array, "b n d"]:
+        """Return what the MLP adds to the tokens that follow the attention."""
+        hidden = self.mlp(self._norm_at("pre", self.norm2, x), workarounds=workarounds)
+        return hidden * self.scale2[...].reshape(1, 1, -1) if self.layer_scale else hidden
 
     def _norm_at(self, position: str, norm: nnx.LayerNorm, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """Return norm(x) if the block has its norms at this position, else x."""

@@ -19,10 +19,11 @@ from jaxtyping import Array, Float
 
 from vit_jax.attention import HEAD_FUSIONS, Key, fuse_heads
 from vit_jax.block import ACTIVATIONS, Block, Images, PatchEmbed, layer_norm, split_key
+from vit_jax.block_stack import BlocksOutput, keep_by_layer, run_blocks
 from vit_jax.config import ViTConfig
+from vit_jax.edits import NO_EDIT, Edit, check_edit
 from vit_jax.errors import InputError
 from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution
-from vit_jax.forward import BlocksOutput, keep_by_layer, run_blocks
 from vit_jax.pooling import AttentionPool
 from vit_jax.position import (
     BlockPositions,
@@ -106,7 +107,7 @@ class VisionTransformer(nnx.Module):
         """Return every token after the blocks and the final norm. A key turns dropout on."""
         return self.apply_final_norm(self.run(images, key=key, execution=execution).tokens)
 
-    def run(self, images: Images, *, key: Key | None = None, **options: Any) -> BlocksOutput:
+    def run(self, images: Images, *, key: Key | None = None, edit: Edit = NO_EDIT, **options: Any) -> BlocksOutput:
         """Embed the images and run the blocks; options are those of run_blocks(). A key turns dropout on.
 
         apply_final_norm() and classify() lead from its tokens to the logits.
@@ -114,7 +115,9 @@ class VisionTransformer(nnx.Module):
         keys, rates = split_key(key, len(self.blocks)), drop_path_rates(self.config)
         tokens = self.embed(images)
         positions = self.block_positions(self.config.grid_for(images.shape[1:3]))
-        return run_blocks(self.blocks, tokens, list(zip(keys, rates, strict=True)), positions=positions, **options)
+        check_edit(edit, self.config, tokens.shape)
+        randomness = list(zip(keys, rates, strict=True))
+        return run_blocks(self.blocks, tokens, randomness, positions=positions, edit=edit, **options)
 
     def block_positions(self, grid: tuple[int, int]) -> BlockPositions:
         """Return what the blocks need of the positions of a (rows, columns) grid of patches."""
@@ -170,14 +173,28 @@ class VisionTransformer(nnx.Module):
     def classify(self, features: Float[Array, "b n d"], *, workarounds: bool = True) -> Float[Array, "b classes"]:
         """Return the logits, or without a head the pooled features, of the tokens that apply_final_norm() returns."""
         pooled = self.pool_features(features, workarounds=workarounds)
-        if not self.config.num_classes:
-            return pooled
+        return self.apply_head(pooled, features) if self.config.num_classes else pooled
+
+    def apply_head(
+        self, pooled: Float[Array, "b pooled"], features: Float[Array, "b n d"]
+    ) -> Float[Array, "b classes"]:
+        """Return the logits of the pooled vector; the [distillation] token has its own head."""
         if self.config.distillation_head:
             return (self.head(pooled) + self.distillation_head(features[:, 1])) / 2
         return self.head(pooled)
 
     def pool_features(self, features: Float[Array, "b n d"], *, workarounds: bool = True) -> Float[Array, "b pooled"]:
         """Return the vector that the head reads, of the tokens that apply_final_norm() returns."""
+        config = self.config
+        pooled = self.pool_tokens(features, workarounds=workarounds)
+        if config.final_norm == "pooled":
+            pooled = self.norm(pooled)
+        if config.representation:
+            pooled = ACTIVATIONS[config.representation_activation](self.representation(pooled))
+        return pooled
+
+    def pool_tokens(self, features: Float[Array, "b n d"], *, workarounds: bool = True) -> Float[Array, "b pooled"]:
+        """Return what pool_features() returns, before a norm of the pooled vector and a layer before the head."""
         config = self.config
         if config.pooling == "map":
             pooled = self.pool(features[:, config.num_prefix :], workarounds=workarounds)
@@ -191,10 +208,6 @@ class VisionTransformer(nnx.Module):
             pooled = jnp.concatenate([features[:, 0], features[:, config.num_prefix :].mean(axis=1)], axis=-1)
         else:
             pooled = features[:, 0]
-        if config.final_norm == "pooled":
-            pooled = self.norm(pooled)
-        if config.representation:
-            pooled = ACTIVATIONS[config.representation_activation](self.representation(pooled))
         return pooled
 
 
@@ -226,14 +239,16 @@ def forward_with_attention(
     *,
     layers: Sequence[int] | None = None,
     head_fusion: str | None = None,
+    edit: Edit = NO_EDIT,
 ) -> ViTOutput:
     """Run the model and return its attention weights too. A pure function, without hooks.
 
     layers:      the layers whose weights to return, in this order; negative ones count from the end, None is all.
     head_fusion: "mean", "max" or "min" fuses the heads of each layer, so that L x B x H x N x N is never held.
+    edit:        of heads, branches and tokens; see Edit.
 
     Layers that are not asked for stay on the fused path. The weights do not change the logits beyond rounding.
-    Raises InputError for an unknown layer or fusion, and as the model does.
+    Raises InputError for an unknown layer or fusion, an edit of another shape, and as the model does.
     """
     if head_fusion is not None and head_fusion not in HEAD_FUSIONS:
         raise InputError(f"unknown head_fusion {head_fusion!r}: one of {', '.join(HEAD_FUSIONS)}, or None")
@@ -242,7 +257,7 @@ def forward_with_attention(
     def keep(state: Any, layer: int, weights: Float[Array, "b h n n"]) -> Any:
         return keep_by_layer(state, layer, weights if head_fusion is None else fuse_heads(weights, head_fusion))
 
-    tokens, by_layer, _ = model.run(images, layers=chosen, fold=keep)
+    tokens, by_layer, _ = model.run(images, layers=chosen, fold=keep, edit=edit)
     features = model.apply_final_norm(tokens)
     b, n, _ = features.shape
     heads = [] if head_fusion else [model.config.num_heads]

@@ -5,6 +5,7 @@ METHODS lists the methods that share one signature; compile_method returns one a
 
 from vit_jax.explain.attribution import IntegratedGradients, integrated_gradients, rise
 from vit_jax.explain.class_maps import attention_gradcam, grad_rollout, relevance
+from vit_jax.explain.contributions import LogitContributions, decompose_logits, head_contributions
 from vit_jax.explain.distances import (
     attention_distance,
     attention_distance_from_images,
@@ -24,6 +25,7 @@ from vit_jax.explain.faithfulness import (
 from vit_jax.explain.flow import attention_flow, flow_from_attention
 from vit_jax.explain.head_methods import HEAD_METHODS, HeadMethod, compile_head_method, why_unavailable_per_head
 from vit_jax.explain.heatmap import overlay, scale_to_unit_range, to_grid, uninformative_reason, upsample
+from vit_jax.explain.interventions import ablate_each_head, forward, single_head_edits
 from vit_jax.explain.lens import logit_lens, read_tokens
 from vit_jax.explain.localization import SegmentationScores, pointing_game, segmentation_scores
 from vit_jax.explain.methods import (
@@ -48,11 +50,13 @@ __all__ = [
     "HeadMethod",
     "InsertionDeletion",
     "IntegratedGradients",
+    "LogitContributions",
     "Method",
     "MethodOptions",
     "PerturbationAUC",
     "RemovalCurves",
     "SegmentationScores",
+    "ablate_each_head",
     "attention_distance",
     "attention_distance_from_images",
     "attention_flow",
@@ -63,10 +67,13 @@ __all__ = [
     "cls_attention",
     "compile_head_method",
     "compile_method",
+    "decompose_logits",
     "flow_from_attention",
     "foreground_mask",
+    "forward",
     "grad_rollout",
     "head_attention",
+    "head_contributions",
     "insertion_deletion",
     "integrated_gradients",
     "logit_lens",
@@ -86,6 +93,7 @@ __all__ = [
     "scale_to_colours",
     "scale_to_unit_range",
     "segmentation_scores",
+    "single_head_edits",
     "to_grid",
     "token_norms",
     "uninformative_reason",

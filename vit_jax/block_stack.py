@@ -15,10 +15,12 @@ from jaxtyping import Array, Float
 from vit_jax._xla import can_truncate_last_block
 from vit_jax.attention import Key
 from vit_jax.block import Block
+from vit_jax.edits import NO_EDIT, Edit, edit_tokens
 from vit_jax.execution import DEFAULT_EXECUTION, BlockExecution, apply_blocks
 from vit_jax.position import NO_POSITIONS, BlockPositions
 
 BlockRandomness = tuple[Key | None, jax.Array | None]  # a block's key and its drop-path rate
+BlockArguments = tuple[Key | None, jax.Array | None, Edit]
 AttentionFold = Callable[[Any, int, Any], Any]  # (state, layer, weights [B, H, N, N]) -> state
 
 
@@ -52,6 +54,7 @@ def run_blocks(
     perturbations: Mapping[int, jax.Array] | None = None,
     return_outputs: bool = False,
     num_queries: int | None = None,
+    edit: Edit = NO_EDIT,
     execution: BlockExecution = DEFAULT_EXECUTION,
 ) -> BlocksOutput:
     """Apply the blocks in turn. Every forward pass of this library is this one.
@@ -64,24 +67,31 @@ def run_blocks(
     perturbations:  by layer, an array [B, H, N, N] to add to its weights; see attend().
     return_outputs: return the tokens that enter the first block and leave each block.
     num_queries:    compute only the first so many tokens of the last block, where the backend can.
+    edit:           of heads, branches and tokens; see Edit.
     execution:      blocks of which nothing is asked are scanned together; the others run on their own.
     """
     depth, added = len(blocks), perturbations or {}
-    if not can_truncate_last_block(tokens.dtype, execution.workarounds):
+    if edit is not NO_EDIT or not can_truncate_last_block(tokens.dtype, execution.workarounds):
         num_queries = None
 
-    def apply(block: Block, carry: Any, draws: BlockRandomness, *, layer: int | None) -> Any:
+    arguments = [(*draws, edit.of_block(layer)) for layer, draws in enumerate(randomness)]
+    tokens = edit_tokens(tokens, edit.of_embedding())
+
+    def apply(block: Block, carry: Any, argument: BlockArguments, *, layer: int | None) -> Any:
         x, attention, outputs = carry
+        key, rate, block_edit = argument
         x, weights = block(
             x,
             positions=positions,
             return_weights=layer in layers,
             perturbation=None if layer is None else added.get(layer),
-            key=draws[0],
-            drop_path_rate=draws[1],
+            key=key,
+            drop_path_rate=rate,
             num_queries=num_queries if layer == depth - 1 else None,
+            edit=block_edit,
             workarounds=execution.workarounds,
         )
+        x = edit_tokens(x, block_edit)
         if layer is not None and weights is not None:
             attention = fold(attention, layer, weights)
         return x, attention, (*outputs, x) if return_outputs else outputs
@@ -94,7 +104,7 @@ def run_blocks(
         step = partial(apply, layer=group.start if is_alone else None)
         span = slice(group.start, group.stop)
         how = replace(execution, scan=execution.scan and not is_alone)
-        carry = apply_blocks(step, blocks[span], carry, randomness[span], how)
+        carry = apply_blocks(step, blocks[span], carry, arguments[span], how)
     return BlocksOutput(*carry)
 
 
