@@ -35,6 +35,8 @@ from weights_convert.hub.repository import PREFIX
 from weights_convert.layouts import LAYOUTS, Layout
 from weights_convert.model_types import MODEL_TYPES, ModelType
 from weights_convert.plan import ConversionPlan, Request
+from weights_convert.released import ALL, FigureResult, check_figures, select_figures
+from weights_convert.released_figures import FIGURES
 from weights_convert.resolve import locate
 from weights_convert.rules_file import read_rules
 from weights_convert.verify import BOUNDS, ORIGINALS, ParityReport, verify_checkpoint
@@ -42,6 +44,8 @@ from weights_convert.verify import BOUNDS, ORIGINALS, ParityReport, verify_check
 FILE_HELP = ".pth/.pt/.bin, .safetensors, .npz, a Hugging Face folder, hf:owner/name, or a release's name: see list"
 LAYOUT_HELP = "auto, " + ", ".join(LAYOUTS)
 RULES_HELP = "a rules file for your own array names, instead of --layout: see docs/families.md"
+FAMILIES = tuple(dict.fromkeys(figure.family for figure in FIGURES))
+FIGURE_COLUMNS = "{:44} {:33} {:>10} {:>9} {:11} {}"
 MAX_UNUSED_SHOWN = 8
 MAX_CLASSES_SHOWN = 5
 
@@ -61,11 +65,15 @@ def _make_parser() -> argparse.ArgumentParser:
     inspect.add_argument("file", help=FILE_HELP)
     verify = commands.add_parser("verify", help="compare with the PyTorch original, layer by layer (needs torch)")
     verify.set_defaults(run=run_verify)
-    verify.add_argument("file", help=FILE_HELP)
+    verify.add_argument("file", nargs="?", help=FILE_HELP)
     verify.add_argument(
-        "--against",
-        required=True,
-        help=f"{', '.join(ORIGINALS)}, or FILE.py:FUNCTION that returns your own torch model",
+        "--against", help=f"{', '.join(ORIGINALS)}, or FILE.py:FUNCTION that returns your own torch model"
+    )
+    verify.add_argument(
+        "--released",
+        metavar="NAME",
+        help=f"instead of a file: fetch a released checkpoint, a family ({', '.join(FAMILIES)}) or {ALL}, "
+        "and compare with published figures",
     )
     verify.add_argument("--float32", action="store_true", help="compare in float32 (default: float64)")
     verify.add_argument(
@@ -163,6 +171,10 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 def run_verify(args: argparse.Namespace) -> int:
     """Compare a checkpoint with the original library; return 1 if the error exceeds the bound."""
+    if args.released is not None:
+        return _verify_released(args)
+    if args.file is None or args.against is None:
+        raise InputError("verify compares FILE --against an original, or --released NAME with published figures")
     dtype = "float32" if args.float32 else "float64"
     bound = BOUNDS[dtype] if args.bound is None else args.bound
     report = verify_checkpoint(
@@ -177,6 +189,46 @@ def run_verify(args: argparse.Namespace) -> int:
     is_within = report.max_relative_error <= bound
     print(f"{args.file}: {'within' if is_within else 'NOT within'} {bound:g} of {args.against} in {dtype}")
     return 0 if is_within else 1
+
+
+def _verify_released(args: argparse.Namespace) -> int:
+    """Compare released checkpoints with published figures; return 1 if one disagrees, else 2 if one has no result."""
+    allowed = {"command", "run", "released", "cache", "layout", "file"}
+    others = [name for name, value in vars(args).items() if name not in allowed and value not in (None, False)]
+    if args.file is not None or args.layout != "auto" or others:
+        raise InputError("--released compares released checkpoints as they are; leave out FILE and all but --cache")
+    figures = select_figures(args.released)
+    wrong, unchecked, problems = [], [], set()
+    print(FIGURE_COLUMNS.format("checkpoint", "figure", "difference", "tolerance", "result", "source"))
+    for result in check_figures(figures, cache=args.cache):
+        if result.problem and result.problem not in problems:
+            print(f"error: {result.problem}", file=sys.stderr, flush=True)
+            problems.add(result.problem)
+        _print_result(result)
+        if result.comparison is None:
+            unchecked.append(result.figure.model)
+        elif not result.comparison.is_equal:
+            wrong.append(result.figure.model)
+    print(f"{len(figures) - len(wrong) - len(unchecked)} of {len(figures)} figures agree")
+    for problem, models in (("WRONG", wrong), ("not checked", unchecked)):
+        if models:
+            print(f"{problem}: {', '.join(dict.fromkeys(models))}")
+    return 1 if wrong else 2 if unchecked else 0
+
+
+def _print_result(result: FigureResult) -> None:
+    """Print a row: difference and tolerance are those of the worst number. Values follow if they disagree."""
+    figure, comparison = result.figure, result.comparison
+    if comparison is None:
+        numbers, verdict = ("-", "-"), "not checked"
+    else:
+        is_number = comparison.difference is not None
+        numbers = (f"{comparison.difference:.1e}", f"{comparison.tolerance:.1e}") if is_number else ("-", "-")
+        verdict = "ok" if comparison.is_equal else "WRONG"
+    print(FIGURE_COLUMNS.format(figure.model, figure.what, *numbers, verdict, figure.source), flush=True)
+    if verdict == "WRONG" and comparison is not None:
+        actual = comparison.actual if isinstance(comparison.actual, str) else comparison.actual.round(6).tolist()
+        print(f"  here: {actual}\n  published: {figure.expected}", flush=True)
 
 
 def run_export(args: argparse.Namespace) -> int:
@@ -288,9 +340,9 @@ def _print_report(report: ParityReport) -> None:
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return 0 if it is done, 1 if verify exceeds its bound, 2 for wrong input."""
+    """Run the command; return 0 if it is done, 1 if verify finds a difference, 2 for wrong input."""
     args = _make_parser().parse_args(argv)
-    if "file" in args:
+    if getattr(args, "file", None) is not None:
         args.source = args.file if args.file.startswith(PREFIX) else Path(args.file).name
         args.file = locate(args.file, cache=args.cache)
     if getattr(args, "base", None):

@@ -7,7 +7,7 @@ every block, and the output.
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,6 +112,39 @@ def run_layers(model: VisionTransformer, images: jax.Array) -> list[jax.Array]:
     """Return the tokens [B, N, D] after the embedding and after each block, and the output [B, C]."""
     last, _, outputs = model.run(images, return_outputs=True)
     return [*outputs, model.classify(model.apply_final_norm(last))]
+
+
+class TextEmbeddings(NamedTuple):
+    """What a dual encoder needs to compare a picture with texts: scale * cosine + bias.
+
+    embeddings: [T, D] of unit length.
+    """
+
+    embeddings: np.ndarray
+    scale: float
+    bias: float
+
+
+def encode_texts(folder: Path, texts: Sequence[str]) -> TextEmbeddings:
+    """Return the embeddings of texts by the CLIP or SigLIP in a Hugging Face folder, computed by transformers.
+
+    Raises InputError if torch or transformers is not installed, or if it cannot load the folder.
+    """
+    torch, package = _import("torch"), _import("transformers")
+    try:
+        model = package.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+        tokenizer = package.AutoTokenizer.from_pretrained(folder)
+        tokens = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
+    except (ImportError, OSError, ValueError) as error:
+        raise InputError(
+            f"{folder}: transformers cannot load its text tower ({' '.join(str(error).split())})"
+        ) from error
+    vision = model.config.vision_config
+    blank = torch.zeros((1, vision.num_channels, vision.image_size, vision.image_size))
+    with torch.no_grad():  # the whole model, since only its output has one form in all versions
+        embeddings = model(**tokens, pixel_values=blank).text_embeds.double().numpy()
+    bias = getattr(model, "logit_bias", None)
+    return TextEmbeddings(embeddings, model.logit_scale.exp().item(), 0.0 if bias is None else bias.item())
 
 
 def _compare(layer: str, output: np.ndarray, expected: np.ndarray) -> LayerError:

@@ -1,6 +1,7 @@
 """python -m experiments.caption --check-released: CATR's released weights on the pictures of its notebook.
 
-Needs the network: five pictures whose captions the reference's notebook (catr.ipynb) prints.
+Needs the network: five pictures whose captions the reference's notebook prints. `python -m weights_convert verify
+--released catr` compares them too, for the first release and greedy search; this takes any weights and search.
 """
 
 from pathlib import Path
@@ -8,17 +9,10 @@ from pathlib import Path
 from caption.captioner import Captioner
 from vit_jax.data.decode import open_rgb
 from vit_jax.download import cache_folder
-from weights_convert.hub.releases import Release, fetch_release
+from weights_convert.hub.releases import fetch_release
+from weights_convert.released import PICTURES, select_figures
 
-ADDRESS = "https://raw.githubusercontent.com/saahiluppal/catr/master/.github"
-EXPECTED = {
-    "cake": "A person cutting a cake with a knife.",
-    "girl": "A woman sitting on a curb holding a pink umbrella.",
-    "office": "A group of people sitting at a table with laptops.",
-    "horse": "A man riding on the back of a brown horse.",
-    "airplane": "A large jetliner sitting on top of an airport runway.",
-}
-FOLDER = "catr_pictures"  # within the cache
+FIGURES = tuple(select_figures("catr"))
 
 
 def check_released(captioner: Captioner, *, cache: str | None = None) -> int:
@@ -26,14 +20,14 @@ def check_released(captioner: Captioner, *, cache: str | None = None) -> int:
 
     Raises InputError when a picture can't be downloaded.
     """
-    folder = (cache_folder() if cache is None else Path(cache)) / FOLDER
+    folder = (cache_folder() if cache is None else Path(cache)) / PICTURES
     lines, agreeing = ["| picture | agrees | here | the reference |", "|---|---|---|---|"], 0
-    for name, expected in EXPECTED.items():
-        release = Release(name, f"{ADDRESS}/{name}.png", "a picture", "Apache-2.0")
-        picture = open_rgb(fetch_release(release, cache=folder))
+    for figure in FIGURES:
+        picture = open_rgb(fetch_release(figure.picture, cache=folder))
         actual = captioner([captioner.prepare(picture)], 1)[0].captions[0].caption
-        agreeing += actual == expected
-        lines.append(f"| {name} | {'yes' if actual == expected else 'NO'} | {actual} | {expected} |")
+        agreeing += actual == figure.expected
+        verdict = "yes" if actual == figure.expected else "NO"
+        lines.append(f"| {figure.picture.name} | {verdict} | {actual} | {figure.expected} |")
     print("\n".join(lines))
-    print(f"{agreeing} of {len(EXPECTED)} captions agree")
-    return 0 if agreeing == len(EXPECTED) else 1
+    print(f"{agreeing} of {len(FIGURES)} captions agree")
+    return 0 if agreeing == len(FIGURES) else 1

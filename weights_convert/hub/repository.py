@@ -7,6 +7,7 @@ are downloaded in one format only, with the sidecar configs.
 import importlib
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from weights_convert.formats.folders import WEIGHTS as WEIGHTS_FILES
 
 PREFIX = "hf:"
 CONFIG_FILES = ("config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "spiece.model",
+)  # fmt: skip
 # Best first; a repository has one file, or shards with an index.
 WEIGHTS = (
     r"model.*\.safetensors(\.index\.json)?",
@@ -24,10 +28,12 @@ WEIGHTS = (
 )
 
 
-def fetch_repository(name: str, cache: Path, *, offline: bool = False) -> Path:
-    """Return the folder of a repository in the cache, after downloading its config files and weights if necessary.
+def fetch_repository(name: str, cache: Path, *, offline: bool = False, files: Collection[str] = CONFIG_FILES) -> Path:
+    """Return the folder of a repository in the cache, after downloading its weights and small files if necessary.
 
-    name: "hf:owner/name", or "hf:owner/name@revision". huggingface_hub reads $HF_ENDPOINT and $HF_TOKEN.
+    name:  "hf:owner/name", or "hf:owner/name@revision". huggingface_hub reads $HF_ENDPOINT and $HF_TOKEN.
+    files: the files next to the weights to download, as far as the repository has them.
+
     Raises InputError if the name is malformed, huggingface_hub is missing or the download fails.
     """
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name.removeprefix(PREFIX))
@@ -41,12 +47,19 @@ def fetch_repository(name: str, cache: Path, *, offline: bool = False) -> Path:
     endpoint = os.environ.get("HF_ENDPOINT")
     try:
         info = hub.HfApi(endpoint=endpoint).model_info(repository, revision=revision)
-        files = _select_files([file.rfilename for file in info.siblings])
-        return Path(hub.snapshot_download(repository, endpoint=endpoint, allow_patterns=files, **options))
+        selected = _select_files([file.rfilename for file in info.siblings], files)
+        return Path(hub.snapshot_download(repository, endpoint=endpoint, allow_patterns=selected, **options))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
+    except hub.errors.GatedRepoError as error:
+        page = f"{endpoint or 'https://huggingface.co'}/{repository}"
+        raise InputError(
+            f"{name}: gated: accept its licence at {page}, then set HF_TOKEN to a token of that account"
+        ) from error
     except list_network_errors(hub) as error:
-        raise InputError(f"{name}: {' '.join(str(error).split())[:200]}") from error
+        problem = " ".join(str(error).split())[:200]
+        is_unknown = isinstance(error, (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError))
+        raise InputError(f"{name}: {problem}{'' if is_unknown else '; check the network and try again'}") from error
 
 
 def _find_cached(hub: Any, name: str, repository: str, options: dict[str, Any]) -> Path:
@@ -75,10 +88,10 @@ def list_network_errors(hub: Any) -> tuple[type[Exception], ...]:
     return (*hub.errors.HfHubHTTPError.__bases__, OSError, ValueError)
 
 
-def _select_files(files: list[str]) -> list[str]:
-    """Return the files of a repository to download. Raises InputError if it has no weights."""
+def _select_files(files: list[str], others: Collection[str]) -> list[str]:
+    """Return the files of a repository to download: weights and `others`. Raises InputError if it has no weights."""
     for pattern in WEIGHTS:
         weights = [file for file in files if re.fullmatch(pattern, file)]
         if weights:
-            return [*weights, *(file for file in files if file in CONFIG_FILES)]
+            return [*weights, *(file for file in files if file in others)]
     raise InputError(f"a repository without supported weights; it has {', '.join(sorted(files)[:8])}")

@@ -268,10 +268,10 @@ def published(monkeypatch, tmp_path, tokenizer, model):
     torch.save({"model": {name: torch.from_numpy(array) for name, array in arrays.items()}}, tmp_path / "catr.pth")
     words = ["[PAD]", *(f"word{n}" for n in range(1, 100)), "[UNK]", "[CLS]", "[SEP]", *map(str, range(103, 130))]
     files = {"/catr.pth": (tmp_path / "catr.pth").read_bytes(), "/vocab.txt": ("\n".join(words) + "\n").encode()}
-    for index, name in enumerate(caption_check.EXPECTED):
+    for index, figure in enumerate(caption_check.FIGURES):
         stream = io.BytesIO()
         Image.fromarray(make_scene(0, index).image).save(stream, "PNG")
-        files[f"/{name}.png"] = stream.getvalue()
+        files[f"/{figure.picture.name}.png"] = stream.getvalue()
     server = Server(files)
     monkeypatch.setitem(RELEASES, "catr_v1", replace(RELEASES["catr_v1"], url=f"{server.address}/catr.pth"))
     release = replace(vocabulary.VOCABULARY, url=f"{server.address}/vocab.txt", sha256=None)
@@ -279,7 +279,12 @@ def published(monkeypatch, tmp_path, tokenizer, model):
     config = convert(arrays, num_heads=2).config
     monkeypatch.setitem(caption.CONFIGS, "catr", config)
     monkeypatch.setattr(captioners, "BERT_SIZE", config.vocab_size)
-    monkeypatch.setattr(caption_check, "ADDRESS", server.address)
+    figures = [
+        replace(figure, picture=replace(picture, url=f"{server.address}/{picture.name}.png", sha256=None))
+        for figure in caption_check.FIGURES
+        for picture in (figure.picture,)
+    ]
+    monkeypatch.setattr(caption_check, "FIGURES", figures)
     yield server
     server.shutdown()
     server.server_close()
@@ -291,17 +296,20 @@ def test_the_released_captions_are_compared(published, tmp_path, monkeypatch, ca
     table = capsys.readouterr().out.splitlines()
     assert table[-1] == "0 of 5 captions agree"
     actual = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in table[2:7]}
-    assert list(actual) == list(caption_check.EXPECTED)
+    figures = caption_check.FIGURES
+    assert list(actual) == [figure.picture.name for figure in figures]
     downloads = len(published.ranges)
     assert downloads == 7
-    monkeypatch.setattr(caption_check, "EXPECTED", actual | {"cake": actual["cake"] + "!"})
+    agreeing = [replace(figure, expected=actual[figure.picture.name]) for figure in figures]
+    changed = [replace(agreeing[0], expected=actual["cake"] + "!"), *agreeing[1:]]
+    monkeypatch.setattr(caption_check, "FIGURES", changed)
     assert program.main(command) == 1
     assert "| cake | NO |" in capsys.readouterr().out
-    monkeypatch.setattr(caption_check, "EXPECTED", actual)
+    monkeypatch.setattr(caption_check, "FIGURES", agreeing)
     assert program.main(command) == 0
     assert "5 of 5 captions agree" in capsys.readouterr().out
     assert len(published.ranges) == downloads
-    (tmp_path / "cache" / "catr_pictures" / "girl.png").unlink()
+    (tmp_path / "cache" / "pictures" / "girl.png").unlink()
     del published.files["/girl.png"]
     assert program.main(command) == 2
     assert "girl.png: 404" in capsys.readouterr().err
