@@ -16,15 +16,22 @@ def table(rows: int, columns: int, prefix: int) -> np.ndarray:
     return np.random.RandomState(rows * columns).standard_normal((1, prefix + rows * columns, 6))
 
 
-def torch_resize(grid: np.ndarray, new: tuple[int, int], **options) -> np.ndarray:
+def torch_resize(grid: np.ndarray, new: tuple[int, int] | None = None, **options) -> np.ndarray:
     images = torch.from_numpy(grid.transpose(2, 0, 1)[None].copy())
     return torch.nn.functional.interpolate(images, size=new, **options)[0].numpy().transpose(1, 2, 0)
+
+
+def dinov2_resize(grid: np.ndarray, new: tuple[int, int]) -> np.ndarray:
+    """As DINOv2's interpolate_pos_encoding: by factors, not sizes."""
+    factors = tuple((size + 0.1) / old for size, old in zip(new, grid.shape, strict=False))
+    return torch_resize(grid, scale_factor=factors, mode="bicubic")
 
 
 REFERENCES = {
     "zoom": lambda grid, new: torch_resize(grid, new, mode="bilinear", align_corners=True),
     "bilinear": lambda grid, new: torch_resize(grid, new, mode="bilinear", align_corners=False),
     "bicubic": lambda grid, new: torch_resize(grid, new, mode="bicubic", align_corners=False),
+    "bicubic_offset": dinov2_resize,
     "bicubic_antialias": lambda grid, new: torch_resize(grid, new, mode="bicubic", align_corners=False, antialias=True),
 }
 

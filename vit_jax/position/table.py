@@ -1,12 +1,13 @@
 """Resize position embeddings in the convention that a checkpoint declares, and compare them.
 
-Five conventions are in use. They differ by up to 0.3 on unit-normal tables, so a checkpoint names its own. All are
+Six conventions are in use. They differ by up to 0.3 on unit-normal tables, so a checkpoint names its own. All are
 separable: out = rows @ grid @ columns^T with one weight matrix [new, old] per axis.
 
     zoom               scipy.ndimage.zoom(order=1) = torch bilinear, align_corners=True (PyTorch-Pretrained-ViT)
     bilinear           torch bilinear, align_corners=False, no antialias
     bicubic_antialias  timm: torch bicubic, antialias=True (Keys' a = -0.5) = jax.image.resize "cubic"
     bicubic            Hugging Face: torch bicubic, no antialias (a = -0.75, borders repeated)
+    bicubic_offset     facebookresearch's DINO, and DINOv2 without registers: bicubic by the factor (new + 0.1) / old
     geometric          BEiT's relative position bias in timm: linear between samples whose gaps grow geometrically from
                        the centre, so that near distances keep their resolution
 """
@@ -64,6 +65,13 @@ def _bicubic(old: int, new: int) -> np.ndarray:
     return _interpolation(_centres(old, new), old, _cubic(-0.75), reach=2)
 
 
+def _bicubic_offset(old: int, new: int) -> np.ndarray:
+    """Return bicubic weights whose sample distance is that of a new axis longer by 0.1. Source: DINOv2's
+    interpolate_pos_encoding, where the offset guards a division against rounding and shifts the samples.
+    """
+    return _interpolation((np.arange(new) + 0.5) * (old / (new + 0.1)) - 0.5, old, _cubic(-0.75), reach=2)
+
+
 def _bicubic_antialias(old: int, new: int) -> np.ndarray:
     stretch = max(old / new, 1.0)  # antialiasing: the kernel widens when the grid shrinks
     distance = _centres(old, new)[:, None] - np.arange(old)
@@ -92,6 +100,7 @@ RESIZE_METHODS: dict[str, Callable[[int, int], np.ndarray]] = {
     "bilinear": _bilinear,
     "bicubic_antialias": _bicubic_antialias,
     "bicubic": _bicubic,
+    "bicubic_offset": _bicubic_offset,
     "geometric": _geometric,
 }
 

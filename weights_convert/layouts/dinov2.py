@@ -33,12 +33,13 @@ TIMM_NAMES = {"register_tokens": "reg_token"}
 
 
 def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
-    """Return the fields of ViTConfig except num_heads."""
+    """Return the fields of ViTConfig except num_heads. Upstream resizes positions with antialiasing with registers only."""
     names = {
         name: TIMM_NAMES.get(name, name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2."))
         for name in shapes
     }
-    return timm.infer_architecture({new: shapes[name] for name, new in names.items()}, image_size)
+    fields = timm.infer_architecture({new: shapes[name] for name, new in names.items()}, image_size)
+    return fields if fields["num_registers"] else fields | {"posemb_resize": "bicubic_offset"}
 
 
 def rename_key(name: str) -> str:
