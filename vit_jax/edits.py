@@ -42,10 +42,10 @@ class Edit(NamedTuple):
 NO_EDIT = Edit()
 
 
-def check_edit(edit: Edit, config: ViTConfig, tokens: tuple[int, ...]) -> None:
-    """Raise InputError unless an edit fits a model and its tokens of shape (B, N, D)."""
-    layers, heads, (b, n, d) = config.depth, config.num_heads, tokens
-    shapes: dict[str, list[tuple[int, ...]]] = {
+def check_edit(edit: Edit, config: ViTConfig, tokens: Float[Array, "b n d"]) -> None:
+    """Raise InputError unless an edit fits a model and its tokens."""
+    layers, heads, (b, n, d) = config.depth, config.num_heads, tokens.shape
+    shapes: dict[str, list[tuple]] = {
         "head_scale": [(layers, heads)],
         "head_shift": [(layers, heads, config.head_size)],
         "branch_scale": [(layers, 2)],

@@ -115,7 +115,7 @@ class VisionTransformer(nnx.Module):
         keys, rates = split_key(key, len(self.blocks)), drop_path_rates(self.config)
         tokens = self.embed(images)
         positions = self.block_positions(self.config.grid_for(images.shape[1:3]))
-        check_edit(edit, self.config, tokens.shape)
+        check_edit(edit, self.config, tokens)
         randomness = list(zip(keys, rates, strict=True))
         return run_blocks(self.blocks, tokens, randomness, positions=positions, edit=edit, **options)
 

@@ -57,6 +57,8 @@ def test_a_tower_of_timm(tmp_path):
     assert sidecar.preprocess_fields["mean"] == (0.5, 0.5, 0.5)
     assert sidecar.preprocess_fields["crop"] is None
     assert "pooling" not in read(tmp_path, vision | {"timm_pool": ""}).config_fields
+    perception = read(tmp_path, vision | {"timm_model_name": "vit_pe_core_base_patch16_224"}).config_fields
+    assert perception["pooling"] == "map_all"  # it reads [class] too
 
 
 @pytest.mark.parametrize(
@@ -79,11 +81,7 @@ def test_interpolation(tmp_path, size, interpolation, kernel):
         ({"block_type": "custom"}, {}, "not supported: block_type = 'custom'"),
         ({"scale_fc": True}, {}, "not supported: scale_fc = True"),
         ({"rope": True}, {}, "vision_cfg has rope, whose effect is not known"),
-        (
-            {"timm_model_name": "vit_pe_core_base_patch16_224"},
-            {},
-            "'vit_pe_core_base_patch16_224' of timm is not supported",
-        ),
+        ({"timm_model_name": "vit_base_mci_224"}, {}, "'vit_base_mci_224' of timm is not supported"),
         ({"timm_model_name": "vit_base_patch16_224", "timm_pool": "abs_attn"}, {}, "unknown timm_pool 'abs_attn'"),
         ({"timm_model_name": "vit_base_patch16_224", "timm_proj": "mlp"}, {}, "not supported: timm_proj = 'mlp'"),
         ({}, {"resize_mode": "longest"}, "unknown resize_mode .*'longest'"),

@@ -33,7 +33,7 @@ TIMM_NAMES = {"register_tokens": "reg_token"}
 
 
 def infer_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
-    """Return the fields of ViTConfig except num_heads. Upstream resizes with antialiasing only if there are registers."""
+    """Return the fields of ViTConfig except num_heads. Upstream resizes with antialiasing only with registers."""
     names = {
         name: TIMM_NAMES.get(name, name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2."))
         for name in shapes

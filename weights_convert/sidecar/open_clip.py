@@ -5,7 +5,7 @@ from typing import Any
 
 from vit_jax import InputError
 from weights_convert.sidecar.config import SidecarConfig
-from weights_convert.sidecar.timm import TIMM_POOLING
+from weights_convert.sidecar.timm import parse_pooling
 from weights_convert.sidecar.timm_architectures import find_architecture
 from weights_convert.sidecar.values import (
     choose,
@@ -101,7 +101,7 @@ def _parse_timm_tower(vision: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"not supported: timm_proj = {vision['timm_proj']!r}")
     fields = find_architecture(str(vision["timm_model_name"]))
     if vision["timm_pool"]:
-        fields["pooling"] = choose(TIMM_POOLING, vision["timm_pool"], "timm_pool")
+        fields["pooling"] = parse_pooling(vision["timm_pool"], "timm_pool", vision["timm_model_name"])
     return fields
 
 

@@ -62,7 +62,7 @@ def parse_timm(config: Mapping[str, Any]) -> SidecarConfig:
     channels, *size = pretrained.get("input_size", [3])
     size = arguments.get("img_size", size)
     fields = find_architecture(str(config["architecture"])) | _parse_arguments(arguments)
-    notes = _parse_pooling(config, arguments, fields)
+    notes = _set_pooling(config, arguments, fields)
     return SidecarConfig(
         family="timm",
         config_fields=fields,
@@ -97,7 +97,13 @@ def _parse_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _parse_pooling(config: Mapping[str, Any], arguments: Mapping[str, Any], fields: dict[str, Any]) -> tuple[str, ...]:
+def parse_pooling(stated: Any, name: str, architecture: str) -> str:
+    """Return ViTConfig.pooling of timm's name for it. Perception Encoder's attention pooling reads [class] too."""
+    pooling = choose(TIMM_POOLING, stated, name)
+    return "map_all" if pooling == "map" and architecture.startswith("vit_pe_") else pooling
+
+
+def _set_pooling(config: Mapping[str, Any], arguments: Mapping[str, Any], fields: dict[str, Any]) -> tuple[str, ...]:
     """Set the pooling that a config states, if any; return notes to print."""
     stated = config.get("global_pool", arguments.get("global_pool"))
     if arguments.get("global_pool", stated) != stated:
@@ -107,9 +113,7 @@ def _parse_pooling(config: Mapping[str, Any], arguments: Mapping[str, Any], fiel
             raise InputError("not supported: global_pool = '' with a head: the original returns logits of every token")
         return ("config.json: the original returns every token (global_pool is empty); here they are pooled",)
     if stated is not None:
-        pooling = choose(TIMM_POOLING, stated, "global_pool")
-        reads_every_token = pooling == "map" and str(config["architecture"]).startswith("vit_pe_")
-        fields["pooling"] = "map_all" if reads_every_token else pooling
+        fields["pooling"] = parse_pooling(stated, "global_pool", str(config["architecture"]))
     if arguments.get("pool_include_prefix") and stated != "token":
         if stated != "avg":
             raise InputError(f"not supported: pool_include_prefix = True with global_pool = {stated!r}")
