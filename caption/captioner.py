@@ -6,6 +6,7 @@ Letters: B batch, h x w the model's input, H x W a picture, T text tokens.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from caption.word_maps import MapOptions, compute_word_maps
 from vit_jax import InputError
 from vit_jax.checkpoint import hash_weights
 from vit_jax.data.batches import pad_batch_to
+from vit_jax.data.decode import open_rgb
 from vit_jax.plot.picture import MAX_SIDE
 
 
@@ -71,7 +73,11 @@ class Captioner:
         if maps is not None:
             maps.check(model.config.decoder_layers, model.config.num_heads)
         self.size = model.config.image_preprocess.size
-        self.background = model.config.image_preprocess.background
+
+    def open(self, file: str | Path) -> Image.Image:
+        """Decode a picture as the model's config has it, upright RGB. Raises as vit_jax.data.open_rgb does."""
+        preprocess = self.model.config.image_preprocess
+        return open_rgb(file, background=preprocess.background, max_value=preprocess.max_value)
 
     def prepare(self, picture: Image.Image) -> PreparedImage:
         """Preprocess a picture as the model's config has it: see CaptionConfig.image_preprocess."""
@@ -110,7 +116,9 @@ class Captioner:
         ]
 
     def settings(self) -> dict[str, Any]:
-        """Return all that captions depend on, JSON-able: options, background, hashes of weights and vocabulary."""
+        """Return all that captions depend on, JSON-able: options, decoding, hashes of weights and vocabulary."""
         vocabulary = hashlib.sha256("\n".join(self.tokenizer.vocabulary).encode()).hexdigest()
-        model = {"weights": hash_weights(self.model), "vocabulary": vocabulary, "background": self.background}
-        return model | asdict(self.search)
+        model = {"weights": hash_weights(self.model), "vocabulary": vocabulary}
+        preprocess = self.model.config.image_preprocess
+        decoding = {"background": preprocess.background, "max_value": preprocess.max_value}
+        return model | decoding | asdict(self.search)

@@ -17,7 +17,7 @@ from PIL import Image
 from vit_jax.background import WHITE, parse_colour
 from vit_jax.channels import as_rgb
 from vit_jax.errors import InputError
-from vit_jax.preprocess import ImagePreprocess
+from vit_jax.preprocess import ImagePreprocess, check_max_value
 
 
 class PaddedBatch(NamedTuple):
@@ -35,19 +35,22 @@ class CaptionPreprocess:
     mean:     per channel, on the scale [0, 1].
     std:      per channel, on the scale [0, 1].
     background: the colour behind transparent pictures, a name or #rrggbb.
+    max_value: the value of white in image files of more than 8 bits; see vit_jax.Preprocess.
 
-    Raises InputError for a length below 1, an unknown colour and for a wrong mean or std.
+    Raises InputError for a length below 1, an unknown colour, and for a wrong max_value, mean or std.
     """
 
     longest: int = 299
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     background: str = WHITE
+    max_value: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
         object.__setattr__(self, "background", parse_colour(self.background))
+        check_max_value(self.max_value)
         if self.longest < 1:
             raise InputError(f"the longest side is at least 1 pixel, not {self.longest}")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
@@ -100,6 +103,11 @@ class ViTPreprocess:
     def background(self) -> str:
         """Return the colour behind transparent pictures."""
         return self.image_preprocess.preprocess.background
+
+    @property
+    def max_value(self) -> float | None:
+        """Return the value of white in image files of more than 8 bits, None if it is not stated."""
+        return self.image_preprocess.preprocess.max_value
 
     @property
     def size(self) -> tuple[int, int]:

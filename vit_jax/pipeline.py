@@ -170,8 +170,9 @@ class Pipeline:
         if len(items) != 1:
             raise InputError(f"a heat map is of one image, not of {len(items)}; call heatmap for each")
         config = self.model.config
-        name, picture = _name(items[0], 0), _opener(items)(0)
-        return to_channels(picture, config.in_channels, name=name, background=config.preprocess.background)
+        settings, name = config.preprocess, _name(items[0], 0)
+        picture = _opener(items)(0, max_value=settings.max_value)
+        return to_channels(picture, config.in_channels, name=name, background=settings.background)
 
 
 def list_images(images: Images) -> list[Path | Picture]:
@@ -204,10 +205,10 @@ def _name(item: Path | Picture, index: int) -> str:
     return str(item) if isinstance(item, Path) else f"image {index}"
 
 
-def _opener(items: Sequence[Path | Picture]) -> Callable[[int], Picture]:
-    def open_item(index: int) -> Picture:
+def _opener(items: Sequence[Path | Picture]) -> Callable[..., Picture]:
+    def open_item(index: int, *, max_value: float | None = None) -> Picture:
         item = items[index]
-        return open_picture(item) if isinstance(item, Path) else item
+        return open_picture(item, max_value=max_value) if isinstance(item, Path) else item
 
     return open_item
 

@@ -53,6 +53,12 @@ def _scale_span(start: int, length: int, factor: float) -> tuple[int, int]:
     return first, max(first + 1, round((start + length) * factor))
 
 
+def check_max_value(value: float | None) -> None:
+    """Raise InputError unless the value of white is None or a number above 0."""
+    if value is not None and not 0 < value < math.inf:
+        raise InputError(f"max_value is a number above 0, not {value}")
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """The input convention that weights were trained with; the size is the model's own, see ImagePreprocess.
@@ -65,6 +71,8 @@ class Preprocess:
                centre is taken (Hugging Face's DeiT, timm's crop_mode "squash").
     centre:    with a crop: how an odd margin is halved, one of CENTRES.
     background: the colour behind transparent images of 1 and 3 channels, a name or #rrggbb.
+    max_value: the value of white in image files of more than 8 bits, such as 4095 for 12 bits; None for the range that
+               each file states, or a guess: see vit_jax.data.bit_depth.
 
     Raises InputError for an unknown kernel, centre or colour and for numbers out of range.
     """
@@ -76,11 +84,13 @@ class Preprocess:
     squash: bool = False
     centre: str = "round"
     background: str = WHITE
+    max_value: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
         object.__setattr__(self, "background", parse_colour(self.background))
+        check_max_value(self.max_value)
         if self.kernel not in KERNELS:
             raise InputError(describe_unknown("resize kernel", self.kernel, KERNELS))
         if self.centre not in CENTRES:

@@ -49,9 +49,9 @@ class CaptionDataset:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def open(self, index: int, *, background: str = WHITE) -> Image.Image:
-        """Decode the image at an index, upright RGB on a background. Raises CorruptImageError naming the file."""
-        return open_rgb(self.paths[index], background=background)
+    def open(self, index: int, *, background: str = WHITE, max_value: float | None = None) -> Image.Image:
+        """Decode the image at an index, upright RGB on a background. Raises as vit_jax.data.open_rgb does."""
+        return open_rgb(self.paths[index], background=background, max_value=max_value)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "CaptionDataset":
         """Return the data set of the images at these indices, in this order."""

@@ -42,8 +42,11 @@ class InMemoryCaptions(CaptionDataset):
             as_rgb(as_picture(image, name=names[index]), name=names[index])
         return cls(tuple(map(Path, names)), tuple(texts), tuple(names), images)
 
-    def open(self, index: int, *, background: str = WHITE) -> Image.Image:
-        """Return the image at an index, upright RGB on a background. Raises InputError naming one that is no image."""
+    def open(self, index: int, *, background: str = WHITE, max_value: float | None = None) -> Image.Image:
+        """Return the image at an index, upright RGB on a background. max_value: not used, since images have 8 bits.
+
+        Raises InputError naming one that is no image.
+        """
         name = str(self.paths[index])
         return as_rgb(as_upright(self.images[index], name=name), name=name, background=background)
 

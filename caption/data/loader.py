@@ -112,7 +112,8 @@ class CaptionedImages:
         return Example(image, self.tokens[index])
 
     def _open(self, index: int) -> Image.Image:
-        return self.captions.open(index, background=self.preprocess.background)
+        settings = self.preprocess
+        return self.captions.open(index, background=settings.background, max_value=settings.max_value)
 
     def picture(self, index: int) -> Float32[np.ndarray, "h w 3"]:
         """Return an image as the model's input, without augmentation."""

@@ -8,10 +8,11 @@ from caption.model import CaptionTransformer
 from caption.train.recipe import CaptionRecipe
 from vit_jax.checkpoint import fill_model, to_arrays
 from vit_jax.errors import InputError
+from vit_jax.train.adapt import decoding_settings
 
 
 def adapt_captioner(model: CaptionTransformer, recipe: CaptionRecipe, *, name: str = "the model") -> CaptionTransformer:
-    """Return the model with the image size, the dropout and the background of a recipe, where it sets them.
+    """Return the model with the image size, dropout, background and max_value of a recipe, where it sets them.
 
     Raises InputError with the model's name for captions or images of a size that it cannot take.
     """
@@ -21,7 +22,7 @@ def adapt_captioner(model: CaptionTransformer, recipe: CaptionRecipe, *, name: s
         raise InputError(
             f"{name}: its encoder takes images of {'x'.join(map(str, size))} pixels; give --longest {size[0]}"
         )
-    config = set_background(config, recipe.background)
+    config = adapt_architecture(config, recipe)
     return model if config == model.config else fill_model(abstract_model(config), to_arrays(model))
 
 
@@ -44,11 +45,10 @@ def apply_recipe(architecture: CaptionConfig, recipe: CaptionRecipe) -> CaptionC
     return architecture if recipe.dropout is None else replace(architecture, dropout=recipe.dropout)
 
 
-def set_background(architecture: CaptionConfig, background: str | None) -> CaptionConfig:
-    """Return the architecture with a colour behind transparent pictures, its own for None."""
-    if background is None:
-        return architecture
+def adapt_architecture(architecture: CaptionConfig, recipe: CaptionRecipe) -> CaptionConfig:
+    """Return the architecture with the background and the max_value that a recipe sets."""
+    settings = decoding_settings(recipe)
     if isinstance(architecture.encoder, ResNetConfig):
-        return replace(architecture, preprocess=replace(architecture.preprocess, background=background))
-    preprocess = replace(architecture.encoder.preprocess, background=background)
+        return replace(architecture, preprocess=replace(architecture.preprocess, **settings))
+    preprocess = replace(architecture.encoder.preprocess, **settings)
     return replace(architecture, encoder=replace(architecture.encoder, preprocess=preprocess))

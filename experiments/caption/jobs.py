@@ -14,7 +14,7 @@ from caption.word_maps import MapOptions
 from experiments.caption.records import Records
 from experiments.common.sources import Source, read_source
 from vit_jax import InputError
-from vit_jax.data.decode import CorruptImageError, open_rgb
+from vit_jax.data.decode import CorruptImageError
 from vit_jax.data.reading import OnCorrupt, read_each
 from vit_jax.notes import is_quiet
 from vit_jax.plot import MapFigureOptions, Panel, format_map_title, plot_panels, save_figure
@@ -97,7 +97,7 @@ def _open_images(
     """Yield the jobs' pictures, decoded ahead in threads. Raises CorruptImageError naming one, unless skipped."""
 
     def read(job: CaptionJob) -> tuple[PreparedImage, Source]:
-        picture, source = open_rgb(job.file, background=captioner.background), read_source(job.file)
+        picture, source = captioner.open(job.file), read_source(job.file)
         try:
             return captioner.prepare(picture), source
         except InputError as error:  # too thin

@@ -13,7 +13,7 @@ from vit_jax.background import WHITE
 from vit_jax.files import atomic_write
 
 CAPTIONS, TABLE, SETTINGS = "captions.json", "captions.csv", "settings.json"
-UNSTATED = {"background": WHITE}  # settings that older folders do not state, and the values they had
+UNSTATED = {"background": WHITE, "max_value": None}  # settings that older folders do not state, and the values they had
 PARTS = ".parts"  # folder of the records and states of several processes, below the output folder
 MAX_WRITE_FRACTION = 0.05  # of the time: a file of a million captions takes long to write
 

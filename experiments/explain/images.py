@@ -11,7 +11,7 @@ from experiments.common.pictures import ImagePath
 from experiments.common.sources import Source, read_source
 from vit_jax import VisionTransformer
 from vit_jax.channels import shown, to_rgb
-from vit_jax.data.decode import CorruptImageError, open_picture
+from vit_jax.data.decode import CorruptImageError, open_model_picture
 from vit_jax.data.reading import handle_corrupt
 
 MIN_SIDE, MAX_SIDE = 240, 480  # pixels of a figure's image, longer side; a panel has about 300
@@ -44,7 +44,7 @@ def open_images(paths: list[ImagePath], model: VisionTransformer) -> Iterator[Op
     preprocess = model.config.image_preprocess
     for path in paths:
         try:
-            picture = open_picture(path.file, model.config.in_channels, background=model.config.preprocess.background)
+            picture = open_model_picture(path.file, model.config.preprocess)
             source = read_source(path.file)
         except CorruptImageError as error:
             handle_corrupt(error, "raise" if path.is_named else "skip")

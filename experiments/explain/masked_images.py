@@ -13,7 +13,7 @@ from experiments.common.pictures import ImagePath
 from vit_jax import InputError, VisionTransformer
 from vit_jax.channels import to_rgb
 from vit_jax.data.batches import pad_batch_to
-from vit_jax.data.decode import decoding_errors, open_picture
+from vit_jax.data.decode import decoding_errors, open_model_picture
 from vit_jax.progress import write_line
 
 OBJECT, BACKGROUND, NOT_SCORED = 1, 2, 3  # values of a mask
@@ -87,7 +87,7 @@ def open_masked_image(image: Path, mask: Path, model: VisionTransformer) -> Mask
     with other values.
     """
     preprocess = model.config.image_preprocess
-    picture = open_picture(image, model.config.in_channels, background=model.config.preprocess.background)
+    picture = open_model_picture(image, model.config.preprocess)
     labels = _read_mask(mask)
     width, height = to_rgb(picture).size
     if labels.shape != (height, width):

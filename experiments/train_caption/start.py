@@ -6,13 +6,13 @@ from typing import Any
 from flax import nnx
 
 from caption import CONFIGS, CaptionTransformer, ResNetConfig
-from caption.train.adapt import adapt_captioner, apply_recipe, set_background
+from caption.train.adapt import adapt_architecture, adapt_captioner, apply_recipe
 from caption.train.recipe import CaptionRecipe
 from caption.train.run_config import CaptionRun
 from caption.vit_encoder import captioner_over_vit
 from vit_jax import InputError
 from vit_jax.suggest import describe_unknown
-from vit_jax.train.adapt import with_background
+from vit_jax.train.adapt import adapt_preprocess
 from weights_convert.model_types import CAPTION_MODEL, IMAGE_MODEL, ModelType
 from weights_convert.resolve import find_source, open_source
 
@@ -33,10 +33,10 @@ def starting_captioner(config: CaptionRun, vocab_size: int) -> CaptionTransforme
         raise InputError(describe_unknown("captioner", recipe.model, CONFIGS))
     architecture = replace(CONFIGS[recipe.model], vocab_size=vocab_size)
     if config.encoder is None:
-        architecture = set_background(apply_recipe(architecture, recipe), recipe.background)
+        architecture = adapt_architecture(apply_recipe(architecture, recipe), recipe)
         return CaptionTransformer(architecture, rngs=nnx.Rngs(recipe.seed))
     vit = _load(config.encoder, IMAGE_MODEL, image_size=recipe.longest)
-    vit = with_background(vit, recipe.background)
+    vit = adapt_preprocess(vit, recipe)
     architecture = apply_recipe(replace(architecture, encoder=ResNetConfig()), replace(recipe, longest=None))
     return captioner_over_vit(vit, architecture, rngs=nnx.Rngs(recipe.seed))
 

@@ -38,6 +38,7 @@ OTHER = {
     "drop_path": "0.1", "label_smoothing": "0.1", "mixup": "0.8", "cutmix": "1", "train": "head", "lora_rank": "4",
     "lora_alpha": "8", "lora_targets": "all", "layer_decay": "0.75", "clip_norm": "1", "ema": "0.99", "accumulate": "2", "dtype": "bfloat16",
     "patience": "3", "step_epochs": "3", "rand_ops": "2", "rand_magnitude": "5", "in_channels": "1", "background": "#123456",
+    "max_value": "4095",
     "balance": "sampler",
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int32
@@ -22,19 +23,24 @@ class Split:
 
     names:   for messages and reports: the path of a file, or the number of a record.
     labels:  indices into the class names of the data set; or, for images with several labels, which classes each has.
-    open:    the image at an index, upright, with its own channels; raises CorruptImageError.
+    open:    the image at an index, upright, with its own channels; raises CorruptImageError. For a model that states a
+             max_value (Preprocess), it is called with this keyword too: see open_picture.
     """
 
     names: Sequence[str]
     labels: Labels
-    open: Callable[[int], Picture]
+    open: Callable[..., Picture]
 
     @classmethod
     def from_files(cls, files: Sequence[str | Path], labels: np.ndarray | None = None) -> "Split":
         """Return the split of these image files; without labels, every label is 0."""
         if labels is None:
             labels = np.zeros(len(files), np.int32)
-        return cls([str(file) for file in files], labels, lambda index: open_picture(files[index]))
+
+        def open_image(index: int, *, max_value: float | None = None) -> Picture:
+            return open_picture(files[index], max_value=max_value)
+
+        return cls([str(file) for file in files], labels, open_image)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,16 +57,16 @@ class Split:
         return replace(self, names=names, labels=self.labels[subset], open=partial(_open_selected, self.open, subset))
 
 
-def _open_selected(open_image: Callable[[int], Picture], indices: Sequence[int], index: int) -> Picture:
-    return open_image(indices[index])
+def _open_selected(open_image: Callable[..., Picture], indices: Sequence[int], index: int, **options: Any) -> Picture:
+    return open_image(indices[index], **options)
 
 
 def join_splits(first: Split, second: Split) -> Split:
     """Return the images of one split, then those of another one with the same classes."""
     count = len(first)
 
-    def open_image(index: int) -> Picture:
-        return first.open(index) if index < count else second.open(index - count)
+    def open_image(index: int, **options: Any) -> Picture:
+        return first.open(index, **options) if index < count else second.open(index - count, **options)
 
     return Split([*first.names, *second.names], np.concatenate([first.labels, second.labels]), open_image)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vit_jax.data.bit_depth import Depth, Scaled, scale_integers, smallest_bits
+from vit_jax.data.bit_depth import Depth, Scaled, scale_integers, scale_values, smallest_bits
 
 NATIVE, OTHER = ("L", "B") if sys.byteorder == "little" else ("B", "L")
 # Raw mode of the high bytes -> that of the low bytes. Grey with alpha: each of its four bytes becomes a channel.
@@ -56,10 +56,13 @@ def join_bytes(high: Image.Image, low: Image.Image, mode: str) -> np.ndarray:
 
 
 def scale_colours(values: np.ndarray, depth: Depth) -> Scaled:
-    """Return the 8-bit values of colours, uint16 [h, w, 3 or 4]; alpha has at least the bits of the colours."""
+    """Return the 8-bit values of colours, uint16 [h, w, 3 or 4]; alpha has at least the range of the colours.
+
+    Raises as scale_integers does.
+    """
     scaled = scale_integers(values[..., :3], depth)
     if values.shape[2] == 3:
         return scaled
     alpha = values[..., 3:]
-    bits = max(scaled.bits, smallest_bits(int(alpha.max())))
-    return scaled._replace(values=np.concatenate([scaled.values, (alpha >> (bits - 8)).astype(np.uint8)], axis=-1))
+    limit = max(scaled.limit, 2 ** smallest_bits(int(alpha.max())) - 1)
+    return scaled._replace(values=np.concatenate([scaled.values, scale_values(alpha, limit)], axis=-1))

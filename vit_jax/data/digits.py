@@ -13,5 +13,5 @@ def open_digits(*, val_fraction: float = 0.2, seed: int = 0) -> Dataset:
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 17 grey levels
     names = [f"digit {i}" for i in range(len(pixels))]
-    split = Split(names, digits.target.astype(np.int32), lambda i: Image.fromarray(pixels[i]))
+    split = Split(names, digits.target.astype(np.int32), lambda i, max_value=None: Image.fromarray(pixels[i]))
     return Dataset("digits", tuple("0123456789"), *hold_out(split, val_fraction, seed))

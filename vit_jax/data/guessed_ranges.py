@@ -32,7 +32,7 @@ class GuessedRanges:
             atexit.register(self._report)
             write_line(
                 f"{name}: the largest value is {largest}, so its range is guessed as {guess}; others are counted "
-                "(docs/data.md says how a file states its range)"
+                "(--max-value of training states the range; see docs/data.md)"
             )
 
     def describe(self) -> str:

@@ -31,13 +31,13 @@ class StoredPictures:
     column: str
     name: str
 
-    def __call__(self, index: int) -> Picture:
+    def __call__(self, index: int, *, max_value: float | None = None) -> Picture:
         """Return the picture of a row, as open_picture does. Raises InputError for a row without one."""
         stored = self.table[index][self.column]
         name = f"{self.name}[{index}]"
         if stored is None or not (stored["bytes"] or stored.get("path")):
             raise InputError(f"{name}: has no image in the column {self.column}")
-        return open_picture(stored["bytes"] or stored["path"], name=name)
+        return open_picture(stored["bytes"] or stored["path"], name=name, max_value=max_value)
 
 
 def is_parquet_folder(folder: str | os.PathLike) -> bool:

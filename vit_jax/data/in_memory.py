@@ -44,7 +44,7 @@ def split_images(images: Any, labels: Any, *, name: str) -> LabelledSplit:
         )
     names = _number(name, len(images))
 
-    def open_image(index: int) -> Picture:
+    def open_image(index: int, *, max_value: float | None = None) -> Picture:  # always of 8 bits
         return as_upright(images[index], name=names[index])
 
     if not _is_array(images):
@@ -74,7 +74,7 @@ def split_items(items: Any, *, name: str) -> LabelledSplit:
         as_picture(picture, name=names[index])
         return jax.device_get(label)
 
-    def open_image(index: int) -> Picture:
+    def open_image(index: int, *, max_value: float | None = None) -> Picture:  # always of 8 bits
         return as_upright(read(index)[0], name=names[index])
 
     parsed = parse_labels(_stack([label for _, label in read_each(range(len(names)), read_label)], name), name)

@@ -60,8 +60,10 @@ class CachedImages:
 
         Raises CorruptImageError naming one that cannot be read, InputError naming one whose channels do not fit.
         """
-        background = self.preprocess.preprocess.background
-        return to_channels(self.split.open(index), self.shape[2], name=self.split.names[index], background=background)
+        settings = self.preprocess.preprocess
+        options = {} if settings.max_value is None else {"max_value": settings.max_value}
+        picture, name = self.split.open(index, **options), self.split.names[index]
+        return to_channels(picture, settings.channels, name=name, background=settings.background)
 
     def drop_corrupt(self) -> "CachedImages":
         """Return the readable images, reporting the others on stderr. Reads every image.

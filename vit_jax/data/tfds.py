@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.channels import Picture
 from vit_jax.data.dataset import Dataset, Split, hold_out
 from vit_jax.data.decode import open_picture
 from vit_jax.errors import InputError
@@ -43,7 +44,11 @@ def _open_split(builder: Any, split: str, source_name: str) -> Split:
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     labels = np.array([source[i]["label"] for i in range(len(source))], np.int32)
     names = [f"{source_name}[{i}]" for i in range(len(source))]
-    return Split(names, labels, lambda i: open_picture(source[i]["image"], name=names[i]))
+
+    def open_image(index: int, *, max_value: float | None = None) -> Picture:
+        return open_picture(source[index]["image"], name=names[index], max_value=max_value)
+
+    return Split(names, labels, open_image)
 
 
 def open_tfds(

@@ -60,7 +60,7 @@ def fit(
     model:       to start from, which stays as it is. Its head is replaced if the number of classes differs.
     train, val:  a Dataset, (images, labels) or a folder; see vit_jax.data.inputs.as_dataset.
     recipe:      a Recipe, or a name of RECIPES, of which the model and its image size are not used. A Recipe's image
-                 size, channels, dropout, drop path and background change the model where they are not None.
+                 size, channels, dropout, drop path, background and max_value change the model where not None.
     out:         the run's folder, for checkpoints, metrics, config and the best model; None writes nothing.
     resume:      go on with the run in `out`, exactly as if it had not been stopped. The recipe must be the same, the
                  images have to be, and `model` only gives the shapes.

@@ -9,7 +9,7 @@ from vit_jax.data.dataset import Split
 from vit_jax.model import VisionTransformer
 from vit_jax.notes import note
 from vit_jax.train.head import start_head
-from vit_jax.train.recipe import Recipe
+from vit_jax.train.recipe import Recipe, TrainRecipe
 
 
 def task_of(split: Split) -> str:
@@ -22,8 +22,9 @@ def adapt_model(
 ) -> VisionTransformer:
     """Return the model with a head for the classes and the task, and with what the recipe sets of a model.
 
-    These are the image size, the channels, dropout, drop path and the background; None leaves the model's own. A head
-    for other classes or another task, and a new size, are printed. Raises InputError for channels that do not fit.
+    These are the image size, the channels, dropout, drop path, the background and max_value; None leaves the model's
+    own. A head for other classes or another task, and a new size, are printed. Raises InputError for channels that do
+    not fit.
     """
     size = recipe.image_size
     if size is not None and size != model.config.image_size:
@@ -35,7 +36,7 @@ def adapt_model(
     model, description = start_head(model, num_classes, task)
     if description:
         note(description)
-    model = with_background(model, recipe.background)
+    model = adapt_preprocess(model, recipe)
     changed: dict[str, Any] = {}
     if recipe.dropout is not None:
         changed |= dict(dropout=recipe.dropout, attention_dropout=recipe.dropout)
@@ -45,9 +46,15 @@ def adapt_model(
     return model if config == model.config else from_arrays(config, to_arrays(model))
 
 
-def with_background(model: VisionTransformer, background: str | None) -> VisionTransformer:
-    """Return the model with a colour behind transparent images, None for its own."""
-    if background is None:
+def adapt_preprocess(model: VisionTransformer, recipe: TrainRecipe) -> VisionTransformer:
+    """Return the model with the background and the max_value that a recipe sets."""
+    preprocess = replace(model.config.preprocess, **decoding_settings(recipe))
+    if preprocess == model.config.preprocess:
         return model
-    preprocess = replace(model.config.preprocess, background=background)
     return from_arrays(replace(model.config, preprocess=preprocess), to_arrays(model))
+
+
+def decoding_settings(recipe: TrainRecipe) -> dict[str, Any]:
+    """Return what a recipe sets of the fields of a Preprocess by which image files are decoded."""
+    settings = {"background": recipe.background, "max_value": recipe.max_value}
+    return {name: value for name, value in settings.items() if value is not None}

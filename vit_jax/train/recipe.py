@@ -52,6 +52,10 @@ class TrainRecipe:
         None, "colour behind transparent images, a name or #rrggbb; saved with the model", extra=True,
         none="the model's own, white if it has none",
     )  # fmt: skip
+    max_value: float | None = setting(
+        None, "value of white in image files of more than 8 bits, such as 4095 for 12 bits; saved with the model",
+        interval="(0, inf)", none="the model's own, the range of each file if it has none", extra=True,
+    )  # fmt: skip
     seed: int = setting(
         0, "of initial parameters, data order, augmentation and dropout", interval="[0, 4294967296)"
     )  # below 2^32: jax drops higher bits

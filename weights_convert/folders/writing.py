@@ -84,6 +84,7 @@ def _canonical(config: ViTConfig) -> ViTConfig:
         squash=settings.squash and not is_squashed,
         centre=settings.centre if _depends_on_centre(config) else "round",
         background=Preprocess.background,
+        max_value=Preprocess.max_value,
     )
     return replace(
         config,
@@ -124,4 +125,6 @@ def _list_notes(config: ViTConfig, read: ViTConfig, target: FolderTarget) -> tup
         )
     if config.preprocess.background != Preprocess.background:
         notes.append(f"{target.title} puts no background behind transparent pictures")
+    if config.preprocess.max_value != Preprocess.max_value:
+        notes.append(f"{target.title} has no value of white for pictures of more than 8 bits")
     return (*notes, *target.list_notes(config))

@@ -14,6 +14,7 @@ from PIL import Image
 from vit_jax.data import CorruptImageError, open_picture, open_rgb
 from vit_jax.data import decode as decoding
 from vit_jax.data.guessed_ranges import GuessedRanges
+from vit_jax.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +111,49 @@ def test_floats(limit, guesses):
     np.testing.assert_array_equal(pixels(encode(values, "TIFF")), expected)
     open_picture(encode(values.T.copy(), "TIFF"))
     assert f"2 as 0..{limit} " in guesses.describe()
+
+
+@pytest.mark.parametrize(
+    ("values", "format", "max_value", "expected"),
+    [
+        (ramp(200), "PNG", 4095.0, ramp(200) >> 4),  # dark, and still of 12 bits
+        (ramp(3), "TIFF", 3.0, np.round(ramp(3) * 85.0)),
+        (ramp(10000), "PNG", 10000.0, np.round(ramp(10000) * 0.0255)),
+        (ramp(0.5, np.float32), "TIFF", 1.0, np.round(ramp(0.5, np.float32).astype(float) * 255)),
+        (ramp(1.5, np.float32), "TIFF", 2.5, np.round(ramp(1.5, np.float32).astype(float) * 102)),
+        (np.full((2, 2), 70000, np.int32), "TIFF", 2.0**20 - 1, np.full((2, 2), 70000 >> 12)),
+        (ramp(255, np.uint8), "PNG", 4095.0, ramp(255, np.uint8)),  # 8 bits have one range
+    ],
+)
+def test_a_range_that_the_user_states_precedes_all(values, format, max_value, expected, guesses):
+    np.testing.assert_array_equal(np.asarray(open_picture(encode(values, format), max_value=max_value)), expected)
+    assert not guesses._seen
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_colours_of_a_stated_range(channels, guesses):
+    values = np.full((2, 2, channels), 400, np.uint16)
+    image = np.asarray(open_picture(png16(values, significant=10), max_value=4095.0))
+    assert (image[..., :3] == 400 >> 4).all()
+    bright = np.full((2, 2, 3), 65535, np.uint16)
+    assert (np.asarray(open_picture(png16(bright), max_value=65535.0)) == 255).all()
+    assert not guesses._seen
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_value_outside_of_the_stated_range_ends_the_program(channels, tmp_path):
+    (tmp_path / "a.png").write_bytes(png16(np.full((1, 2, channels), 4096, np.uint16)))
+    message = r"a.png: has values from 4096 to 4096, outside of 0 to 4095 \(--max-value\)"
+    with pytest.raises(InputError, match=message) as caught:
+        open_picture(tmp_path / "a.png", max_value=4095.0)
+    assert not isinstance(caught.value, CorruptImageError)  # which programs skip
+    (tmp_path / "b.tif").write_bytes(encode(np.array([[-1, 1]], np.float32), "TIFF"))
+    with pytest.raises(InputError, match=r"b.tif: has values from -1 to 1, outside of 0 to 1"):
+        open_picture(tmp_path / "b.tif", max_value=1.0)
+
+
+def test_few_significant_bits_of_a_png_are_stretched():
+    assert pixels(png16(np.array([[[0], [5], [15]]], np.uint16), significant=4)).tolist() == [[0, 85, 255]]
 
 
 @pytest.mark.parametrize(
