@@ -4,16 +4,20 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments.common.team import SharedFolder
 from vit_jax import InputError
 from vit_jax.files import atomic_write
 from vit_jax.locks import LOCK
+from vit_jax.notes import note
 
 SETTINGS = "settings.json"
 MAX_PART, PARTS = 1024, 64  # at most so many items in a part; about so many parts of fewer items
@@ -30,8 +34,9 @@ class Parts:
 
     @classmethod
     def of(cls, folder: Path, count: int, batch_size: int) -> "Parts":
-        """Return the parts of `count` items, of about a batch or more."""
-        return cls(folder, count, max(batch_size, min(MAX_PART, -(-count // PARTS))))
+        """Return the parts of `count` items, each of one or more full batches, so that all processes batch alike."""
+        size = min(MAX_PART, -(-count // PARTS))
+        return cls(folder, count, max(1, -(-size // batch_size)) * batch_size)
 
     @property
     def numbers(self) -> range:
@@ -89,7 +94,8 @@ class Parts:
                 with np.load(self._path(number)) as stored:
                     arrays = {name: stored[name] for name in stored.files}
             except FileNotFoundError as error:
-                raise InputError(f"{self._path(number)}: missing; start the command again") from error
+                problem = "missing; do all processes have the same model and images? Start the command again"
+                raise InputError(f"{self._path(number)}: {problem}") from error
             if len(arrays["items"]):
                 yield arrays.pop("items"), arrays
 
@@ -113,6 +119,49 @@ class Parts:
             np.savez(file, items=items, **arrays)
 
 
+def compute_parts(
+    shared: SharedFolder | None,
+    settings: dict[str, Any],
+    *,
+    count: int,
+    batch_size: int,
+    compute: Callable[[np.ndarray], Iterable[tuple[np.ndarray, Arrays]]],
+) -> Arrays | None:
+    """Compute this process's share of `count` items in parts; return the arrays of all to the first process.
+
+    shared:   the processes and their folder; None computes all items here, in the same batches, and writes nothing.
+    settings: all that the arrays depend on, JSON-able. Parts of the same settings, of a process that was killed, are
+              not computed again.
+    compute:  items -> chunks as Parts.write takes them, with a row for every item.
+    Returns None to the other processes. Raises InputError if one of them has failed, or has other settings.
+    """
+    if shared is None:
+        return _concatenate(arrays for _, arrays in compute(np.arange(count)))
+    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+    parts = Parts.of(shared.parts / digest, count, batch_size)
+    parts.folder.mkdir(parents=True, exist_ok=True)
+    share = shared.team.share(parts.numbers)
+    pending = parts.select_pending(share)
+    if len(pending) < len(share):
+        note(f"{len(share) - len(pending)} of {len(share)} parts are done already", file=sys.stderr)
+    try:
+        items = [item for number in pending for item in parts.items(number)]
+        parts.write(pending, compute(np.array(items, np.int64)) if items else ())
+    finally:
+        with suppress(OSError):  # it has parts
+            parts.folder.rmdir()
+    if not shared.team.is_first:
+        return None
+    shared.states.wait_for_all()
+    return _concatenate(arrays for _, arrays in parts.read())
+
+
+def _concatenate(chunks: Iterable[Arrays]) -> Arrays:
+    """Return the rows of several chunks with the same names."""
+    chunks = list(chunks)
+    return {name: np.concatenate([arrays[name] for arrays in chunks]) for name in chunks[0]}
+
+
 def hash_files(files: Iterable[Path]) -> str:
     """Return a hash of the contents of those of the files that exist, in hexadecimal digits."""
     digest = hashlib.sha256()
@@ -123,10 +172,15 @@ def hash_files(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def hash_listing(files: Iterable[Path]) -> str:
-    """Return a hash of the names, sizes and times of files, which changes when a file does, in hexadecimal digits."""
+def hash_listing(files: Iterable[str | Path]) -> str:
+    """Return a hash of the names, sizes and times of files, which changes when a file does, in hexadecimal digits.
+
+    Of names that are no files, such as those of records, the names only.
+    """
     digest = hashlib.sha256()
     for path in files:
-        status = path.stat()
-        digest.update(os.fsencode(path) + f" {status.st_size} {status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path))
+        with suppress(OSError):
+            status = os.stat(path)
+            digest.update(f" {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -7,24 +7,27 @@ are files in a folder that all of them see.
 
 import json
 import os
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from jax._src.distributed import global_state  # the only source of the number of a process before devices exist
 
 from vit_jax import InputError
 from vit_jax.files import atomic_write
-from vit_jax.train.distributed import ProcessOptions, connect
+from vit_jax.locks import lock_folder
+from vit_jax.train.distributed import ProcessOptions, connect, has_peers
 
 LEASE = 60.0  # seconds
 POLL = 0.2  # seconds
+PARTS = ".parts"  # a folder below that of the results
 WORKING, DONE, FAILED = "working", "done", "failed"
 
 Item = TypeVar("Item")
@@ -65,6 +68,51 @@ def join_team(options: ProcessOptions, prepare: Callable[[], None]) -> Team:
     if not team.is_first:
         sys.stdout = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115  until the process ends
     return team
+
+
+def check_alone(options: ProcessOptions) -> None:
+    """Raise InputError if there are several processes, for a program that is given no folder to share."""
+    if has_peers(options):
+        raise InputError("several processes need --out, a folder that all of them see")
+
+
+class SharedFolder(NamedTuple):
+    """A folder of results that a team writes.
+
+    parts:   a folder below it, of the team's states and of unfinished work.
+    summary: what this process reports at the end, JSON-able; see TeamStates.
+    """
+
+    team: Team
+    states: "TeamStates"
+    parts: Path
+    summary: dict[str, Any]
+
+
+@contextmanager
+def share_folder(folder: Path, options: ProcessOptions, work: str) -> Iterator[SharedFolder]:
+    """Join the processes that write into a folder, which the first one locks, and report the block as this one's work.
+
+    The first process waits for the others within the block. Its end removes `parts`; an error keeps what is in it.
+    work: see lock_folder. Raises InputError as lock_folder and join_team do.
+    """
+    parts, summary = folder / PARTS, dict[str, Any]()
+    with ExitStack() as stack:
+
+        def prepare() -> None:
+            stack.enter_context(lock_folder(folder, work))
+            clear_states(parts)
+
+        team = join_team(options, prepare)
+        states = TeamStates(parts, team)
+        try:
+            with states.report(summary):
+                yield SharedFolder(team, states, parts, summary)
+            if team.is_first:
+                shutil.rmtree(parts, ignore_errors=True)
+        finally:
+            with suppress(OSError):  # it holds parts, or does not exist
+                parts.rmdir()
 
 
 def clear_states(folder: Path) -> None:

@@ -9,7 +9,7 @@ python -m experiments.evaluate --captions FILE --references FILE: BLEU, ROUGE-L 
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,16 @@ import numpy as np
 from experiments.common import runtime
 from experiments.common.flags import add_batch_size_flag, add_flags, read_flags
 from experiments.common.models import find_image_model, model_files, open_model
+from experiments.common.parts import Arrays, compute_parts, hash_files, hash_listing
 from experiments.common.precision import add_dtype_flag, cast_model
+from experiments.common.team import SharedFolder, check_alone, share_folder
 from experiments.evaluate import captions as evaluate_captions
 from experiments.evaluate.label_sets import evaluate_label_sets
-from experiments.evaluate.probe import PROBES, evaluate_probe
+from experiments.evaluate.probe import PROBES, check_probe_data, evaluate_probe
 from experiments.evaluate.result import RESULT, write_result
-from vit_jax import InputError
+from vit_jax import InputError, VisionTransformer
 from vit_jax.cli import Parser, positive_int, program_name
-from vit_jax.data.dataset import Dataset, Split
+from vit_jax.data.dataset import Dataset, Split, join_splits
 from vit_jax.data.datasets import DATA_HELP, is_image_folder, open_dataset
 from vit_jax.data.folder import open_folder_split
 from vit_jax.data.unicode_names import compose_name
@@ -34,6 +36,7 @@ from vit_jax.plot import FigureFormat
 from vit_jax.prediction import is_multi_label
 from vit_jax.probe import NEIGHBORS
 from vit_jax.saved_folder import METRICS
+from vit_jax.train.distributed import ProcessOptions
 from vit_jax.train.run_data import reopen_data
 from vit_jax.train.run_folder import read_run_config
 
@@ -54,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add_batch_size_flag(parser, 16)
     add_dtype_flag(parser)
     add_flags(parser, FigureFormat, "figure")
+    add_flags(parser, ProcessOptions, "several processes (detected under SLURM, Open MPI and Kubernetes)")
     group = parser.add_argument_group("probe of a backbone")
     group.add_argument(
         "--probe", choices=PROBES, help="classify by the features of the training images, in place of the model's head"
@@ -135,41 +139,63 @@ def _write(args: argparse.Namespace, accuracy: float, counts: np.ndarray, names:
     print(f"written to {folder}/: {figure}, {RESULT}")
 
 
-def _run_probe(args: argparse.Namespace) -> int:
-    """Fit a probe to the training images, and print how well it classifies the validation images."""
-    from sklearn.metrics import confusion_matrix
+def _compute(
+    args: argparse.Namespace, model: VisionTransformer, split: Split, field: str, shared: SharedFolder | None
+) -> np.ndarray | None:
+    """Return an output of the model, a field of Outputs, for every image; None to all processes but the first.
 
+    Raises InputError naming an image that cannot be read.
+    """
+    from vit_jax.data.loader import CachedImages
+    from vit_jax.inference import iterate_outputs
+
+    def compute(items: np.ndarray) -> Iterator[tuple[np.ndarray, Arrays]]:
+        images = CachedImages(split.take(items), model.config.image_preprocess, budget=0)
+        for batch in iterate_outputs(model, images, args.batch_size, on_corrupt="raise"):
+            yield items[batch.indices], {field: getattr(batch, field)}
+
+    settings = {"model": hash_files(model_files(args.model)), "images": hash_listing(split.names), "output": field,
+                "dtype": args.dtype, "batch_size": args.batch_size}  # fmt: skip
+    outputs = compute_parts(shared, settings, count=len(split), batch_size=args.batch_size, compute=compute)
+    return None if outputs is None else outputs[field]
+
+
+def _check_probe(args: argparse.Namespace) -> None:
     if args.split != "val":
         raise InputError("--probe fits the training images and classifies the validation images; leave out --split")
     if args.neighbors is not None and args.probe != "knn":
         raise InputError("--neighbors is an option of --probe knn; leave it out")
+
+
+def _run_probe(args: argparse.Namespace, shared: SharedFolder | None) -> None:
+    """Fit a probe to the training images, and print how well it classifies the validation images."""
+    from sklearn.metrics import confusion_matrix
+
     data = _open_data(args)
-    model, _ = open_model(args.model)
-    probe = evaluate_probe(
-        args.probe, cast_model(model, args.dtype), data, args.batch_size, neighbors=args.neighbors or NEIGHBORS
-    )
+    check_probe_data(data)
+    model = cast_model(open_model(args.model)[0], args.dtype)
+    features = _compute(args, model, join_splits(data.train, data.val), "features", shared)
+    if features is None:
+        return
+    probe = evaluate_probe(args.probe, features, data, neighbors=args.neighbors or NEIGHBORS)
     counts = confusion_matrix(data.val.labels, probe.predicted, labels=range(len(data.class_names)))
     _print_table(counts, data.class_names)
     print("\n".join(probe.lines))
     if args.out:
         accuracy = float((data.val.labels == probe.predicted).mean())
         _write(args, accuracy, counts, data.class_names, title=probe.lines[-1])
-    return 0
 
 
-def _evaluate_head(args: argparse.Namespace) -> None:
+def _evaluate_head(args: argparse.Namespace, shared: SharedFolder | None) -> None:
     """Compare the labels that a model's head predicts with those of the images."""
     model, card = open_model(args.model)
     if not model.config.num_classes:
         raise InputError(f"{args.model}: has no classification head; give --probe {' or '.join(PROBES)}")
     split, names = _open_split(args, multi_label=is_multi_label(model.config))
     labels = model_labels(split.labels, names, card.class_names, str(args.model))
-
-    from vit_jax.data.loader import CachedImages
-    from vit_jax.inference import compute_outputs
-
-    images = CachedImages(split, model.config.image_preprocess, budget=0)
-    logits = compute_outputs(cast_model(model, args.dtype), images, args.batch_size, on_corrupt="raise").logits
+    logits = _compute(args, cast_model(model, args.dtype), split, "logits", shared)
+    if logits is None:
+        return
     if is_multi_label(model.config):
         evaluate_label_sets(labels, logits, card.class_names, Path(args.out) if args.out else None)
     else:
@@ -206,9 +232,17 @@ def main(argv: list[str] | None = None) -> int:
         check_outside(args.out, data)
         figure = f"{FIGURE}{read_flags(args, FigureFormat).suffix}"
         check_apart([Path(args.out) / name for name in (RESULT, figure)], model_files(args.model))
+    run = _evaluate_head
     if args.probe is not None or args.neighbors is not None:
-        return _run_probe(args)
-    _evaluate_head(args)
+        _check_probe(args)
+        run = _run_probe
+    processes = read_flags(args, ProcessOptions)
+    if args.out is None:
+        check_alone(processes)
+        run(args, None)
+    else:
+        with share_folder(Path(args.out), processes, "evaluates into it") as shared:
+            run(args, shared)
     return 0
 
 

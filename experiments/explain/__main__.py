@@ -1,18 +1,15 @@
 """python -m experiments.explain MODEL IMAGE...: explanation maps of a model's predictions, as figures and arrays."""
 
 import argparse
-import shutil
 import sys
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from experiments.common import runtime
 from experiments.common.flags import read_flags
 from experiments.common.models import find_image_model, model_files, open_model
 from experiments.common.pictures import ImagePath, check_results, list_images
 from experiments.common.precision import cast_model
-from experiments.common.team import Team, TeamStates, clear_states, join_team
+from experiments.common.team import SharedFolder, check_alone, share_folder
 from experiments.explain.evaluation import SCORE_FILES, evaluate_faithfulness
 from experiments.explain.explainer import Explainer
 from experiments.explain.flags import (
@@ -26,13 +23,11 @@ from experiments.explain.results import result_ends, write_explanations
 from experiments.explain.targets import parse_targets
 from vit_jax import InputError, ModelCard, VisionTransformer, position_similarity
 from vit_jax.errors import one_line_errors
-from vit_jax.locks import lock_folder
 from vit_jax.outputs import check_apart, check_outside
 from vit_jax.plot import FigureFormat, MapFigureOptions, plot_position_similarity, save_figure
 from vit_jax.train.distributed import ProcessOptions
 
 POSITIONS = "position_similarity"  # name of the figure
-STATES = ".parts"  # folder of the states of several processes, below --out
 
 
 def _check_flags(args: argparse.Namespace) -> None:
@@ -93,37 +88,36 @@ def _open_model(args: argparse.Namespace) -> tuple[VisionTransformer, ModelCard]
     return cast_model(model, args.dtype), card
 
 
-def _explain_to_folder(args: argparse.Namespace, paths: list[ImagePath], processes: ProcessOptions) -> None:
-    """Explain images into a folder, which the first process locks against other calls."""
-    out = Path(args.out)
-    with ExitStack() as stack:
-
-        def prepare() -> None:
-            stack.enter_context(lock_folder(out, "explains into it"))
-            clear_states(out / STATES)
-
-        _explain_share(args, paths, out, join_team(processes, prepare))
-
-
-def _explain_share(args: argparse.Namespace, paths: list[ImagePath], out: Path, team: Team) -> None:
+def _explain_share(args: argparse.Namespace, paths: list[ImagePath], shared: SharedFolder) -> None:
     """Explain this process's share of the images; the first process reports when all are done."""
-    figures = read_flags(args, MapFigureOptions)
-    states = TeamStates(out / STATES, team)
-    summary: dict[str, Any] = {"count": 0}
-    with states.report(summary):
-        model, card = _open_model(args)
-        explainer = _make_explainer(model, card, args) if paths else None
-        if args.position and team.is_first:
-            _write_position_similarity(model, out / f"{POSITIONS}{figures.suffix}", dpi=figures.dpi)
-        share = team.share(paths)
-        if explainer and share:
-            summary["count"] = write_explanations(explainer, share, out, args.batch_size, figures)
+    figures, out, team = read_flags(args, MapFigureOptions), Path(args.out), shared.team
+    model, card = _open_model(args)
+    explainer = _make_explainer(model, card, args) if paths else None
+    if args.position and team.is_first:
+        _write_position_similarity(model, out / f"{POSITIONS}{figures.suffix}", dpi=figures.dpi)
+    share = team.share(paths)
+    if explainer and share:
+        shared.summary["count"] = write_explanations(explainer, share, out, args.batch_size, figures)
     if team.is_first and paths:
-        count = sum(each["count"] for each in (summary, *states.wait_for_all()))
-        shutil.rmtree(out / STATES, ignore_errors=True)
+        count = sum(each.get("count", 0) for each in (shared.summary, *shared.states.wait_for_all()))
         if not count:
             raise InputError("none of the images can be read")
         print(f"written to {out}/: a {figures.suffix} and a .npz for each of {count} images")
+
+
+def _run(args: argparse.Namespace, paths: list[ImagePath]) -> None:
+    """Explain or evaluate the images, with other processes if the flags or a cluster name them."""
+    processes = read_flags(args, ProcessOptions)
+    if args.out is None:
+        check_alone(processes)
+        evaluate_faithfulness(_open_model(args)[0], paths, args, None)
+        return
+    work = "evaluates into it" if args.evaluate else "explains into it"
+    with share_folder(Path(args.out), processes, work) as shared:
+        if args.evaluate:
+            evaluate_faithfulness(_open_model(args)[0], paths, args, shared)
+        else:
+            _explain_share(args, paths, shared)
 
 
 @one_line_errors
@@ -136,12 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     paths = list_images(args.images)
     if args.out is not None:
         _check_out(args, paths)
-    processes = read_flags(args, ProcessOptions)
-    if args.evaluate:
-        if processes.coordinator is not None:
-            raise InputError("--evaluate runs in one process; leave out --coordinator, --processes and --process")
-        return evaluate_faithfulness(_open_model(args)[0], paths, args)
-    _explain_to_folder(args, paths, processes)
+    _run(args, paths)
     return 0
 
 

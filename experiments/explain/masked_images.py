@@ -1,6 +1,6 @@
 """Images with masks that mark the object, in batches for a model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,16 @@ class MaskedImage:
 class MaskedBatch:
     """A batch of masked images.
 
+    items:   the images' positions among all; the rest of the rows is padding
     images:  normalised, [B, h, w, c]
     targets: the predicted classes, [B]
     labels:  the masks, [B, h, w]
-    count:   number of images; the rest of the rows is padding
     """
 
+    items: np.ndarray
     images: Any
     targets: np.ndarray
     labels: np.ndarray
-    count: int
 
 
 def find_masks(images: Sequence[ImagePath], masks: Path) -> list[Path]:
@@ -120,16 +120,17 @@ def open_masked_images(
     return scored, opened
 
 
-def make_batches(model: VisionTransformer, masked: list[MaskedImage], batch_size: int) -> list[MaskedBatch]:
-    """Normalise the images and predict their classes, in batches; the last batch repeats its last image."""
+def iterate_batches(
+    model: VisionTransformer, masked: Sequence[MaskedImage], items: np.ndarray, batch_size: int
+) -> Iterator[MaskedBatch]:
+    """Yield these of the images, normalised and with their predicted classes; the last batch repeats its last image."""
     normalize = model.config.preprocess.normalize
     prepare = jax.jit(lambda pixels: normalize(pixels.astype("float32") / 255))
     predict = jax.jit(lambda m, x: m(x).argmax(axis=1))
-    batches = []
-    for start in range(0, len(masked), batch_size):
-        part = masked[start : start + batch_size]
+    for start in range(0, len(items), batch_size):
+        rows = items[start : start + batch_size]
+        part = [masked[item] for item in rows.tolist()]
         padded, _ = pad_batch_to(min(batch_size, len(masked)), part, part[-1])
         images = prepare(np.stack([item.pixels for item in padded]))
         targets = np.asarray(predict(model, images))
-        batches.append(MaskedBatch(images, targets, np.stack([item.labels for item in padded]), len(part)))
-    return batches
+        yield MaskedBatch(rows, images, targets, np.stack([item.labels for item in padded]))

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,9 +19,11 @@ from vit_jax.explain.faithfulness import (
 from vit_jax.progress import open_progress
 
 MakeMaps = Callable[[Any, Any, int], Any]  # (images, targets [B], number of the batch) -> maps [B, gh, gw] or [B, h, w]
+Scores = dict[str, np.ndarray]
 REMOVAL_SCORES = ("insertion", "deletion", "positive", "negative")  # one per baseline
 LOCALIZATION_SCORES = ("pointing", "iou", "pixel accuracy", "AP")
 NO_INFORMATION = "no information"  # key of the flags of maps that say nothing about their image
+SECONDS = "seconds"
 LOWER_IS_BETTER = {"deletion", "positive"}
 
 
@@ -67,32 +69,58 @@ def score_maps(
     is_scored = is_object | (batch.labels == BACKGROUND)
     localization = (pointing_game(heat, is_object, is_scored), *segmentation_scores(heat, is_object, is_scored))
     scores |= dict(zip(LOCALIZATION_SCORES, localization, strict=True))
-    return {name: np.asarray(values)[: batch.count] for name, values in scores.items()}
+    return {name: np.asarray(values)[: len(batch.items)] for name, values in scores.items()}
 
 
-def score_method(
-    name: str, make_maps: MakeMaps, model: VisionTransformer, batches: list[MaskedBatch], baselines: tuple[str, ...]
-) -> dict[str, np.ndarray]:
-    """Return each image's scores for a method, by their names.
+def score_batches(
+    methods: Mapping[str, MakeMaps],
+    model: VisionTransformer,
+    batches: Iterable[MaskedBatch],
+    baselines: tuple[str, ...],
+    *,
+    total: int,
+) -> Iterator[tuple[np.ndarray, Scores]]:
+    """Yield the positions of the images of each batch, and their scores for each method as "method/score".
 
-    "seconds" holds the time per image of the maps without compiling; NO_INFORMATION whether a map carries none.
+    SECONDS is the time of an image's map without compiling; NO_INFORMATION whether the map carries none.
+    total: the number of images, for the progress.
     """
+    compiled: set[str] = set()
+    with open_progress(total, unit="images", description="scored") as progress:
+        for batch in batches:
+            scores: Scores = {}
+            for name, make_maps in methods.items():
+                if name not in compiled:
+                    jax.block_until_ready(_make_maps(make_maps, batch))
+                    compiled.add(name)
+                scores |= {f"{name}/{key}": rows for key, rows in _score(name, make_maps, model, batch, baselines)}
+            yield batch.items, scores
+            progress.update(len(batch.items))
+
+
+def _make_maps(make_maps: MakeMaps, batch: MaskedBatch) -> Any:
+    number = int(batch.items[0]) // len(batch.targets)  # among all batches, whichever process scores them
+    return make_maps(batch.images, batch.targets, number)
+
+
+def _score(
+    name: str, make_maps: MakeMaps, model: VisionTransformer, batch: MaskedBatch, baselines: tuple[str, ...]
+) -> Iterator[tuple[str, np.ndarray]]:
+    count, start = len(batch.items), time.monotonic()
+    maps = jax.block_until_ready(_make_maps(make_maps, batch))
+    yield SECONDS, np.full(count, (time.monotonic() - start) / len(batch.targets))
+    yield NO_INFORMATION, np.array([bool(uninformative_reason(heat)) for heat in np.asarray(maps)[:count]])
     is_pixelwise = name in METHODS and METHODS[name].is_pixelwise
-    parts: list[dict[str, np.ndarray]] = []
-    seconds = 0.0
-    jax.block_until_ready(make_maps(batches[0].images, batches[0].targets, 0))
-    with open_progress(len(batches), unit="batches", description=name) as progress:
-        for number, batch in enumerate(batches):
-            start = time.monotonic()
-            maps = jax.block_until_ready(make_maps(batch.images, batch.targets, number))
-            seconds += time.monotonic() - start
-            flags = np.array([bool(uninformative_reason(heat)) for heat in np.asarray(maps)[: batch.count]])
-            scores = score_maps(model, batch, maps, baselines, is_pixelwise=is_pixelwise)
-            parts.append(scores | {NO_INFORMATION: flags})
-            progress.update()
-    num_rows = sum(len(batch.targets) for batch in batches)
-    scores = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    return scores | {"seconds": np.array([seconds / num_rows])}
+    yield from score_maps(model, batch, maps, baselines, is_pixelwise=is_pixelwise).items()
+
+
+def split_methods(scores: Scores) -> dict[str, Scores]:
+    """Return the scores of all images by method, from score_batches's; SECONDS as the mean over the images."""
+    results: dict[str, Scores] = {}
+    for key, values in scores.items():
+        name, _, score = key.partition("/")
+        results.setdefault(name, {})[score] = values.mean(keepdims=True) if score == SECONDS else values
+    return results
 
 
 def bootstrap_interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -115,5 +143,5 @@ def format_scores(results: dict[str, dict[str, np.ndarray]], baselines: tuple[st
     lines = ["| method | " + " | ".join(heads) + " | s/image |", "|---" * (len(columns) + 2) + "|"]
     for name, scores in results.items():
         cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*bootstrap_interval(scores[column])) for column in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {scores['seconds'][0]:.4f} |")
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {scores[SECONDS][0]:.4f} |")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from PIL import Image
 from experiments import finetune, predict
 from experiments.common.models import open_model, starting_model
 from experiments.evaluate import __main__ as evaluate
-from experiments.evaluate.probe import evaluate_probe
+from experiments.evaluate.probe import check_probe_data
 from experiments.explain import __main__ as explain
 from tests.create import create
 from vit_jax import InputError, VisionTransformer, ViTConfig, load, save
@@ -123,6 +123,4 @@ def test_fine_tuning_starts_from_a_folder_of_hugging_face(tmp_path):
 def test_labels_that_no_probe_can_use(labels, message):
     split = Split.from_files(["a.png", "b.png"], labels)
     with pytest.raises(InputError, match=message):
-        evaluate_probe(
-            "knn", create(VisionTransformer, CONFIG), Dataset("data", ("a", "b"), split, split), 2, neighbors=1
-        )
+        check_probe_data(Dataset("data", ("a", "b"), split, split))

@@ -47,19 +47,26 @@ def initialize(options: ProcessOptions) -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115  until the process ends
 
 
+def has_peers(options: ProcessOptions) -> bool:
+    """Return whether the flags, or the variables of a cluster, name several processes."""
+    if options.coordinator is not None:
+        return True
+    return any(_read_variable(name, least - 1) >= least for name, least in CLUSTERS.items())
+
+
 def connect(options: ProcessOptions) -> bool:
     """Connect to the other processes, and return whether there are any. Call it before jax computes.
 
     Raises InputError if they can't be reached.
     """
-    if options.coordinator is not None:
+    if not has_peers(options):
+        return False
+    if options.coordinator is None:
+        _initialize()
+    else:
         _initialize(
             coordinator_address=options.coordinator, num_processes=options.processes, process_id=options.process
         )
-    elif any(_read_variable(name, least - 1) >= least for name, least in CLUSTERS.items()):
-        _initialize()
-    else:
-        return False
     return True
 
 

@@ -1,10 +1,13 @@
 """Images that are explained already, and images divided over several processes."""
 
+import json
+
 import pytest
 
+from experiments.common import team as teams
 from experiments.common.team import Team
 from experiments.explain import __main__ as explain
-from experiments.explain import results
+from experiments.explain import evaluation, results
 from experiments.explain.explainer import Explainer
 from tests.experiments.explain.inputs import copy_pictures
 from tests.experiments.test_processes import drop_gloo_lines, start_pair, wait_for_exit
@@ -58,7 +61,7 @@ def test_processes_explain_each_image_once(saved, pictures, tmp_path, monkeypatc
 
     monkeypatch.setattr(results, "write_results", record)
     for team in (Team(index, 4) for index in (3, 1, 2, 0)):
-        monkeypatch.setattr(explain, "join_team", lambda *_, team=team: team)
+        monkeypatch.setattr(teams, "join_team", lambda *_, team=team: team)
         assert explain.main(command) == 0
     assert len(written) == len(set(written)) == 5
     assert "a .png and a .npz for each of 5 images" in capsys.readouterr().out.splitlines()[-1]
@@ -75,3 +78,53 @@ def test_two_processes(saved, pictures, tmp_path):
     assert "a .png and a .npz for each of 5 images" in first[0]
     assert drop_gloo_lines(second[0]) == []
     assert len(list((tmp_path / "out").rglob("*.npz"))) == 5
+
+
+def score_command(saved, pictures, out):
+    images = [saved, str(pictures / "images"), "--evaluate", "--masks", str(pictures / "masks"), "--out", str(out)]
+    return [*images, "--method", "attention,rise", "--rise-masks", "4", "--batch-size", "2", "--baseline", "blur"]
+
+
+def read_scores(out):
+    """Return the stored scores without the times."""
+    stored = json.loads((out / "faithfulness.json").read_text())
+    for scores in stored["scores"].values():
+        assert len(scores.pop("seconds")) == 1
+    return stored
+
+
+def test_processes_score_each_image_once_with_the_numbers_of_one(saved, pictures, tmp_path, monkeypatch, capsys):
+    """Two processes; the second one is killed after its only batch, and its work is not done again."""
+    assert explain.main(score_command(saved, pictures, tmp_path / "alone")) == 0
+    scored, original = [], evaluation.score_batches
+
+    def record(methods, model, batches, baselines, *, total):
+        for items, scores in original(methods, model, batches, baselines, total=total):
+            scored.extend(items.tolist())
+            yield items, scores
+
+    monkeypatch.setattr(evaluation, "score_batches", record)
+    command = score_command(saved, pictures, tmp_path / "two")
+    for team in (Team(1, 2), Team(1, 2), Team(0, 2)):
+        monkeypatch.setattr(teams, "join_team", lambda *_, team=team: team)
+        assert explain.main(command) == 0
+    assert sorted(scored) == list(range(5))
+    assert "1 of 1 parts are done already" in capsys.readouterr().err
+    assert read_scores(tmp_path / "two") == read_scores(tmp_path / "alone")
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {"faithfulness.json", "faithfulness.md"}
+
+
+@pytest.mark.slow
+def test_two_processes_score(saved, pictures, tmp_path):
+    assert explain.main(score_command(saved, pictures, tmp_path / "alone")) == 0
+    children = start_pair("explain", *score_command(saved, pictures, tmp_path / "two"))
+    (first, second), codes = zip(*wait_for_exit(children), strict=True)
+    assert codes == (0, 0), (first, second)
+    assert drop_gloo_lines(second[0]) == []
+    assert read_scores(tmp_path / "two") == read_scores(tmp_path / "alone")
+
+
+def test_several_processes_need_a_folder(saved, pictures, capsys):
+    command = [saved, str(pictures / "images"), "--evaluate", "--masks", str(pictures / "masks")]
+    assert explain.main([*command, "--coordinator", "127.0.0.1:1", "--processes", "2", "--process", "0"]) == 2
+    assert capsys.readouterr().err == "error: several processes need --out, a folder that all of them see\n"
