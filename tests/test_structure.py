@@ -13,10 +13,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ["vit_jax", "caption", "weights_convert", "experiments"]
 BENCHMARKS = "experiments/benchmark/"
 ABOVE_THE_CORE = {"__init__", "classes", "plot", "inference", "heat_map", "pipeline"}  # they use subpackages
+ABOVE_ALL = ["vit_jax.plot", "vit_jax.pipeline", "vit_jax.viewer"]
 NOT_IMPORTED_BY = {
-    "core": ["vit_jax.explain", "vit_jax.data", "vit_jax.train", "vit_jax.plot", "vit_jax.pipeline"],
-    "explain": ["vit_jax.data", "vit_jax.train", "vit_jax.plot", "vit_jax.pipeline"],
-    "data": ["vit_jax.train", "vit_jax.explain", "vit_jax.plot", "vit_jax.pipeline"],
+    "core": ["vit_jax.explain", "vit_jax.data", "vit_jax.train", *ABOVE_ALL],
+    "explain": ["vit_jax.data", "vit_jax.train", *ABOVE_ALL],
+    "data": ["vit_jax.train", "vit_jax.explain", *ABOVE_ALL],
 }
 # Programs parse flags, libraries do not; these modules define the parser that all programs share.
 PARSES_FLAGS = {"vit_jax/cli.py", "vit_jax/flag_files.py", "weights_convert/flags.py"}

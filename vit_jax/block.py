@@ -212,6 +212,14 @@ class Block(nnx.Module):
         )
         return attended * self.scale1[...].reshape(1, 1, -1) if self.layer_scale else attended, weights
 
+    def score_factors(
+        self, x: Float[Array, "b n d"], *, positions: BlockPositions = NO_POSITIONS
+    ) -> tuple[Float[Array, "b n h k"], Float[Array, "b n h k"]]:
+        """Return the queries and the keys as the attention scores use them: after the norm and the rotation."""
+        q, k = self.attn.project(self._norm_at("pre", self.norm1, x), "qk")
+        rotation = positions.rotation
+        return (q, k) if rotation is None else (rotation(q), rotation(k))
+
     def mlp_branch(self, x: Float[Array, "b n d"], *, workarounds: bool = True) -> Float[Array, "b n d"]:
         """Return what the MLP adds to the tokens that follow the attention."""
         hidden = self.mlp(self._norm_at("pre", self.norm2, x), workarounds=workarounds)

@@ -9,7 +9,7 @@ Letters: B pictures, D width of the features, gh x gw grid of patches.
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from PIL import Image
 
 from vit_jax.channels import Picture, shown, to_channels, to_rgb
 from vit_jax.classes import find_class, name_class
+from vit_jax.config import ViTConfig
 from vit_jax.data.dataset import Split
 from vit_jax.data.decode import as_upright, open_picture
 from vit_jax.data.folder import image_files
@@ -169,10 +170,21 @@ class Pipeline:
         items = list_images(image)
         if len(items) != 1:
             raise InputError(f"a heat map is of one image, not of {len(items)}; call heatmap for each")
-        config = self.model.config
-        settings, name = config.preprocess, _name(items[0], 0)
-        picture = _opener(items)(0, max_value=settings.max_value)
-        return to_channels(picture, config.in_channels, name=name, background=settings.background)
+        _, picture = next(open_pictures(items, self.model.config))
+        return picture
+
+
+def open_pictures(images: Images, config: ViTConfig) -> Iterator[tuple[str, Picture]]:
+    """Yield the name of each image and the image itself with the channels that a model takes.
+
+    The name is a file's path, or "image 0" of the first image in memory. Raises InputError as list_images does, and for
+    an image that cannot be read.
+    """
+    items, settings = list_images(images), config.preprocess
+    open_item = _opener(items)
+    for index, item in enumerate(items):
+        name, picture = _name(item, index), open_item(index, max_value=settings.max_value)
+        yield name, to_channels(picture, config.in_channels, name=name, background=settings.background)
 
 
 def list_images(images: Images) -> list[Path | Picture]:

@@ -1,4 +1,7 @@
-"""python -m experiments.explain MODEL IMAGE...: explanation maps of a model's predictions, as figures and arrays."""
+"""python -m experiments.explain MODEL IMAGE...: explanation maps of a model's predictions, as figures and arrays.
+
+With --html, a page in which the images' attention is explored by hand.
+"""
 
 import argparse
 import sys
@@ -9,7 +12,7 @@ from experiments.common.flags import read_flags
 from experiments.common.models import find_image_model, model_files, open_model
 from experiments.common.pictures import ImagePath, check_results, list_images
 from experiments.common.precision import cast_model
-from experiments.common.team import SharedFolder, check_alone, share_folder
+from experiments.common.team import SharedFolder, check_alone, has_peers, share_folder
 from experiments.explain.evaluation import SCORE_FILES, evaluate_faithfulness
 from experiments.explain.explainer import Explainer
 from experiments.explain.flags import (
@@ -19,6 +22,7 @@ from experiments.explain.flags import (
     parse_method_options,
     select_methods,
 )
+from experiments.explain.html_page import check_page, write_image_page
 from experiments.explain.results import result_ends, write_explanations
 from experiments.explain.targets import parse_targets
 from vit_jax import InputError, ModelCard, VisionTransformer, position_similarity
@@ -33,8 +37,12 @@ POSITIONS = "position_similarity"  # name of the figure
 def _check_flags(args: argparse.Namespace) -> None:
     if not args.images and (args.evaluate or not args.position):
         raise InputError("no image given; give images or a folder, or --position")
-    if args.out is None and not args.evaluate:
-        raise InputError("no --out: give a folder to write to")
+    if args.out is None and args.html is None and not args.evaluate:
+        raise InputError("no --out: give a folder to write to, or --html FILE")
+    if args.html_full and args.html is None:
+        raise InputError("--html-full needs --html, the file to write")
+    if args.html is not None and (args.evaluate or not args.images):
+        raise InputError("--html needs images, and writes no scores; leave out --evaluate")
     if args.evaluate and args.masks is None:
         raise InputError("--evaluate needs --masks, a folder of masks with the images' names")
 
@@ -108,16 +116,21 @@ def _explain_share(args: argparse.Namespace, paths: list[ImagePath], shared: Sha
 def _run(args: argparse.Namespace, paths: list[ImagePath]) -> None:
     """Explain or evaluate the images, with other processes if the flags or a cluster name them."""
     processes = read_flags(args, ProcessOptions)
+    if args.html is not None and has_peers(processes):
+        raise InputError("--html is written by one process; leave out --coordinator, --processes and --process")
     if args.out is None:
         check_alone(processes)
+    if args.html is not None:
+        write_image_page(*_open_model(args), paths, args)
+    if args.out is not None:
+        work = "evaluates into it" if args.evaluate else "explains into it"
+        with share_folder(Path(args.out), processes, work) as shared:
+            if args.evaluate:
+                evaluate_faithfulness(_open_model(args)[0], paths, args, shared)
+            else:
+                _explain_share(args, paths, shared)
+    elif args.evaluate:
         evaluate_faithfulness(_open_model(args)[0], paths, args, None)
-        return
-    work = "evaluates into it" if args.evaluate else "explains into it"
-    with share_folder(Path(args.out), processes, work) as shared:
-        if args.evaluate:
-            evaluate_faithfulness(_open_model(args)[0], paths, args, shared)
-        else:
-            _explain_share(args, paths, shared)
 
 
 @one_line_errors
@@ -130,6 +143,8 @@ def main(argv: list[str] | None = None) -> int:
     paths = list_images(args.images)
     if args.out is not None:
         _check_out(args, paths)
+    if args.html is not None:
+        check_page(args, paths)
     _run(args, paths)
     return 0
 

@@ -29,6 +29,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="a saved model, or a run's folder")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="images, or folders of them")
     parser.add_argument("--out", help="folder to write to: a figure and a .npz for each image")
+    parser.add_argument("--html", metavar="FILE", help="one HTML file to explore the images' attention in, offline")
+    parser.add_argument("--html-full", action="store_true", help="all layers in it, exactly, whatever its size")
     parser.add_argument(
         "--method",
         action="append",

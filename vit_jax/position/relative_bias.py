@@ -71,9 +71,13 @@ class RelativePositions:
     grid: Size
     method: str
 
+    def resize(self, table: Float[Array, "t h"]) -> Float[Array, "u h"]:
+        """Return a table of the stored grid as one of the image's grid."""
+        return resize_relative_bias(table, self.stored_grid, self.grid, method=self.method)
+
     def bias(self, table: Float[Array, "t h"]) -> Float[Array, "1 h n n"]:
         """Return the bias of every query (first N) and key, from a table of the stored grid."""
-        table = resize_relative_bias(table, self.stored_grid, self.grid, method=self.method)
+        table = self.resize(table)
         rows, columns = self.grid
         heads = table.shape[1]
         distances = table[:-CLASS_ENTRIES].T.reshape(heads, 2 * rows - 1, 2 * columns - 1)
