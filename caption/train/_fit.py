@@ -10,6 +10,13 @@ from caption.checkpoint import load, save
 from caption.data.captions import CaptionDataset
 from caption.data.in_memory import InMemoryCaptions
 from caption.data.loader import CaptionedImages, ExampleSource
+from caption.data.stored_captions import (
+    CaptionSplits,
+    describe_changes,
+    read_captions,
+    record_captions,
+    write_captions,
+)
 from caption.model import CaptionTransformer
 from caption.tokenizer import VOCABULARY_FILE, Tokenizer, load_tokenizer
 from caption.train.adapt import adapt_captioner
@@ -26,6 +33,7 @@ from vit_jax.train.result import BestModel, FitResult, OnEpoch, copy_arrays, run
 from vit_jax.train.run_folder import check_unused, create_run_folder, provenance, read_config
 from vit_jax.train.sharding import make_mesh
 
+CAPTIONS = "captions.json.gz"  # in a run's folder; see caption/data/stored_captions.py
 CACHE_GB = 2.0
 DEFAULT_OPTIONS = RunOptions()
 
@@ -73,6 +81,8 @@ def fit(
     model = adapt_captioner(model, recipe)
     model = model if donate else copy_arrays(model)
     sources = _open_examples(train, val, model, tokenizer, recipe, cache_gb)
+    if resume and run is not None:
+        _check_captions(run, config.data, sources)
     return _train(model, sources, tokenizer, config, run, options, resume=resume, on_epoch=on_epoch)
 
 
@@ -95,7 +105,7 @@ def _train(
 
     def create() -> None:
         assert run is not None
-        create_run_folder(run, config, format=FORMAT)
+        create_run_folder(run, config, format=FORMAT, write_data=lambda folder: _store_captions(folder, sources))
         if is_first_process():
             tokenizer.save(run / VOCABULARY_FILE)
 
@@ -119,6 +129,37 @@ def _check_resumed(run: Path | None, config: CaptionRun, tokenizer: Tokenizer) -
             tokenizer.save(file)
     elif load_tokenizer(file).vocabulary != tokenizer.vocabulary:
         raise InputError(f"{file}: another vocabulary than that of tokenizer; give load_tokenizer of this file")
+
+
+def _store_captions(run: Path, sources: tuple[ExampleSource, ExampleSource]) -> None:
+    """Store the splits of a run; nothing for examples that are no captioned images."""
+    splits = _record(sources)
+    if splits is not None:
+        write_captions(run / CAPTIONS, splits)
+
+
+def _check_captions(run: Path, data: str, sources: tuple[ExampleSource, ExampleSource]) -> None:
+    """Raise InputError, with the differences, unless captioned images are those of the run.
+
+    Prints a line for a run of an older version, which stores none.
+    """
+    splits = _record(sources)
+    if splits is None:
+        return
+    if not (run / CAPTIONS).is_file():
+        print(f"{run}: a run of an older version, which stores no captions ({CAPTIONS}): they are not compared")
+        return
+    changes = describe_changes(read_captions(run / CAPTIONS), splits)
+    if changes:
+        raise InputError(
+            f"{run}: {data} has changed since the run began: {changes}; put it back as it was, or start a new run with "
+            f"--weights {run} (in Python, from its best model)"
+        )
+
+
+def _record(sources: tuple[ExampleSource, ExampleSource]) -> CaptionSplits | None:
+    train, val = (source.captions if isinstance(source, CaptionedImages) else None for source in sources)
+    return None if train is None or val is None else record_captions(train, val)
 
 
 def _open_examples(

@@ -3,9 +3,7 @@
 A run keeps its split, so that images which are added to the data later never move one from training to validation.
 """
 
-import gzip
 import itertools
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 
 from vit_jax.data.dataset import Dataset, Split, join_splits
 from vit_jax.errors import InputError
-from vit_jax.files import atomic_write
+from vit_jax.json_files import describe_malformed, read_compressed_json, write_compressed_json
 
 FORMAT = "vit_jax_split/1"
 
@@ -118,18 +116,15 @@ def keep_split(data: Dataset, stored: StoredSplit) -> KeptSplit:
 def write_split(path: Path, split: StoredSplit) -> None:
     """Write a split as compressed JSON, atomically."""
     parts = {name: getattr(split, name)._asdict() for name in ("train", "val", "skipped")}
-    text = json.dumps({"format": FORMAT, "class_names": split.class_names, **parts}, separators=(",", ":"))
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(gzip.compress(text.encode(), compresslevel=5, mtime=0))
+    write_compressed_json(path, FORMAT, {"class_names": split.class_names, **parts})
 
 
 def read_split(path: Path) -> StoredSplit:
     """Read what write_split wrote. Raises InputError naming a file that is damaged or of another format."""
+    stored = read_compressed_json(path, FORMAT)
     try:
-        stored = json.loads(gzip.decompress(path.read_bytes()))
-        if stored["format"] != FORMAT:
-            raise ValueError(f"format is not {FORMAT}")
         parts = [StoredImages(**stored[name]) for name in ("train", "val", "skipped")]
         return StoredSplit(tuple(stored["class_names"]), *parts)
-    except (gzip.BadGzipFile, EOFError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a stored split ({error}); restore the file, or start a new run") from error
+    except (KeyError, TypeError) as error:
+        problem = describe_malformed(error)
+        raise InputError(f"{path}: damaged ({problem}); restore the file, or start a new run") from error

@@ -16,7 +16,7 @@ from vit_jax.data.cache import check_cache
 from vit_jax.data.dataset import Dataset
 from vit_jax.data.inputs import as_dataset
 from vit_jax.data.loader import CachedImages
-from vit_jax.data.stored_split import record_split
+from vit_jax.data.stored_split import record_split, write_split
 from vit_jax.errors import InputError
 from vit_jax.model import VisionTransformer
 from vit_jax.notes import note
@@ -27,6 +27,7 @@ from vit_jax.train.recipe import RECIPES, Recipe, resolve_recipe
 from vit_jax.train.result import BestModel, FitResult, OnEpoch, copy_arrays, run_fit
 from vit_jax.train.run_data import restore_data
 from vit_jax.train.run_folder import (
+    SPLIT,
     RunConfig,
     absolute_if_path,
     check_unused,
@@ -161,7 +162,8 @@ def _train(
 
     def create() -> None:
         assert run is not None
-        create_run_folder(run, config, split=record_split(data, train=images[0].split, val=images[1].split))
+        split = record_split(data, train=images[0].split, val=images[1].split)
+        create_run_folder(run, config, write_data=lambda folder: write_split(folder / SPLIT, split))
 
     mesh, best = make_mesh(config.recipe.batch_size), BestModel(run, write, load)
     task = classification_task(model, config.recipe, *images, mesh, save_best=best.keep, execution=options.execution)

@@ -3,6 +3,7 @@
 import json
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +13,6 @@ from typing import Any, TypeVar
 from vit_jax.checkpoint import CONFIG
 from vit_jax.data.datasets import DATA_HELP
 from vit_jax.data.hugging_face_names import absolute_name
-from vit_jax.data.stored_split import StoredSplit, write_split
 from vit_jax.errors import InputError
 from vit_jax.files import atomic_write
 from vit_jax.json_files import describe_malformed, read_json_object
@@ -75,10 +75,12 @@ def check_unused(folder: Path) -> None:
         raise InputError(f"{folder}: exists already; give --resume to go on with that run, or another --out")
 
 
-def create_run_folder(folder: Path, config: Any, *, format: str = FORMAT, split: StoredSplit | None = None) -> None:
+def create_run_folder(
+    folder: Path, config: Any, *, format: str = FORMAT, write_data: Callable[[Path], None] | None = None
+) -> None:
     """Create the folder of a new run, with its config.json, and wait for all processes. The first process writes.
 
-    config: a dataclass. split: of the data, stored before the config.
+    config: a dataclass. write_data: writes what identifies the run's data into the folder, before the config.
     Raises InputError when the folder exists and is not empty.
     """
     if is_first_process():
@@ -86,8 +88,8 @@ def create_run_folder(folder: Path, config: Any, *, format: str = FORMAT, split:
             folder.mkdir(parents=True)
         except FileExistsError:  # or another process is a moment ahead
             check_unused(folder)
-        if split is not None:
-            write_split(folder / SPLIT, split)
+        if write_data is not None:
+            write_data(folder)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         machine = {"started": started, "hardware": describe_hardware()}
         stored = {"format": format, "command": sys.argv[1:], "versions": _versions()} | machine | asdict(config)

@@ -65,7 +65,7 @@ def write_table(root, images, captions):
     (root / "captions.csv").write_text("\n".join(lines) + "\n")
 
 
-def test_a_run_resumes_exactly_and_equals_one_in_memory_and_the_files(tmp_path):
+def test_a_run_resumes_exactly_and_equals_one_in_memory_and_the_files(tmp_path, capsys):
     images, captions = make_data()
     held = fit(make_model(), (images, captions), (images[:4], captions[:4]), RECIPE, tokenizer=TOKENIZER)
     assert held.folder is None
@@ -88,8 +88,18 @@ def test_a_run_resumes_exactly_and_equals_one_in_memory_and_the_files(tmp_path):
     with pytest.raises(InputError, match="keeps its recipe"):
         fit(make_model(), *data, replace(RECIPE, seed=9), tokenizer=TOKENIZER, out=tmp_path / "run", resume=True)
     fewer = data[0].take(range(4))
-    with pytest.raises(InputError, match="had 3 steps an epoch, and has 2 now: its data have changed"):
+    message = r"4 removed \(first: 4.png\); put it back as it was, or start a new run with --weights"
+    with pytest.raises(InputError, match=message):
         fit(make_model(), fewer, data[1], RECIPE, tokenizer=TOKENIZER, out=tmp_path / "run", resume=True)
+    (tmp_path / "train" / "captions.csv").write_text(  # of the same number
+        (tmp_path / "train" / "captions.csv").read_text().replace("2.png,a blue disc", "2.png,a red square")
+    )
+    changed = open_captions(tmp_path, "train")
+    with pytest.raises(InputError, match=r"has changed since the run began: 1 captioned otherwise \(first: 2.png\);"):
+        fit(make_model(), changed, data[1], RECIPE, tokenizer=TOKENIZER, out=tmp_path / "run", resume=True)
+    (tmp_path / "run" / "captions.json.gz").unlink()
+    fit(make_model(), changed, data[1], RECIPE, tokenizer=TOKENIZER, out=tmp_path / "run", resume=True)
+    assert "a run of an older version, which stores no captions" in capsys.readouterr().out
 
 
 def test_the_program_names_data_that_python_alone_has(tmp_path, capsys):

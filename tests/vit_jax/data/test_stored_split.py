@@ -55,7 +55,7 @@ def test_a_split_is_read_as_it_was_written(root, tmp_path):
 )
 def test_a_damaged_file_is_named(content, tmp_path):
     (tmp_path / "split.json.gz").write_bytes(content)
-    with pytest.raises(InputError, match=r"split.json.gz: not a stored split"):
+    with pytest.raises(InputError, match=r"split.json.gz: damaged"):
         read_split(tmp_path / "split.json.gz")
 
 
