@@ -8,13 +8,14 @@ import importlib
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from vit_jax.channels import Picture
 from vit_jax.data.dataset import Dataset, Split, check_classes, class_indices, hold_out, multi_hot
 from vit_jax.data.decode import open_picture
-from vit_jax.data.hugging_face_columns import ColumnLabels, choose_columns, read_labels
+from vit_jax.data.hugging_face_columns import ColumnLabels, choose_columns, read_labels, stated_names
 from vit_jax.data.hugging_face_names import HubName, parse_name
+from vit_jax.data.parquet_names import check_class_names
 from vit_jax.data.split_folders import match_splits
 from vit_jax.errors import InputError
 from vit_jax.notes import note
@@ -61,14 +62,15 @@ def open_hugging_face(
     Its splits are recognized as those of folders are, see split_folders; without one for validation, val_fraction of
     train is held out. A label column of lists makes sets of labels, as does multi_label. Prints what was chosen.
     Raises InputError, in one line, if `datasets` is not installed, the data set cannot be loaded, or its columns or
-    labels are not clear.
+    labels are not clear, or if its parquet files number the classes in different ways.
     """
     name = parse_name(spec)
-    tables = _load(spec, name, data_dir)
+    tables, files = _load(spec, name, data_dir)
     splits = match_splits(spec, tables)
     if splits.train is None:
         raise InputError(f"{spec}: no split train; it has {', '.join(tables)}")
     columns = choose_columns(spec, tables[splits.train].features, image=name.image, label=name.label)
+    check_class_names(spec, files, columns.label, stated_names(tables[splits.train].features[columns.label]))
     used = [split for split in (splits.train, splits.val) if split is not None]
     note(
         f"{spec}: image column {columns.image}, label column {columns.label}; {splits.train} trains, "
@@ -87,8 +89,14 @@ def open_hugging_face(
     return Dataset(spec, class_names, train, val)
 
 
-def _load(spec: str, name: HubName, data_dir: str | None) -> Any:
-    """Return the splits by name, as tables of `datasets`."""
+class _Loaded(NamedTuple):
+    """tables: of `datasets`, by split. files: those of a local data set."""
+
+    tables: Any
+    files: list[str]
+
+
+def _load(spec: str, name: HubName, data_dir: str | None) -> _Loaded:
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
@@ -98,7 +106,9 @@ def _load(spec: str, name: HubName, data_dir: str | None) -> Any:
     hub_log.setLevel(logging.ERROR)  # its retries; the error below says the same in one line
     datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(name.source, name.config, cache_dir=data_dir)
+        builder = datasets.load_dataset_builder(name.source, name.config, cache_dir=data_dir)
+        builder.download_and_prepare()
+        tables = builder.as_dataset()
     except Exception as error:  # many kinds: unknown names and configs, damaged files, no network
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"{spec}: cannot be loaded: {reason}") from error
@@ -106,6 +116,8 @@ def _load(spec: str, name: HubName, data_dir: str | None) -> Any:
         hub_log.setLevel(level)
         if shows_progress:
             datasets.enable_progress_bars()
+    files = [str(file) for part in (builder.config.data_files or {}).values() for file in part]
+    return _Loaded(tables, [file for file in files if file.lower().endswith(PARQUET) and os.path.isfile(file)])
 
 
 def _class_names(spec: str, labels: list[ColumnLabels]) -> tuple[str, ...]:

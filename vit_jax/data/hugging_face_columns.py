@@ -94,11 +94,16 @@ def _may_be_label(name: str, feature: Any) -> bool:
     return _is_label(feature) and (_has_names(item) or name.lower() in COLUMNS["label"])
 
 
+def stated_names(feature: Any) -> tuple[str, ...] | None:
+    """Return the names of the classes that a column, or its lists, index; None for texts and bare numbers."""
+    names = getattr(feature if _item(feature) is None else _item(feature), "names", None)
+    return None if names is None else tuple(names)
+
+
 def read_labels(where: str, table: Any, column: str) -> ColumnLabels:
     """Return the labels of all rows. Raises InputError naming a row whose label is not one of the column's classes."""
     feature = table.features[column]
-    is_set = _item(feature) is not None
-    names = getattr(_item(feature) if is_set else feature, "names", None)
+    is_set, names = _item(feature) is not None, stated_names(feature)
     class_names = None if names is None else tuple(compose_name(name) for name in names)
     rows = []
     for index, value in enumerate(table[column][:]):

@@ -144,6 +144,42 @@ def test_pictures_are_decoded_as_everywhere(tmp_path, open_here):
         train.open(3)
 
 
+CATS = datasets.ClassLabel(names=["cat", "dog"])
+MORE = datasets.ClassLabel(names=["dog", "cat", "cow"])
+
+
+@pytest.mark.parametrize(
+    ("train", "other", "problem"),
+    [
+        (ANIMALS, CATS, "label 0 is 'cat' in .*, and 'dog' in the first file"),
+        (ANIMALS, datasets.ClassLabel(names=["dog", "cow"]), "label 1 is 'cow' in .*, and 'cat' in the first file"),
+        (ANIMALS, MORE, "label 2 is 'cow' in .*, and no class in the first file"),
+        (None, ANIMALS, "label 0 is 'dog' in .*, and a text in the first file"),
+    ],
+)
+@pytest.mark.parametrize("file", ["val", "train-00001-of-00002"])
+def test_files_that_number_the_classes_in_different_ways_are_refused(tmp_path, open_here, train, other, problem, file):
+    """Of two splits, and of one split: `datasets` would read the labels of all by the names of the first one."""
+    write(tmp_path / "set/train-00000-of-00002.parquet", "label", [0, 1] if train else ["dog", "cat"], feature=train)
+    write(tmp_path / f"set/{file}.parquet", "label", [0, 1], feature=other)
+    with pytest.raises(InputError, match=f"set: {problem}, whose names are used for all; write the files with one"):
+        open_here(tmp_path / "set")
+
+
+def test_files_may_state_the_first_names_or_none(tmp_path, open_here):
+    write(tmp_path / "set/train.parquet", "label", [0, 1, 2], feature=MORE)
+    write(tmp_path / "set/val.parquet", "label", [1, 0], feature=ANIMALS)
+    data = open_here(tmp_path / "set")
+    assert (data.class_names, data.val.labels.tolist()) == (("dog", "cat", "cow"), [1, 0])
+    write(tmp_path / "bare/train.parquet", "label", [0, 1, 2], feature=MORE)
+    write(tmp_path / "bare/val.parquet", "label", [2, 0])
+    assert open_here(tmp_path / "bare").val.labels.tolist() == [2, 0]
+    write(tmp_path / "sets/train.parquet", "labels", [[0, 1], [1]], feature=datasets.List(ANIMALS))
+    write(tmp_path / "sets/val.parquet", "labels", [[1], [0]], feature=datasets.List(CATS))
+    with pytest.raises(InputError, match=r"labels 0 is 'cat' in .*val.parquet, and 'dog' in the first file"):
+        open_here(tmp_path / "sets")
+
+
 def test_columns_are_chosen_or_asked_for(tmp_path, open_here):
     coarse = datasets.Dataset.from_dict({"c": [0, 0, 1, 1]}).cast_column("c", ANIMALS)["c"][:]
     write(tmp_path / "set/train.parquet", "fine_label", [0, 1, 2, 3], image="img", coarse_label=coarse)
