@@ -22,6 +22,7 @@ from vit_jax.position import Rotation
 PARTS = "qkv"
 HEAD_FUSIONS: dict[str, Callable] = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}
 Key = PRNGKeyArray | UInt32[Array, "2"]
+Norm = nnx.LayerNorm | nnx.RMSNorm
 
 
 def dropout(x: Float[Array, "..."], rate: float, key: Key | None) -> Float[Array, "..."]:
@@ -189,7 +190,7 @@ class MultiHeadAttention(nnx.Module):
         qkv_bias: bool = True,
         key_bias: bool = True,
         out_bias: bool = True,
-        norm: nnx.LayerNorm | None = None,
+        norm: Norm | None = None,
         dropout_rate: float = 0.0,
         rngs: nnx.Rngs,
     ):

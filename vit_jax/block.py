@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vit_jax._xla import materialize, recompute_activation
-from vit_jax.attention import Key, MultiHeadAttention, dropout
+from vit_jax.attention import Key, MultiHeadAttention, Norm, dropout
 from vit_jax.config import ViTConfig
 from vit_jax.edits import NO_EDIT, Edit, scale_branch
 from vit_jax.linear import Linear, affine
@@ -58,8 +58,10 @@ def split_key(key: Key | None, count: int) -> Sequence[Key | None]:
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
-def layer_norm(config: ViTConfig, rngs: nnx.Rngs, size: int = 0) -> nnx.LayerNorm:
-    """Return a LayerNorm over `size` (0: the width) with the config's eps."""
+def make_norm(config: ViTConfig, rngs: nnx.Rngs, size: int = 0) -> Norm:
+    """Return a norm over `size` (0: the width) of the config's kind and eps."""
+    if config.norm == "rms":  # https://arxiv.org/abs/1910.07467
+        return nnx.RMSNorm(size or config.width, epsilon=config.norm_eps, rngs=rngs)
     # The fast variance E[x^2] - E[x]^2 loses digits when the mean is large; torch does not use it.
     return nnx.LayerNorm(size or config.width, epsilon=config.norm_eps, use_fast_variance=False, rngs=rngs)
 
@@ -74,9 +76,11 @@ class PatchEmbed(nnx.Module):
         if config.patch_bias:
             self.bias = nnx.Param(jnp.zeros((config.width,)))
         if config.patch_norms:
-            self.norm_pixels = layer_norm(config, rngs, ph * pw * config.in_channels)
-            self.norm_tokens = layer_norm(config, rngs)
-        self.has_bias, self.has_norms = config.patch_bias, config.patch_norms
+            self.norm_pixels = make_norm(config, rngs, ph * pw * config.in_channels)
+        if config.patch_norms or config.embed_norm:
+            self.norm_tokens = make_norm(config, rngs)
+        self.has_bias, self.norms_pixels = config.patch_bias, config.patch_norms
+        self.norms_tokens = config.patch_norms or config.embed_norm
 
     def __call__(self, images: Images) -> Float[Array, "b n d"]:
         """Return the patches' tokens in row order; the patch must divide the image."""
@@ -85,9 +89,9 @@ class PatchEmbed(nnx.Module):
         x = jnp.asarray(images, self.kernel.dtype).reshape(b, h // ph, ph, w // pw, pw, c)
         x = x.transpose(0, 1, 3, 2, 4, 5)  # [B, gh, gw, ph, pw, c]
         x = x.reshape(b, (h // ph) * (w // pw), ph * pw * c)
-        x = self.norm_pixels(x) if self.has_norms else x
+        x = self.norm_pixels(x) if self.norms_pixels else x
         x = affine(x, self.kernel[...].reshape(ph * pw * c, d), self.bias[...] if self.has_bias else None)
-        return self.norm_tokens(x) if self.has_norms else x
+        return self.norm_tokens(x) if self.norms_tokens else x
 
 
 class Mlp(nnx.Module):
@@ -96,10 +100,11 @@ class Mlp(nnx.Module):
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         init, bias_init = jax.nn.initializers.xavier_uniform(), jax.nn.initializers.normal(1e-6)
         up = config.mlp_dim * (2 if config.activation == "swiglu" else 1)
-        self.up = Linear(config.width, up, kernel_init=init, bias_init=bias_init, rngs=rngs)
-        self.down = Linear(config.mlp_dim, config.width, kernel_init=init, bias_init=bias_init, rngs=rngs)
+        options: dict[str, Any] = dict(use_bias=config.mlp_bias, kernel_init=init, bias_init=bias_init, rngs=rngs)
+        self.up = Linear(config.width, up, **options)
+        self.down = Linear(config.mlp_dim, config.width, **options)
         if config.mlp_norm:
-            self.norm = layer_norm(config, rngs, config.mlp_dim)
+            self.norm = make_norm(config, rngs, config.mlp_dim)
         self.activation, self.has_norm = config.activation, config.mlp_norm
 
     def __call__(self, x: Float[Array, "b n d"], *, workarounds: bool = True) -> Float[Array, "b n d"]:
@@ -109,7 +114,7 @@ class Mlp(nnx.Module):
 
 
 def _activate_and_project(
-    activation: str, down: nnx.Linear, norm: nnx.LayerNorm | None, x: Float[Array, "b n m"]
+    activation: str, down: nnx.Linear, norm: Norm | None, x: Float[Array, "b n m"]
 ) -> Float[Array, "b n d"]:
     hidden = ACTIVATIONS[activation](x)
     return down(hidden if norm is None else norm(hidden))
@@ -136,7 +141,7 @@ class Block(nnx.Module):
     """
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
-        self.norm1 = layer_norm(config, rngs)
+        self.norm1 = make_norm(config, rngs)
         self.attn = MultiHeadAttention(
             config.width,
             config.num_heads,
@@ -144,11 +149,11 @@ class Block(nnx.Module):
             qkv_bias=config.qkv_bias,
             key_bias=config.key_bias,
             out_bias=config.out_bias,
-            norm=layer_norm(config, rngs, config.heads_width) if config.attention_norm else None,
+            norm=make_norm(config, rngs, config.heads_width) if config.attention_norm else None,
             dropout_rate=config.attention_dropout,
             rngs=rngs,
         )
-        self.norm2 = layer_norm(config, rngs)
+        self.norm2 = make_norm(config, rngs)
         self.mlp = Mlp(config, rngs=rngs)
         if config.layer_scale:
             # https://arxiv.org/abs/2103.17239; 1e-5 as DINOv2 starts it.
@@ -225,6 +230,6 @@ class Block(nnx.Module):
         hidden = self.mlp(self._norm_at("pre", self.norm2, x), workarounds=workarounds)
         return hidden * self.scale2[...].reshape(1, 1, -1) if self.layer_scale else hidden
 
-    def _norm_at(self, position: str, norm: nnx.LayerNorm, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    def _norm_at(self, position: str, norm: Norm, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """Return norm(x) if the block has its norms at this position, else x."""
         return norm(x) if self.norm_position == position else x

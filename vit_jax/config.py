@@ -14,6 +14,7 @@ CHOICES = {
     "posemb_resize": tuple(RESIZE_METHODS),
     "relative_bias": ("none", "blocks", "shared"),
     "pooling": ("cls", "gap", "cls_gap", "mean", "map", "map_all"),
+    "norm": ("layer", "rms"),
     "norm_position": ("pre", "post"),
     "final_norm": ("tokens", "pooled", "none"),
     "activation": ("gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"),
@@ -71,6 +72,9 @@ class ViTConfig:
     # all tokens (Perception Encoder).
     pooling: str = "cls"
     pool_heads: int = 0  # heads of attention pooling; 0: num_heads
+    # Attention pooling without a layer of the query or an MLP after it, biases of keys and values as qkv_bias (AIMv2).
+    plain_pool: bool = False
+    norm: str = "layer"  # every norm is a LayerNorm, or "rms" x / sqrt(mean(x^2) + eps), scaled (AIMv2)
     # Of a block's norms: "pre" x + branch(norm(x)), "post" norm(x + branch(x)) (torch's nn.TransformerEncoderLayer).
     norm_position: str = "pre"
     final_norm: str = "tokens"  # the last norm is applied to "tokens" or to the "pooled" vector; or "none"
@@ -86,8 +90,10 @@ class ViTConfig:
     attention_norm: bool = False  # a norm before the attention's output layer (EVA-02's CLIP)
     mlp_norm: bool = False  # a norm before the MLP's output layer (EVA-02 base and large)
     out_bias: bool = True  # of the attention's output
+    mlp_bias: bool = True
     patch_bias: bool = True
     patch_norms: bool = False  # norms before and after the patch embedding (vit-pytorch)
+    embed_norm: bool = False  # a norm after the patch embedding alone, before positions (AIMv2)
     head_bias: bool = True
     norm_eps: float = 1e-6  # as in flax and big_vision; torch's default is 1e-5
     posemb_resize: str = "zoom"  # of the position table or the relative bias: one of vit_jax.position.RESIZE_METHODS
@@ -123,6 +129,8 @@ class ViTConfig:
             )
         if self.distillation_head and not (self.distillation_token and self.num_classes):
             raise InputError("distillation_head needs distillation_token=True and classes")
+        if self.patch_norms and self.embed_norm:
+            raise InputError("embed_norm is the second of patch_norms; set one of them")
         self.grid_for(self.image_size)
         self._check_positions()
 

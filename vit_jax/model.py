@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vit_jax.attention import HEAD_FUSIONS, Key, fuse_heads
-from vit_jax.block import ACTIVATIONS, Block, Images, PatchEmbed, layer_norm, split_key
+from vit_jax.block import ACTIVATIONS, Block, Images, PatchEmbed, make_norm, split_key
 from vit_jax.block_stack import BlocksOutput, keep_by_layer, run_blocks
 from vit_jax.config import ViTConfig
 from vit_jax.edits import NO_EDIT, Edit, check_edit
@@ -67,10 +67,10 @@ class VisionTransformer(nnx.Module):
         if config.relative_bias == "shared":
             self.relative_bias = nnx.Param(jnp.zeros((count_distances(config.grid), config.num_heads)))
         if config.pre_norm:
-            self.pre_norm = layer_norm(config, rngs)
+            self.pre_norm = make_norm(config, rngs)
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.depth)])
         if config.final_norm != "none":
-            self.norm = layer_norm(config, rngs)
+            self.norm = make_norm(config, rngs)
         if config.pools_by_attention:
             self.pool = AttentionPool(config, rngs=rngs)
         if config.representation:

@@ -34,12 +34,13 @@ from weights_convert.hub.releases import RELEASES
 from weights_convert.hub.repository import PREFIX
 from weights_convert.layouts import LAYOUTS, Layout
 from weights_convert.model_types import MODEL_TYPES, ModelType
+from weights_convert.originals import ORIGINALS
 from weights_convert.plan import ConversionPlan, Request
 from weights_convert.released import ALL, FigureResult, check_figures, select_figures
 from weights_convert.released_figures import FIGURES
 from weights_convert.resolve import locate
 from weights_convert.rules_file import read_rules
-from weights_convert.verify import BOUNDS, ORIGINALS, ParityReport, verify_checkpoint
+from weights_convert.verify import BOUNDS, ParityReport, verify_checkpoint
 
 FILE_HELP = ".pth/.pt/.bin, .safetensors, .npz, a Hugging Face folder, hf:owner/name, or a release's name: see list"
 LAYOUT_HELP = "auto, " + ", ".join(LAYOUTS)

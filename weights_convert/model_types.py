@@ -45,6 +45,10 @@ PUBLISHED_HEADS = {
     (1664, 48): 16,  # G
     **{(config.width, config.depth): config.num_heads for config in PUBLISHED_CONFIGS.values()},
 }
+# (width, depth, MLP) -> heads, where the MLP tells two published shapes apart.
+PUBLISHED_MLP_HEADS = {
+    (1536, 40, 6144): 16,  # SigLIP 2's giant-opt
+}
 NOT_IN_CAPTION_ARRAYS = ("num_heads", "dropout", "preprocess")
 
 Provenance = dict[str, Any]
@@ -161,7 +165,8 @@ class _ImageModelType(ModelType):
         return ViTConfig(**{**array_fields, **stated}, preprocess=Preprocess(**preprocess))
 
     def published_heads(self, array_fields: Mapping[str, Any]) -> int | None:
-        return PUBLISHED_HEADS.get((array_fields["width"], array_fields["depth"]))
+        shape = array_fields["width"], array_fields["depth"]
+        return PUBLISHED_MLP_HEADS.get((*shape, array_fields["mlp_dim"]), PUBLISHED_HEADS.get(shape))
 
     def find_name(self, config: ViTConfig) -> str:
         names = [

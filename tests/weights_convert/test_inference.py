@@ -17,6 +17,7 @@ from weights_convert.layouts.preprocessing import (
     IMAGENET_HF,
     SIGLIP,
     SQUASH_HF,
+    TIPSV2,
     TORCHVISION,
 )
 
@@ -145,6 +146,8 @@ PREPROCESS = {  # layout, a name that decides -> preprocess
     ("dinov3", "x"): SQUASH_HF,
     ("hf_dinov3", "x"): SQUASH_HF,
     ("hf_beit", "x"): SIGLIP,
+    ("hf_aimv2", "x"): CLIP_HF,
+    ("timm_aimv2", "x"): CLIP,
     ("vit_pytorch", "x"): None,
     ("simple_vit", "x"): None,
     ("torch_encoder", "x"): None,
@@ -166,6 +169,8 @@ def test_preprocess_of_several_names():
     assert LAYOUTS["hf_vit"].preprocess(mae) == SQUASH_HF
     deit = {"embeddings.cls_token": (1, 1, 8), "embeddings.distillation_token": (1, 1, 8)}
     assert LAYOUTS["hf_vit"].preprocess(deit) == DEIT_HF
+    assert LAYOUTS["dinov2"].preprocess({"register_tokens": (1, 1, 8)}) == TIPSV2
+    assert LAYOUTS["hf_dinov2"].preprocess({"embeddings.register_tokens": (1, 1, 8)}) == TIPSV2
     assert {layout for layout, _ in PREPROCESS} == set(LAYOUTS)
 
 
@@ -178,23 +183,27 @@ def test_the_numbers_of_the_families():
     assert (DEIT_HF.crop, DEIT_HF.squash, DEIT_HF.centre, CLIP_HF.centre) == (0.875, True, "floor", "floor")
     assert (SQUASH_HF.mean, SQUASH_HF.kernel, SQUASH_HF.crop) == (IMAGENET.mean, "bilinear", None)
     assert (SIGLIP.mean, SIGLIP.kernel, SIGLIP.crop) == ((0.5, 0.5, 0.5), "bicubic", None)
+    assert (TIPSV2.mean, TIPSV2.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert (TIPSV2.kernel, TIPSV2.crop) == ("bilinear", None)
     assert (GOOGLE.mean, GOOGLE.kernel, GOOGLE.crop) == ((0.5, 0.5, 0.5), "bilinear", None)
 
 
 def test_each_layout_declares_its_sidecar_family():
     families = {name: layout.sidecar_family for name, layout in LAYOUTS.items() if layout.sidecar_family}
     names = (
+        "dinov2",  # TIPSv2's
         "hf_vit",
         "hf_dinov2",
         "hf_dinov3",
         "hf_beit",
         "hf_clip",
         "hf_siglip",
+        "hf_aimv2",
         "flax_vit",
         "flax_dinov2",
         "flax_clip",
     )
-    timm = dict.fromkeys(["timm", "timm_eva", "timm_pe", "beit"], "timm")
+    timm = dict.fromkeys(["timm", "timm_eva", "timm_pe", "timm_aimv2", "beit"], "timm")
     assert families == dict.fromkeys(names, "hf") | timm | {"openai_clip": "openai"}
 
 

@@ -76,7 +76,17 @@ def test_the_defaults_of_dinov3s_processor(tmp_path):
     assert (fields["kernel"], fields["crop"], fields["squash"]) == ("bilinear", None, False)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in PROCESSORS if kind != "DINOv3ViT"])
+def test_the_defaults_of_tipsv2s_processor(tmp_path):
+    """Its class needs torchvision, so its values are written out."""
+    processor = {"image_processor_type": "Tipsv2ImageProcessor"}
+    sidecar = read_sidecar(write(tmp_path, {"model_type": "tipsv2"}, preprocessor_config=processor))
+    fields = sidecar.preprocess_fields
+    assert (fields["mean"], fields["std"]) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert (fields["kernel"], fields["crop"], fields["squash"]) == ("bilinear", None, False)
+    assert (sidecar.image_size, sidecar.notes) == ((448, 448), ())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PROCESSORS if kind not in ("DINOv3ViT", "Tipsv2")])
 def test_defaults_of_processors_are_the_classes(tmp_path, kind):
     write(tmp_path, {"model_type": "vit"}, preprocessor_config={"image_processor_type": f"{kind}ImageProcessorFast"})
     stated = read_sidecar(tmp_path)

@@ -161,6 +161,9 @@ def test_configs_that_are_refused(tmp_path, config, message):
         ("vit_huge_plus_patch16_dinov3", {"num_heads": 20, "norm_eps": 1e-5}),
         ("vit_pe_spatial_gigantic_patch14_448", {"num_heads": 16, "norm_eps": 1e-5}),
         ("vit_small_patch16_rope_ape_224", {"num_heads": 6, "norm_eps": 1e-6}),
+        ("aimv2_large_patch14_224", {"num_heads": 8, "activation": "swiglu", "norm_eps": 1e-5}),
+        ("aimv2_3b_patch14_448", {"num_heads": 24}),
+        ("vit_giant_patch14_reg1_tipsv2", {"num_heads": 24}),
         ("beitv2_large_patch16_224", {"num_heads": 16, "norm_eps": 1e-6}),
         ("flexivit_base", {"num_heads": 12, "posemb_resize": "bilinear"}),
     ],
@@ -174,7 +177,7 @@ def test_what_names_state(name, fields):
     [
         "vit_base_patch16_rope_mixed_224", "vit_relpos_base_patch16_224", "vit_base_r50_s16_224",
         "samvit_base_patch16", "vit_base_patch16_rpn_224", "vit_base_patch16_xp_224", "vit_small_patch16_18x2_224",
-        "vit_dlittle_patch16_reg1_gap_256", "vit_so150m_patch16_reg4_gap_256", "aimv2_large_patch14_224", "beit3_base_patch16_224",
+        "vit_dlittle_patch16_reg1_gap_256", "vit_so150m_patch16_reg4_gap_256", "beit3_base_patch16_224",
         "eva02_enormous_patch14_clip_224", "naflexvit_base_patch16_gap", "vit_base_mci_224",
     ],
 )  # fmt: skip

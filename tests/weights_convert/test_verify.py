@@ -8,7 +8,9 @@ from safetensors.numpy import load_file, save_file
 
 import tests.reference as reference
 from tests.optional import torch
-from tests.weights_convert.test_huggingface import CASES, make_original
+from tests.weights_convert.originals import randomize
+from tests.weights_convert.test_huggingface import CASES, TINY, make_original, transformers
+from tests.weights_convert.test_huggingface_modern import make as make_modern
 from weights_convert.__main__ import main
 from weights_convert.verify import verify_checkpoint
 
@@ -45,8 +47,6 @@ def test_float32_has_larger_errors_within_its_bound(lukemelas_file):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("with_config", [True, False])
 def test_against_transformers(case, with_config, tmp_path):
-    if not with_config and case in ("Dinov2 SwiGLU",):
-        pytest.skip("transformers rounds the SwiGLU's width itself, so its config is needed")
     make_original(case).save_pretrained(tmp_path)
     if not with_config:
         (tmp_path / "config.json").unlink()
@@ -54,6 +54,38 @@ def test_against_transformers(case, with_config, tmp_path):
     assert [error.layer for error in report.errors] == ["embedding", "block 0", "block 1", "output"]
     assert report.max_relative_error < 1e-9
     assert report.num_arrays > 20
+
+
+# transformers computes DINOv3's angles and AIMv2's norms in float32, whatever the model's type.
+MODERN = {"DINOv3": 1e-6, "BEiT": 1e-9, "BEiT classifier": 1e-9, "TIPSv2": 1e-9, "TIPSv2 SwiGLU": 1e-9, "AIMv2": 1e-6}
+
+
+@pytest.mark.parametrize("case", MODERN)
+@pytest.mark.parametrize("with_config", [True, False])
+def test_modern_families_against_transformers(case, with_config, tmp_path):
+    make_modern(case).save_pretrained(tmp_path)
+    if not with_config:
+        (tmp_path / "config.json").unlink()
+    settings = {} if with_config or "BEiT" in case else {"image_size": (32, 32)}
+    report = verify_checkpoint(tmp_path / "model.safetensors", against="transformers", num_heads=3, settings=settings)
+    assert [error.layer for error in report.errors] == ["embedding", "block 0", "block 1", "output"]
+    assert report.max_relative_error < MODERN[case]
+    assert not [name for name in report.missing if "mask_token" not in name]
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+@pytest.mark.parametrize("family", ["IJepa", "ViTMAE"])
+def test_models_that_pool_nothing_are_compared_by_their_tokens(family, with_config, tmp_path):
+    """MAE hides a random share of the patches, in a random order; verify compares it with none hidden."""
+    decoder = dict(decoder_hidden_size=16, decoder_intermediate_size=16, decoder_num_hidden_layers=1)
+    config = getattr(transformers, f"{family}Config")(**TINY, **decoder, decoder_num_attention_heads=2)
+    kind = "ForPreTraining" if family == "ViTMAE" else "Model"
+    randomize(getattr(transformers, family + kind)(config)).save_pretrained(tmp_path)
+    if not with_config:
+        (tmp_path / "config.json").unlink()
+    report = verify_checkpoint(tmp_path / "model.safetensors", against="transformers", num_heads=3)
+    assert [error.layer for error in report.errors] == ["embedding", "block 0", "block 1", "features"]
+    assert report.max_relative_error < 1e-9
 
 
 def test_an_error_shows_in_the_layer_where_it_starts(tmp_path, monkeypatch):

@@ -4,10 +4,10 @@ In a pre-norm model the tokens that leave the last block are a sum,
 
     x = embedding + sum over layers of (heads + attention bias + MLP),
 
-and the logit is linear in x once the scale of the final LayerNorm, 1 / sqrt(variance + eps) of each item's own tokens,
-is held at its value (the norm is linearized by freezing its scale per item). Each term's contribution is its product
-with that linear map; the terms and a constant (the biases of the final norm and the head) sum to the logit up to
-rounding.
+and the logit is linear in x once the scale of the final norm (1 / sqrt(variance + eps) of each item's own tokens, the
+mean square in place of the variance for an RMSNorm) is held at its value: the norm is linearized by freezing its scale
+per item. Each term's contribution is its product with that linear map; the terms and a constant (the biases of the
+final norm and the head) sum to the logit up to rounding.
 Contributions are direct: what a head changes in later layers counts for those layers.
 
 Source: Elhage et al., "A Mathematical Framework for Transformer Circuits", 2021; for vision transformers Gandelsman et
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vit_jax.attention import Norm
 from vit_jax.block import Block
 from vit_jax.config import ViTConfig
 from vit_jax.edits import Edit
@@ -129,11 +130,17 @@ def _freeze_readout(
     return read
 
 
-def _freeze_norm(norm: nnx.LayerNorm, x: Float[Array, "... d"]) -> Callable[[jax.Array], jax.Array]:
-    """Return a LayerNorm with the scale that it has at x: affine in its input."""
-    scale = jax.lax.rsqrt(x.var(axis=-1, keepdims=True) + norm.epsilon)
-    gain, bias = (jnp.asarray(part).reshape((1,) * (x.ndim - 1) + (-1,)) for part in (norm.scale, norm.bias))
-    return lambda v: (v - v.mean(axis=-1, keepdims=True)) * scale * gain + bias
+def _freeze_norm(norm: Norm, x: Float[Array, "... d"]) -> Callable[[jax.Array], jax.Array]:
+    """Return a norm with the scale that it has at x: affine in its input."""
+
+    def centre(v: jax.Array) -> jax.Array:
+        return v - v.mean(axis=-1, keepdims=True) if isinstance(norm, nnx.LayerNorm) else v
+
+    scale = jax.lax.rsqrt(jnp.square(centre(x)).mean(axis=-1, keepdims=True) + norm.epsilon)
+    broadcast = (1,) * (x.ndim - 1) + (-1,)
+    gain = jnp.asarray(norm.scale).reshape(broadcast)
+    bias = jnp.asarray(norm.bias).reshape(broadcast) if isinstance(norm, nnx.LayerNorm) else 0
+    return lambda v: centre(v) * scale * gain + bias
 
 
 def _contribute_heads(

@@ -1,10 +1,11 @@
 """Resize position embeddings in the convention that a checkpoint declares, and compare them.
 
-Six conventions are in use. They differ by up to 0.3 on unit-normal tables, so a checkpoint names its own. All are
+Seven conventions are in use. They differ by up to 0.3 on unit-normal tables, so a checkpoint names its own. All are
 separable: out = rows @ grid @ columns^T with one weight matrix [new, old] per axis.
 
     zoom               scipy.ndimage.zoom(order=1) = torch bilinear, align_corners=True (PyTorch-Pretrained-ViT)
     bilinear           torch bilinear, align_corners=False, no antialias
+    bilinear_antialias TIPSv2, SigLIP 2 NaFlex: the same with antialias=True = jax.image.resize "linear"
     bicubic_antialias  timm: torch bicubic, antialias=True (Keys' a = -0.5) = jax.image.resize "cubic"
     bicubic            Hugging Face: torch bicubic, no antialias (a = -0.75, borders repeated)
     bicubic_offset     facebookresearch's DINO, and DINOv2 without registers: bicubic by the factor (new + 0.1) / old
@@ -72,11 +73,15 @@ def _bicubic_offset(old: int, new: int) -> np.ndarray:
     return _interpolation((np.arange(new) + 0.5) * (old / (new + 0.1)) - 0.5, old, _cubic(-0.75), reach=2)
 
 
-def _bicubic_antialias(old: int, new: int) -> np.ndarray:
-    stretch = max(old / new, 1.0)  # antialiasing: the kernel widens when the grid shrinks
-    distance = _centres(old, new)[:, None] - np.arange(old)
-    weights = _cubic(-0.5)(distance / stretch)
-    return weights / weights.sum(axis=1, keepdims=True)  # samples outside the border are excluded
+def _antialias(kernel: Callable[[np.ndarray], np.ndarray]) -> Callable[[int, int], np.ndarray]:
+    """Return the weights of a kernel that widens when the grid shrinks; samples outside the border are excluded."""
+
+    def weights(old: int, new: int) -> np.ndarray:
+        stretch = max(old / new, 1.0)
+        values = kernel((_centres(old, new)[:, None] - np.arange(old)) / stretch)
+        return values / values.sum(axis=1, keepdims=True)
+
+    return weights
 
 
 def _geometric(old: int, new: int) -> np.ndarray:
@@ -98,7 +103,8 @@ def _geometric(old: int, new: int) -> np.ndarray:
 RESIZE_METHODS: dict[str, Callable[[int, int], np.ndarray]] = {
     "zoom": _zoom,
     "bilinear": _bilinear,
-    "bicubic_antialias": _bicubic_antialias,
+    "bilinear_antialias": _antialias(_linear),
+    "bicubic_antialias": _antialias(_cubic(-0.5)),
     "bicubic": _bicubic,
     "bicubic_offset": _bicubic_offset,
     "geometric": _geometric,

@@ -3,103 +3,39 @@
 Every setting that changes the output is written, also where it is a default of the class.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from vit_jax import InputError, ViTConfig
 from vit_jax.prediction import is_multi_label
+from weights_convert.folders.huggingface_classes import CHOOSE, ModelClass
 from weights_convert.folders.huggingface_processor import describe_processor
-from weights_convert.folders.target import Files, FolderTarget, require
+from weights_convert.folders.target import Files, FolderTarget, find_ratio, require
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "relu": "relu"}
 MAX_MLP_RATIO = 64
-
-
-@dataclass(frozen=True)
-class ModelClass:
-    """A class of transformers.
-
-    name:       as "architectures" lists it.
-    model_type: of its config.
-    fixed:      fields of ViTConfig with the values that every model of the class has, apart from COMMON.
-    """
-
-    name: str
-    model_type: str
-    fixed: Mapping[str, Any]
-
-
-COMMON = {
-    "norm_position": "pre",
-    "patch_norms": False,
-    "out_bias": True,
-}
-# What only some families have.
-PLAIN = COMMON | {
-    "final_norm": "tokens",
-    "pre_norm": False,
-    "layer_scale": False,
-    "num_registers": 0,
-    "patch_bias": True,
-    "distillation_head": False,
-}
-VIT = PLAIN | {"class_token": True, "class_position": True, "pooling": "cls"}
-IJEPA = PLAIN | {"class_token": False, "pooling": "gap"}
-DINOV2 = VIT | {"layer_scale": True, "distillation_token": False}
-CLIP = VIT | {"pre_norm": True, "patch_bias": False, "qkv_bias": True, "distillation_token": False}
-SIGLIP = PLAIN | {"class_token": False, "qkv_bias": True}
-HEAD, NO_HEAD = {"representation": 0, "head_bias": True}, {"num_classes": 0}
 POOLER = ("transformers' pooler_output has random weights; read last_hidden_state[:, 0]",)
-
-
-def _choose_vit(config: ViTConfig) -> ModelClass:
-    if not config.class_token:
-        fixed = IJEPA | HEAD
-        return ModelClass("IJepaForImageClassification" if config.num_classes else "IJepaModel", "ijepa", fixed)
-    family, model_type = ("DeiT", "deit") if config.distillation_token else ("ViT", "vit")
-    if not config.num_classes:
-        return ModelClass(f"{family}Model", model_type, VIT | NO_HEAD)
-    teacher = config.distillation_head
-    fixed = VIT | HEAD | {"distillation_head": teacher}
-    return ModelClass(f"{family}ForImageClassification{'WithTeacher' if teacher else ''}", model_type, fixed)
-
-
-def _choose_dinov2(config: ViTConfig) -> ModelClass:
-    family = "Dinov2WithRegisters" if config.num_registers else "Dinov2"
-    model_type = "dinov2_with_registers" if config.num_registers else "dinov2"
-    fixed = DINOV2 | HEAD | {"num_registers": config.num_registers}
-    if config.num_classes:
-        return ModelClass(f"{family}ForImageClassification", model_type, fixed | {"pooling": "cls_gap"})
-    return ModelClass(f"{family}Model", model_type, fixed)
-
-
-def _choose_clip(config: ViTConfig) -> ModelClass:
-    if config.pooling == "gap":
-        fixed = CLIP | HEAD | {"pooling": "gap", "final_norm": "none"}
-        return ModelClass("CLIPForImageClassification", "clip", fixed)
-    pooled = CLIP | {"final_norm": "pooled", "representation": 0}
-    if config.num_classes:
-        return ModelClass("CLIPVisionModelWithProjection", "clip_vision_model", pooled | {"head_bias": False})
-    return ModelClass("CLIPVisionModel", "clip_vision_model", pooled)
-
-
-def _choose_siglip(config: ViTConfig) -> ModelClass:
-    if config.num_classes:
-        return ModelClass("SiglipForImageClassification", "siglip", SIGLIP | HEAD | {"pooling": "gap"})
-    return ModelClass("SiglipVisionModel", "siglip_vision_model", SIGLIP | HEAD | {"pooling": "map"})
-
-
-CHOOSE = {"hf_vit": _choose_vit, "hf_dinov2": _choose_dinov2, "hf_clip": _choose_clip, "hf_siglip": _choose_siglip}
+NO_POOLER = ("transformers gives no pooled output; take the mean of last_hidden_state",)
 
 
 def _describe_files(layout: str, config: ViTConfig, class_names: tuple[str, ...]) -> Files:
+    _, stored = describe_config(layout, config, class_names)
+    return {"config.json": stored, "preprocessor_config.json": describe_processor(config)}
+
+
+def describe_config(
+    layout: str, config: ViTConfig, class_names: tuple[str, ...] = ()
+) -> tuple[ModelClass, dict[str, Any]]:
+    """Return the class of transformers that loads a layout of CHOOSE, and its config.json.
+
+    Raises InputError for a setting that the class cannot express.
+    """
     model_class = CHOOSE[layout](config)
     owner = f"transformers' {model_class.name}"
     require(config, model_class.fixed, owner)
     if config.heads_width != config.width:
         raise InputError(f"{owner} has heads of {config.width} in total, and this model of {config.heads_width}")
-    vision = _describe_tower(config, model_class, owner)
+    vision = _describe_shape(config) | DESCRIBE[layout](config, owner)
     is_nested = model_class.model_type in ("clip", "siglip")
     stored = {
         "architectures": [model_class.name],
@@ -107,41 +43,134 @@ def _describe_files(layout: str, config: ViTConfig, class_names: tuple[str, ...]
         **({"vision_config": vision} if is_nested else vision),
         **_describe_labels(config, class_names, model_class),
     }
-    return {"config.json": stored, "preprocessor_config.json": describe_processor(config)}
+    return model_class, stored
 
 
-def _describe_tower(config: ViTConfig, model_class: ModelClass, owner: str) -> dict[str, Any]:
-    is_dinov2 = model_class.model_type.startswith("dinov2")
-    if config.activation not in ACTIVATIONS and not is_dinov2:
-        raise InputError(f"{owner} has no activation {config.activation!r}: one of {', '.join(ACTIVATIONS)}")
-    tower: dict[str, Any] = {
+def _describe_shape(config: ViTConfig) -> dict[str, Any]:
+    """Return the fields that every class has."""
+    return {
         "hidden_size": config.width,
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.num_heads,
         "num_channels": config.in_channels,
-        "hidden_act": ACTIVATIONS.get(config.activation, "gelu"),
         "layer_norm_eps": config.norm_eps,
         "image_size": _describe_size(config.image_size),
         "patch_size": _describe_size(config.patch_size),
     }
-    if model_class.model_type.startswith(("clip", "siglip")):
-        if config.image_size[0] != config.image_size[1] or config.patch_size[0] != config.patch_size[1]:
-            raise InputError(f"{owner} has square pictures and patches, and this model has others")
-        return (
-            tower
-            | {"intermediate_size": config.mlp_dim, "attention_dropout": config.attention_dropout}
-            | ({"projection_dim": config.num_classes} if model_class.name.endswith("WithProjection") else {})
-        )
-    tower |= {
-        "qkv_bias": config.qkv_bias,
-        "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": config.attention_dropout,
+
+
+def _describe_activation(config: ViTConfig, owner: str) -> dict[str, Any]:
+    if config.activation not in ACTIVATIONS:
+        raise InputError(f"{owner} has no activation {config.activation!r}: one of {', '.join(ACTIVATIONS)}")
+    return {"hidden_act": ACTIVATIONS[config.activation]}
+
+
+def _describe_dropouts(config: ViTConfig) -> dict[str, Any]:
+    return {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.attention_dropout}
+
+
+def _check_square(config: ViTConfig, owner: str) -> None:
+    if config.image_size[0] != config.image_size[1] or config.patch_size[0] != config.patch_size[1]:
+        raise InputError(f"{owner} has square pictures and patches, and this model has others")
+
+
+def _describe_vit(config: ViTConfig, owner: str) -> dict[str, Any]:
+    mlp = {"intermediate_size": config.mlp_dim, "qkv_bias": config.qkv_bias}
+    return _describe_activation(config, owner) | mlp | _describe_dropouts(config) | _describe_pooler(config)
+
+
+def _describe_clip(config: ViTConfig, owner: str) -> dict[str, Any]:
+    _check_square(config, owner)
+    has_projection = config.num_classes and config.pooling == "cls"
+    return {
+        **_describe_activation(config, owner),
+        "intermediate_size": config.mlp_dim,
+        "attention_dropout": config.attention_dropout,
+        **({"projection_dim": config.num_classes} if has_projection else {}),
     }
-    if not is_dinov2:
-        return tower | {"intermediate_size": config.mlp_dim} | _describe_pooler(config)
-    tower |= {"mlp_ratio": _find_mlp_ratio(config, owner), "use_swiglu_ffn": config.activation == "swiglu"}
-    registers = {"num_register_tokens": config.num_registers} if config.num_registers else {}
-    return tower | {"drop_path_rate": config.drop_path} | registers
+
+
+def _describe_dinov2(config: ViTConfig, owner: str) -> dict[str, Any]:
+    return _describe_scaled(config, owner) | {"mlp_ratio": _find_mlp_ratio(config, owner)}
+
+
+def _describe_tipsv2(config: ViTConfig, owner: str) -> dict[str, Any]:
+    _check_square(config, owner)
+    is_gated = config.activation == "swiglu"
+    ratio = _find_mlp_ratio(config, owner) if is_gated else find_ratio(config.mlp_dim, config.width)
+    return _describe_scaled(config, owner) | {"mlp_ratio": ratio}
+
+
+def _describe_scaled(config: ViTConfig, owner: str) -> dict[str, Any]:
+    """Return the fields that DINOv2 and TIPSv2 share."""
+    gated = config.activation == "swiglu"
+    return {
+        **({"hidden_act": "gelu"} if gated else _describe_activation(config, owner)),
+        "qkv_bias": config.qkv_bias,
+        **_describe_dropouts(config),
+        "drop_path_rate": config.drop_path,
+        "use_swiglu_ffn": gated,
+        **({"num_register_tokens": config.num_registers} if config.num_registers else {}),
+    }
+
+
+def _describe_dinov3(config: ViTConfig, owner: str) -> dict[str, Any]:
+    gated = config.activation == "swiglu"
+    if config.rotary is None:
+        raise InputError(f"{owner} has rotary positions, and this model has none")
+    return {
+        **({"hidden_act": "silu"} if gated else _describe_activation(config, owner)),
+        "intermediate_size": config.mlp_dim,
+        "use_gated_mlp": gated,
+        "query_bias": config.qkv_bias,
+        "key_bias": config.qkv_bias and config.key_bias,
+        "value_bias": config.qkv_bias,
+        "proj_bias": config.out_bias,
+        "num_register_tokens": config.num_registers,
+        "rope_theta": config.rotary.temperature,
+        "attention_dropout": config.attention_dropout,
+        "drop_path_rate": config.drop_path,
+    }
+
+
+def _describe_beit(config: ViTConfig, owner: str) -> dict[str, Any]:
+    return {
+        **_describe_activation(config, owner),
+        "intermediate_size": config.mlp_dim,
+        **_describe_dropouts(config),
+        "drop_path_rate": config.drop_path,
+        "use_absolute_position_embeddings": config.position_table,
+        "use_relative_position_bias": config.relative_bias == "blocks",
+        "use_shared_relative_position_bias": config.relative_bias == "shared",
+        "use_mean_pooling": config.final_norm == "pooled",
+        "layer_scale_init_value": 0.1 if config.layer_scale else 0.0,
+    }
+
+
+def _describe_aimv2(config: ViTConfig, owner: str) -> dict[str, Any]:
+    _check_square(config, owner)
+    return {
+        "hidden_act": "silu",
+        "intermediate_size": config.mlp_dim,
+        "rms_norm_eps": config.norm_eps,
+        "qkv_bias": config.qkv_bias,
+        "mlp_bias": config.mlp_bias,
+        "use_head": config.pools_by_attention,
+        "is_native": False,
+        "attention_dropout": config.attention_dropout,
+    }
+
+
+DESCRIBE: dict[str, Callable[[ViTConfig, str], dict[str, Any]]] = {
+    "hf_vit": _describe_vit,
+    "hf_dinov2": _describe_dinov2,
+    "hf_dinov3": _describe_dinov3,
+    "dinov2": _describe_tipsv2,
+    "hf_beit": _describe_beit,
+    "hf_clip": _describe_clip,
+    "hf_siglip": _describe_clip,
+    "hf_aimv2": _describe_aimv2,
+}
 
 
 def _describe_size(size: tuple[int, int]) -> int | list[int]:
@@ -188,7 +217,10 @@ def _make_target(layout: str) -> FolderTarget:
         return _describe_files(layout, config, class_names)
 
     def list_notes(config: ViTConfig) -> tuple[str, ...]:
-        return POOLER if _has_untrained_pooler(layout, config) else ()
+        if _has_untrained_pooler(layout, config):
+            return POOLER
+        has_none = layout in ("hf_vit", "hf_aimv2") and config.pooling == "gap" and not config.num_classes
+        return NO_POOLER if has_none else ()
 
     return FolderTarget("transformers", describe, centre="floor", list_notes=list_notes)
 

@@ -1,5 +1,6 @@
 """What a library's folder holds besides the weights, and the settings that the library cannot express."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,3 +41,11 @@ def require_three_channels(config: ViTConfig, owner: str) -> None:
     """Raise InputError unless the model takes RGB pictures, the only ones that the library's pipelines prepare."""
     if config.in_channels != 3:
         raise InputError(f"{owner} prepares RGB pictures, and this model takes {config.in_channels} channels")
+
+
+def find_ratio(hidden: int, width: int) -> float:
+    """Return the ratio for which int(width * ratio) == hidden, as timm and TIPSv2 compute it."""
+    ratio = hidden / width
+    while int(width * ratio) < hidden:
+        ratio = math.nextafter(ratio, math.inf)
+    return ratio

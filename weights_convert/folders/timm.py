@@ -4,11 +4,10 @@ The architecture is one of timm's functions for what its arguments cannot state:
 then states every other setting, also where the function has the same value.
 """
 
-import math
 from typing import Any
 
 from vit_jax import InputError, ViTConfig
-from weights_convert.folders.target import Files, FolderTarget, require, require_three_channels
+from weights_convert.folders.target import Files, FolderTarget, find_ratio, require, require_three_channels
 
 TITLE = "timm"
 POOLING = {"cls": "token", "gap": "avg", "mean": "avg", "map": "map"}
@@ -22,6 +21,10 @@ ARCHITECTURES = {
 FIXED = {
     "norm_position": "pre",
     "patch_norms": False,
+    "norm": "layer",
+    "embed_norm": False,
+    "mlp_bias": True,
+    "plain_pool": False,
     "out_bias": True,
     "head_bias": True,
     "representation": 0,
@@ -75,7 +78,7 @@ def _describe_arguments(config: ViTConfig) -> dict[str, Any]:
         "embed_dim": config.width,
         "depth": config.depth,
         "num_heads": config.num_heads,
-        "mlp_ratio": _find_ratio(config.mlp_dim * (2 if gated else 1), config.width),
+        "mlp_ratio": find_ratio(config.mlp_dim * (2 if gated else 1), config.width),
         "qkv_bias": config.qkv_bias,
         "init_values": 1.0 if config.layer_scale else None,
         "global_pool": POOLING[config.pooling],
@@ -95,14 +98,6 @@ def _describe_arguments(config: ViTConfig) -> dict[str, Any]:
         "fc_norm": config.final_norm == "pooled" and config.pooling == "gap",
         "pool_include_prefix": config.pooling == "mean",
     }
-
-
-def _find_ratio(hidden: int, width: int) -> float:
-    """Return the ratio for which int(width * ratio) == hidden, as timm computes it."""
-    ratio = hidden / width
-    while int(width * ratio) < hidden:
-        ratio = math.nextafter(ratio, math.inf)
-    return ratio
 
 
 def _describe_pretrained(config: ViTConfig) -> dict[str, Any]:

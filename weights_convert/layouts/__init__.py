@@ -3,6 +3,7 @@
 from typing import Literal
 
 from weights_convert.layouts import (
+    aimv2,
     dinov3,
     flax,
     huggingface_beit,
@@ -33,6 +34,7 @@ LAYOUTS: dict[str, Layout] = {
         timm_eva.EVA,
         timm_eva.PERCEPTION,
         timm_eva.BEIT,
+        aimv2.TIMM,
         DINOV2,
         dinov3.LAYOUT,
         GOOGLE,
@@ -42,6 +44,7 @@ LAYOUTS: dict[str, Layout] = {
         huggingface_beit.LAYOUT,
         huggingface_clip.CLIP,
         huggingface_clip.SIGLIP,
+        aimv2.HUGGING_FACE,
         flax.VIT,
         flax.DINOV2,
         flax.CLIP,
@@ -60,6 +63,7 @@ ImageLayoutName = Literal[
     "timm_eva",
     "timm_pe",
     "beit",
+    "timm_aimv2",
     "dinov2",
     "dinov3",
     "google",
@@ -69,6 +73,7 @@ ImageLayoutName = Literal[
     "hf_beit",
     "hf_clip",
     "hf_siglip",
+    "hf_aimv2",
     "flax_vit",
     "flax_dinov2",
     "flax_clip",

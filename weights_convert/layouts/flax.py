@@ -65,5 +65,7 @@ def _torch_shapes(shapes: Shapes) -> Shapes:
 
 
 VIT = flax_layout(huggingface_vit.VIT, "flax_vit", "Hugging Face ViT, Flax class")
-DINOV2 = flax_layout(huggingface_dinov2.LAYOUT, "flax_dinov2", "Hugging Face DINOv2, Flax class")
+DINOV2 = flax_layout(
+    replace(huggingface_dinov2.LAYOUT, rules=huggingface_dinov2.RULES), "flax_dinov2", "Hugging Face DINOv2, Flax class"
+)
 CLIP = flax_layout(huggingface_clip.CLIP, "flax_clip", "Hugging Face CLIP image tower, Flax class")

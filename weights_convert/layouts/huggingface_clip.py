@@ -1,5 +1,7 @@
 """Hugging Face CLIP and SigLIP image towers as save_pretrained writes them, alone or next to a text tower.
 
+SigLIP 2 of a fixed resolution is a SigLIP, in its config too.
+
 Their image classifiers read the mean of the patches: CLIP's before its final norm, which is then unused; SigLIP's in
 place of its attention head.
 """
@@ -14,6 +16,7 @@ from weights_convert.layouts.inference import Shapes, count_layers, count_rows, 
 from weights_convert.layouts.layout import Layout
 from weights_convert.layouts.preprocessing import CLIP_HF, always
 from weights_convert.layouts.preprocessing import SIGLIP as SIGLIP_PREPROCESS
+from weights_convert.layouts.unsupported import NAFLEX
 from weights_convert.rules import CONV, LINEAR, TABLE, TOKEN, Rule, dense, fused_qkv, norm
 
 LAYERS = "encoder.layers.{i}."
@@ -110,7 +113,12 @@ CLIP = Layout(
 
 
 def infer_siglip_architecture(shapes: Shapes, image_size: tuple[int, int] | None) -> dict:
-    """Return the fields of ViTConfig except num_heads. The activation defaults to tanh GELU."""
+    """Return the fields of ViTConfig except num_heads. The activation defaults to tanh GELU.
+
+    Raises InputError for a tower without its head, and for a NaFlex of SigLIP 2, whose patches are vectors.
+    """
+    if len(shapes["embeddings.patch_embedding.weight"]) == 2:
+        raise InputError(NAFLEX)
     tower = _infer_tower(shapes, image_size, 0)
     classes = count_rows(shapes, "classifier.weight")
     if not classes and "head.probe" not in shapes:
@@ -130,7 +138,7 @@ def _export_siglip_key(name: str, config: ViTConfig) -> str:
 
 SIGLIP = Layout(
     name="hf_siglip",
-    title="Hugging Face SigLIP, image tower",
+    title="Hugging Face SigLIP and SigLIP 2, image tower",
     rules=(
         *TOWER,
         Rule("head.probe", "pool.probe"),

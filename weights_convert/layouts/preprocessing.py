@@ -15,6 +15,7 @@ IMAGENET_HF, CLIP_HF = replace(IMAGENET, centre="floor"), replace(CLIP, centre="
 DEIT_HF = replace(IMAGENET_HF, squash=True)
 SQUASH_HF = replace(TORCHVISION, crop=None)
 SIGLIP = Preprocess(kernel="bicubic")
+TIPSV2 = Preprocess((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # pixels in [0, 1], squashed
 # Google's ViT, and those who followed it: to [-1, 1], squashed to the model's size.
 GOOGLE = Preprocess()
 

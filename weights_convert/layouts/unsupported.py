@@ -5,6 +5,10 @@ from collections.abc import Iterable
 
 EVA = "EVA or EVA-02 under its authors' names, which are not read; timm's file of the same model is"
 ROPE = "a model with rotary positions (RoPE) of a family that is not supported"
+NAFLEX = "SigLIP 2 NaFlex, whose pictures keep their shapes, is not supported; SigLIP 2 of a fixed resolution is"
+AIMV2_NATIVE = (
+    "an AIMv2 of native resolution, which computes its positions and is not supported; AIMv2 of 224, 336 and 448 are"
+)
 ADAPTER = "a LoRA adapter of PEFT, without its base model; give that with --base, or merge the adapter first"
 OLD_VIT_PYTORCH = (
     "a ViT of vit-pytorch before 0.7.1. Up to 0.6.6 it scales attention by width ** -0.5, which is not supported and "

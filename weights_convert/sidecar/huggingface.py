@@ -9,6 +9,7 @@ from typing import Any
 from vit_jax import InputError
 from vit_jax.config import MULTI_LABEL, SINGLE_LABEL
 from vit_jax.position import Rotary
+from weights_convert.layouts.unsupported import AIMV2_NATIVE, NAFLEX
 from weights_convert.sidecar.config import SidecarConfig
 from weights_convert.sidecar.values import (
     choose,
@@ -53,6 +54,11 @@ _DINOV3 = _ALL | {
     "processor": "DINOv3ViT", "num_attention_heads": 6, "hidden_act": "gelu", "layer_norm_eps": 1e-5,
     "rope_theta": 100.0,
 }  # fmt: skip
+_REGISTERS = _DINOV2 | {"posemb_resize": "bicubic_antialias"}
+_TIPSV2 = _DINOV2 | {"processor": "Tipsv2", "image_size": 448, "posemb_resize": "bilinear_antialias"}
+_AIMV2 = _ALL | {
+    "processor": "CLIP", "num_attention_heads": 8, "hidden_act": "silu", "use_gated_mlp": True, "rms_norm_eps": 1e-5,
+}  # fmt: skip
 _BEIT = _VIT | {"processor": "Beit", "drop_path_rate": 0.1}
 MODEL_TYPES: dict[str, dict[str, Any]] = {
     "dinov3_vit": _DINOV3,
@@ -62,12 +68,17 @@ MODEL_TYPES: dict[str, dict[str, Any]] = {
     "ijepa": _VIT,
     "vit_mae": _VIT,
     "dinov2": _DINOV2,
-    "dinov2_with_registers": _DINOV2,
+    "dinov2_with_registers": _REGISTERS,
     "clip": _CLIP,
     "clip_vision_model": _CLIP,
+    "tipsv2": _TIPSV2,
+    "tipsv2_vision_model": _TIPSV2,
+    "aimv2": _AIMV2,
+    "aimv2_vision_model": _AIMV2,
     "siglip": _SIGLIP,
     "siglip_vision_model": _SIGLIP,
 }
+REFUSED = {"siglip2": NAFLEX, "siglip2_vision_model": NAFLEX}
 NOTES = {
     "vit_mae": "config.json: the original hides a random share of the patches (mask_ratio); here the encoder sees all",
 }
@@ -79,6 +90,8 @@ def resolve_vision_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises InputError for a model type that is not supported.
     """
     model_type = str(config["model_type"])
+    if model_type in REFUSED:
+        raise InputError(REFUSED[model_type])
     if model_type not in MODEL_TYPES:
         raise InputError(f"model_type {model_type!r} is not supported: one of {', '.join(MODEL_TYPES)}, timm_wrapper")
     # The oldest CLIP files have both; transformers lets vision_config_dict win.
@@ -93,11 +106,15 @@ def parse_huggingface(config: Mapping[str, Any]) -> SidecarConfig:
     fields: dict[str, Any] = {
         "num_heads": parse_count(vision["num_attention_heads"], "num_attention_heads"),
         "activation": choose(ACTIVATIONS, vision["hidden_act"], "hidden_act"),
-        "norm_eps": parse_positive(vision["layer_norm_eps"], "layer_norm_eps"),
+        "norm_eps": _parse_eps(vision),
     }
+    if vision.get("is_native"):
+        raise InputError(AIMV2_NATIVE)
     # CLIP and SigLIP have another name for it.
     vision.setdefault("attention_probs_dropout_prob", vision.get("attention_dropout", 0.0))
     fields |= {name: parse_number(vision[key], key) for name, key in FLOATS.items()}
+    if "posemb_resize" in vision:
+        fields["posemb_resize"] = vision["posemb_resize"]
     if "rope_theta" in vision:
         fields["rotary"] = Rotary(temperature=parse_positive(vision["rope_theta"], "rope_theta"))
     if vision.get("use_gated_mlp") and fields["activation"] != "swiglu":
@@ -116,3 +133,8 @@ def parse_huggingface(config: Mapping[str, Any]) -> SidecarConfig:
         files=("config.json",),
         notes=(note,) if note else (),
     )
+
+
+def _parse_eps(vision: Mapping[str, Any]) -> float:
+    name = "rms_norm_eps" if "rms_norm_eps" in vision else "layer_norm_eps"
+    return parse_positive(vision[name], name)

@@ -39,6 +39,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "Bit": _CLIP,  # DINOv2's
     "Siglip": _HALF | {"resample": 3, "size": {"height": 224, "width": 224}, "default_to_square": False},
     "DINOv3ViT": _ALL | {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD, "resample": 2, "size": 224},
+    "Tipsv2": _ALL | {"resample": 2, "size": 448, "do_normalize": False},
     "Beit": _HALF | {"resample": 3, "size": 224, "crop_size": 224},
     "ConvNext": _HALF
     | {"resample": 3, "size": {"shortest_edge": 384}, "crop_pct": 224 / 256, "default_to_square": False},

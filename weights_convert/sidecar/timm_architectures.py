@@ -1,9 +1,9 @@
 """timm's names of architectures: which are plain vision transformers, and what a name states that arrays do not.
 
 Checked against the registry of timm 1.0.31: the names that build a VisionTransformer of models/vision_transformer.py or
-deit.py with its ordinary blocks, and those of eva.py and beit.py whose positions this library has. Parallel or
-differential attention, RMS norms, hybrid stems, learned rotary frequencies and position embeddings of registers have
-other parts in their names.
+deit.py with its ordinary blocks, AIMv2, and those of eva.py and beit.py whose positions this library has. Parallel or
+differential attention, other RMS norms, hybrid stems, learned rotary frequencies and position embeddings of registers
+have other parts in their names.
 """
 
 import re
@@ -15,6 +15,7 @@ from vit_jax import InputError
 HEADS = {
     "tiny": 3, "xsmall": 4, "wee": 4, "little": 5, "small": 6, "medium": 8, "mediumd": 8, "betwixt": 10, "base": 12,
     "large": 16, "huge": 16, "giant": 16, "giantopt": 16, "gigantic": 16, "so400m": 16, "intern300m": 16, "7b": 32,
+    "1b": 16, "3b": 24,
 }  # fmt: skip
 # The other parts that a supported name may have: shapes, heads and the data it was trained on.
 PARTS = (
@@ -32,12 +33,16 @@ SUPPORTED = (
     r"vit_(?P<size>small|base|large)_patch16_rope(_ape)?_\d+",
     r"vit_pe_(core|lang|spatial)_(?P<size>tiny|small|base|large|gigantic)_patch\d+_\d+",
     r"beit(v2)?_(?P<size>base|large)_patch16_\d+",
+    r"aimv2_(?P<size>large|huge|1b|3b)_patch14_\d+",
 )
 
 # What a part of the name changes, in this order: (regular expression, fields of ViTConfig).
 VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"^vit_.*_(clip|dinov3)(_|$)|^vit_pe_", {"norm_eps": 1e-5}),
     (r"_huge_plus_patch16_dinov3", {"num_heads": 20}),
+    (r"^aimv2_", {"norm_eps": 1e-5, "activation": "swiglu"}),
+    (r"^aimv2_large_", {"num_heads": 8}),
+    (r"^aimv2_huge_", {"num_heads": 12}),
     (r"_quickgelu", {"activation": "quick_gelu"}),
     (
         r"_(so400m|giantopt)_patch16_siglip|_base_patch32_siglip|_large_patch16_siglip(_gap)?_512",

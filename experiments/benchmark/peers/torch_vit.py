@@ -13,7 +13,7 @@ from experiments.benchmark.peer_programs import COMPILED, HUGGING_FACE
 from experiments.benchmark.workload import Workload
 from vit_jax import VisionTransformer, ViTConfig
 from weights_convert import export
-from weights_convert.verify import build_pytorch_pretrained_vit, build_transformers_config
+from weights_convert.originals import build_pytorch_pretrained_vit, build_transformers_config
 
 
 class FusedAttention(torch.nn.Module):
@@ -46,7 +46,7 @@ class HuggingFace(torch.nn.Module):
 
     def __init__(self, config: ViTConfig, arrays: dict[str, np.ndarray]):
         super().__init__()
-        settings = build_transformers_config(transformers, "ViTForImageClassification", config)
+        _, settings = build_transformers_config(transformers, "hf_vit", config)
         state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
         options: dict[str, Any] = dict(config=settings, state_dict=state, output_loading_info=True)
         transformers.utils.logging.set_verbosity_error()

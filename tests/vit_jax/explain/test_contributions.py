@@ -33,7 +33,8 @@ KINDS = {
     "norm of the pooled, relative bias": dict(pooling="gap", final_norm="pooled", relative_bias="blocks"),
     "cls_gap, no final norm": dict(pooling="cls_gap", final_norm="none", pre_norm=True),
     "two heads": dict(distillation_token=True, distillation_head=True),
-    "mean, no biases": dict(pooling="mean", out_bias=False, qkv_bias=False, mlp_norm=True),
+    "mean, no biases": dict(pooling="mean", out_bias=False, qkv_bias=False, mlp_bias=False, mlp_norm=True),
+    "RMS norms": dict(pooling="gap", norm="rms", embed_norm=True, activation="swiglu"),
 }
 IMAGES = reference.images(3, 2, 24, 16)
 TARGETS = np.array([[4, 0, 1], [2, 2, 3]])

@@ -13,6 +13,7 @@ from tests.optional import torch
 from tests.pictures import SIZES, noise
 from tests.weights_convert.folders.models import IMAGENET, NAMES, assert_same_when_read_back, make
 from vit_jax import InputError
+from vit_jax.position import Rotary
 from vit_jax.preprocess import Preprocess
 from weights_convert import convert
 from weights_convert.__main__ import main
@@ -24,8 +25,19 @@ transformers = pytest.importorskip("transformers")
 
 VIT = {"norm_eps": 1e-12, "posemb_resize": "bicubic"}
 NO_CLASS_TOKEN = {"class_token": False, "pooling": "gap"}
+IJEPA = NO_CLASS_TOKEN | {"class_position": False}
 DINOV2 = VIT | {"layer_scale": True, "pooling": "cls_gap", "mlp_dim": 96, "norm_eps": 1e-6}
 CLIP = {"posemb_resize": "bicubic", "pre_norm": True, "patch_bias": False, "activation": "quick_gelu", "norm_eps": 1e-5}
+BEIT = {"norm_eps": 1e-12, "posemb_resize": "bilinear", "key_bias": False, "layer_scale": True}
+DINOV3 = {
+    "norm_eps": 1e-5, "position_table": False, "rotary": Rotary(temperature=50.0), "num_registers": 4,
+    "layer_scale": True, "key_bias": False,
+}  # fmt: skip
+TIPSV2 = VIT | {"layer_scale": True, "norm_eps": 1e-6, "num_registers": 1, "posemb_resize": "bilinear_antialias"}
+AIMV2 = NO_CLASS_TOKEN | {
+    "class_position": False, "norm": "rms", "embed_norm": True, "activation": "swiglu", "norm_eps": 1e-5,
+    "qkv_bias": False, "out_bias": False, "mlp_bias": False, "posemb_resize": "bicubic",
+}  # fmt: skip
 CASES = {
     "ViTForImageClassification": ("hf_vit", VIT),
     "ViT, sets of labels": ("hf_vit", VIT | {"task": "multi_label"}),
@@ -39,7 +51,7 @@ CASES = {
         "hf_vit",
         VIT | {"distillation_token": True, "distillation_head": True, "activation": "gelu_tanh"},
     ),
-    "IJepaForImageClassification": ("hf_vit", VIT | NO_CLASS_TOKEN | {"class_position": False}),
+    "IJepaForImageClassification": ("hf_vit", VIT | IJEPA),
     "Dinov2ForImageClassification": ("hf_dinov2", DINOV2 | {"mlp_dim": 144}),
     "Dinov2 SwiGLU": ("hf_dinov2", DINOV2 | {"activation": "swiglu", "mlp_dim": 128}),
     "Dinov2WithRegistersForImageClassification": (
@@ -47,6 +59,11 @@ CASES = {
         DINOV2 | {"num_registers": 4, "posemb_resize": "bicubic_antialias"},
     ),
     "CLIPForImageClassification": ("hf_clip", CLIP | {"pooling": "gap", "final_norm": "none"}),
+    "BeitForImageClassification": (
+        "hf_beit",
+        BEIT | {"position_table": False, "relative_bias": "blocks", "pooling": "gap", "final_norm": "pooled"},
+    ),
+    "BEiT by [class], a table and a shared bias": ("hf_beit", BEIT | {"relative_bias": "shared"}),
     "SiglipForImageClassification": ("hf_siglip", VIT | NO_CLASS_TOKEN | {"activation": "gelu_tanh"}),
 }
 forward = jax.jit(lambda model, images: model(images))
@@ -88,12 +105,18 @@ def test_classifiers_load_with_equal_logits_and_labels(case, x64, tmp_path):
         ("Dinov2Model", "hf_dinov2", DINOV2 | {"pooling": "cls"}, "pooler_output"),
         ("CLIPVisionModel", "hf_clip", CLIP | {"final_norm": "pooled"}, "pooler_output"),
         ("SiglipVisionModel", "hf_siglip", VIT | NO_CLASS_TOKEN | {"pooling": "map"}, "pooler_output"),
+        ("DINOv3ViTModel", "hf_dinov3", DINOV3, "pooler_output"),
+        ("DINOv3ViTModel", "hf_dinov3", DINOV3 | {"activation": "swiglu"}, "pooler_output"),
+        ("BeitModel", "hf_beit", BEIT | {"relative_bias": "blocks"}, "pooler_output"),
+        ("Tipsv2VisionModel", "dinov2", TIPSV2 | {"mlp_dim": 100}, "pooler_output"),
+        ("Tipsv2VisionModel", "dinov2", TIPSV2 | {"activation": "swiglu", "mlp_dim": 128}, "pooler_output"),
+        ("Aimv2VisionModel", "hf_aimv2", AIMV2 | {"pooling": "map", "plain_pool": True}, "pooler_output"),
     ],
 )
-def test_models_without_a_head(kind, layout, changes, output, x64, tmp_path):
+def test_models_without_a_head(kind, layout, changes, output, x64, exact_angles, exact_steps, tmp_path):
     model = make(**changes, num_classes=0)
     write_folder(model, tmp_path, layout=layout)
-    original = load_original(tmp_path, "AutoModel")
+    original = exact_angles(load_original(tmp_path, "AutoModel"))
     assert type(original).__name__ == kind
     images = reference.images(3, 2, 32, 32)
     with torch.no_grad():
@@ -155,6 +178,9 @@ def test_a_familys_usual_preprocessing_does_not_leak_into_another(preprocess, tm
         ("hf_vit", {"image_size": (24, 40), "preprocess": Preprocess(crop=0.8, centre="floor")}, "takes 24x40"),
         ("hf_dinov2", DINOV2 | {"mlp_dim": 100}, "a whole multiple of the width 48, and this model 100"),
         ("hf_clip", CLIP | {"pooling": "gap", "final_norm": "none", "image_size": (32, 40)}, "square pictures"),
+        ("dinov2", DINOV2 | {"pooling": "cls"}, "Tipsv2VisionModel has num_registers 1, and this model 0"),
+        ("hf_dinov3", DINOV3 | {"num_classes": 0, "rotary": Rotary(axes="xy")}, r"cannot express rotary .*xy"),
+        ("hf_aimv2", AIMV2 | {"num_classes": 0, "image_size": (32, 40)}, "square pictures"),
         ("lukemelas", {}, "unknown layout of a folder 'lukemelas'"),
     ],
 )
@@ -173,6 +199,19 @@ def test_notes_name_what_differs_elsewhere(tmp_path):
     assert "no background" in notes[2]
     stored = json.loads((tmp_path / "config.json").read_text())
     assert (stored["hidden_dropout_prob"], stored["num_labels"]) == (0.1, len(NAMES))
+
+
+@pytest.mark.parametrize(("layout", "changes"), [("hf_vit", VIT | IJEPA), ("hf_aimv2", AIMV2)])
+def test_models_that_transformers_does_not_pool(layout, changes, x64, exact_steps, tmp_path):
+    model = make(**changes, num_classes=0)
+    (note,) = write_folder(model, tmp_path / "out", layout=layout)
+    assert note == "transformers gives no pooled output; take the mean of last_hidden_state"
+    original = load_original(tmp_path / "out", "AutoModel")
+    images = reference.images(3, 2, 32, 32)
+    with torch.no_grad():
+        tokens = original(pixel_values=torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).last_hidden_state.numpy()
+    assert reference.relative_error(forward(model, images), tokens.mean(axis=1)) < 1e-9
+    assert_same_when_read_back(tmp_path / "out", model, layout)
 
 
 def test_a_pooler_that_the_model_does_not_have_is_noted(x64, tmp_path):
