@@ -26,7 +26,7 @@ def read_flag_file(file: Path, parser: argparse.ArgumentParser, given: Iterable[
 
     given: flags of the command line, such as "--lr"; the file's arguments for the same settings are left out.
     Raises InputError that names the file and the key: for an unknown key, one given twice, a value that its flag does
-    not take, and for a file that is not TOML.
+    not take, and for a file that is not TOML, has tables or is empty.
     """
     flags = _flags_by_key(parser)
     replaced = {parser._option_string_actions[flag].dest for flag in given}
@@ -51,9 +51,17 @@ def read_flag_file(file: Path, parser: argparse.ArgumentParser, given: Iterable[
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # of the encoding or of TOML
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))  # Windows editors write its signature
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not a TOML file: {error}") from error
+    table = next((key for key, value in content.items() if isinstance(value, dict)), None)
+    if table is not None:
+        raise InputError(f"{file}: {table} is a table; write flags at the top of the file, as KEY = VALUE")
+    if not content:
+        raise InputError(f"{file}: no flags in it; write them as KEY = VALUE, or leave out --config")
+    return content
 
 
 def _flags_by_key(parser: argparse.ArgumentParser) -> dict[str, str]:

@@ -4,7 +4,7 @@ import argparse
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,8 @@ from vit_jax.train.run_folder import (
     read_config,
     read_config_file,
 )
+
+ORIGINS = ("weights", "from_scratch", "encoder")  # fields of a config that say what training starts from
 
 
 class Curve(NamedTuple):
@@ -121,7 +123,27 @@ def _equal_config(program: TrainingProgram, args: argparse.Namespace) -> Any:
     if args.recipe:
         raise InputError(f"--config {args.config} has a recipe; leave out --recipe")
     config: Any = read_config_file(Path(args.config), program.config, program.format)
-    return replace(config, recipe=override_recipe(config.recipe, args, program.no_augment), **_source_of(program, args))
+    source, model = _source_of(program, args), vars(args).get("model")
+    if model is not None or not source.keys().isdisjoint(ORIGINS):
+        config = _change_origin(program, config, args.config, source, model)
+    return replace(config, recipe=override_recipe(config.recipe, args, program.no_augment), **source)
+
+
+def _change_origin(program: TrainingProgram, config: Any, file: str, source: dict[str, Any], model: str | None) -> Any:
+    """Return the config of an earlier run with the origin that flags give, which replaces all that the file says of it.
+
+    source: fields of the config that are given. model: given too, or None.
+    """
+    defaults = {field.name: field.default for field in fields(program.config) if field.name in ORIGINS}
+    kept = {} if "weights" in source or "encoder" not in defaults else {"encoder": config.encoder}
+    origin = defaults | kept | source
+    if not origin["weights"]:
+        origin["weights"] = program.choose_weights(None, vars(config) | origin, model or config.recipe.model)
+    program.choose_recipe(None, vars(config) | origin, model)  # raises InputError for flags that exclude one another
+    recipe = replace(config.recipe, model=None) if origin["weights"] else config.recipe
+    if not origin["weights"] and model is None and recipe.model is None:
+        raise InputError(f"{file}: names no model, since its run started from {config.weights}; give --model too")
+    return replace(config, **origin, recipe=recipe)
 
 
 def _folder_name(data: str) -> str:

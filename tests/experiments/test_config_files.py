@@ -79,6 +79,63 @@ def test_what_contradicts_a_runs_config_is_refused(tmp_path):
         parse_config(finetune.PROGRAM, ["--config", str(file)])
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not JSON (Expecting value"),
+        ("[1]", "not a JSON object"),
+        ("[" * 100_000, "not JSON (maximum recursion"),
+        ("{}", "not a run's config: its format is None, not 'vit_jax_run/1'; give the config.json in a run's folder"),
+        ('{"format": "vit_jax/1"}', "not a run's config: its format is 'vit_jax/1', not"),
+        ('{"format": ["vit_jax_run/1"]}', "not a run's config: its format is ['vit_jax_run/1'], not"),
+        ('{"format": "caption_run/1"}', "a run of experiments.train_caption; give one of experiments.finetune"),
+        ('{"format": "vit_jax_run/1", "recipe": null, "data": "x"}', "not a run's config: recipe is an object, not None"),
+        ('{"format": "vit_jax_run/1", "recipe": {"model": 3, "epochs": 1}, "data": "x"}', "not a run's config: recipe.model"),
+        ('{"format": "vit_jax_run/1", "recipe": {"model": "x", "epochs": 0}, "data": "x"}', "not a run's config: epochs is"),
+        ('{"format": "vit_jax_run/1", "recipe": {"model": "x", "epochs": 1}}', "not a run's config: missing fields data"),
+        ('{"format": "vit_jax_run/1", "recipe": {"epochz": 1}, "data": "x"}', "not a run's config: unknown fields recipe.epochz"),
+    ],
+)  # fmt: skip
+def test_a_json_file_that_is_no_runs_config(content, message, tmp_path, capsys):
+    file = tmp_path / "config.json"
+    file.write_text(content)
+    assert finetune.main(["--config", str(file), "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {file}: {message}")
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "before", "given", "expected"),
+    [  # expected: (recipe.model, weights)
+        (finetune.PROGRAM, ["--data", "digits", "--model", "B_16", "--from-scratch"], ["--weights", "w"], (None, "w")),
+        (finetune.PROGRAM, ["--data", "digits", "--model", "Pico_8"], ["--weights", "w"], (None, "w")),
+        (finetune.PROGRAM, ["--data", "digits", "--model", "Pico_8"], ["--model", "B_16"], ("B_16", "B_16")),
+        (finetune.PROGRAM, ["--data", "x", "--model", "B_16"], ["--from-scratch"], ("B_16", None)),
+        (finetune.PROGRAM, ["--data", "x", "--model", "B_16"], ["--model", "Pico_8"], ("Pico_8", None)),
+        (train_caption.PROGRAM, ["--data", "x", "--encoder", "e"], ["--weights", "w"], (None, "w")),
+        (train_caption.PROGRAM, ["--data", "x", "--weights", "w"], ["--model", "mini"], ("mini", None)),
+    ],
+)
+def test_flags_of_the_origin_replace_the_whole_origin_of_a_config(program, before, given, expected, tmp_path):
+    config = parse_config(program, before)
+    create_run_folder(tmp_path / "run", config, format=program.format)
+    changed = parse_config(program, ["--config", str(tmp_path / "run" / "config.json"), *given])
+    assert (changed.recipe.model, changed.weights) == expected
+    assert replace(changed.recipe, model=None) == replace(config.recipe, model=None)
+    assert getattr(changed, "encoder", None) is None
+
+
+def test_a_config_without_a_model_needs_one_to_train_from_scratch(tmp_path):
+    create_run_folder(tmp_path / "run", parse_config(finetune.PROGRAM, ["--data", "x", "--weights", "w"]))
+    file = tmp_path / "run" / "config.json"
+    with pytest.raises(InputError, match=r"config.json: names no model, since its run started from w; give --model"):
+        parse_config(finetune.PROGRAM, ["--config", str(file), "--from-scratch"])
+    with pytest.raises(InputError, match="--from-scratch and --weights contradict one another"):
+        parse_config(finetune.PROGRAM, ["--config", str(file), "--from-scratch", "--weights", "v"])
+
+
 def test_a_resumed_run_takes_no_other_runs_config(tmp_path, capsys):
     create_run_folder(tmp_path / "run", parse_config(finetune.PROGRAM, []))
     config = str(tmp_path / "run" / "config.json")

@@ -83,8 +83,15 @@ def test_false_is_the_default_or_the_flag_that_turns_off(tmp_path):
     [
         ("epoch = 3", "unknown key 'epoch': program has no flag of that name; did you mean epochs?"),
         ("config = 'x.toml'", "unknown key 'config'"),
-        ("[recipe]\nepochs = 3", "unknown key 'recipe'"),
-        ("[epochs]\nx = 3", "epochs: numbers or texts, not {'x': 3}"),
+        ("[recipe]\nepochs = 3", "recipe is a table; write flags at the top of the file, as KEY = VALUE"),
+        ("epochs = {x = 3}", "epochs is a table; write flags at the top of the file"),
+        ("recipe.epochs = 3", "recipe is a table; write flags at the top of the file"),
+        ("models = [['a']]", "models: numbers or texts, not [['a']]"),
+        ("lr = 1\nlr = 2", "not a TOML file: Cannot overwrite a value"),
+        ("", "no flags in it; write them as KEY = VALUE, or leave out --config"),
+        ("# epochs = 3", "no flags in it"),
+        ("out = " + "[" * 3000, "not a TOML file: "),
+        ("epochs = " + "9" * 5000, "not a TOML file: "),
         ("epochs = 0", "epochs: '0' is not a whole number above 0"),
         ("epochs = [1, 2]", "epochs: one value, not 2"),
         ("epochs = true", "epochs: a value, not true"),
@@ -107,6 +114,19 @@ def test_a_wrong_key_or_value_names_the_file_and_the_key(text, message, tmp_path
         parse(tmp_path, text)
     assert str(error.value).startswith(f"{tmp_path / 'flags.toml'}: {message}")
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["out = 'café'".encode("latin-1"), "out = 'o'".encode("utf-16"), bytes(range(256))])
+def test_other_encodings_are_named(content, tmp_path):
+    (tmp_path / "flags.toml").write_bytes(content)
+    with pytest.raises(InputError, match=r"flags.toml: not UTF-8 \(invalid .* at byte \d+\); save it as UTF-8"):
+        make_parser().parse_args(["--config", str(tmp_path / "flags.toml")])
+
+
+def test_the_signature_of_windows_editors_is_no_key(tmp_path):
+    (tmp_path / "flags.toml").write_bytes("out = 'o'\nepochs = 3\n".encode("utf-8-sig"))
+    args = make_parser().parse_args(["--config", str(tmp_path / "flags.toml")])
+    assert (args.out, args.epochs) == ("o", 3)
 
 
 def test_what_is_no_file_of_flags_is_refused(tmp_path):

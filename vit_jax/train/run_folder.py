@@ -140,10 +140,14 @@ def read_config_file(path: Path, kind: type[Config], format: str) -> Config:
     Raises InputError when the file is not of that format, and for unknown fields.
     """
     stored = read_json_object(path)
-    if stored.get("format") != format:
-        if stored.get("format") in PROGRAMS:
-            raise InputError(f"{path}: a run of {PROGRAMS[stored['format']]}; give one of {PROGRAMS[format]}")
-        raise InputError(f"{path}: not a run's config: its format is {stored.get('format')!r}, not {format!r}")
+    found = stored.get("format")
+    if found != format:
+        if isinstance(found, str) and found in PROGRAMS:
+            raise InputError(f"{path}: a run of {PROGRAMS[found]}; give one of {PROGRAMS[format]}")
+        raise InputError(
+            f"{path}: not a run's config: its format is {found!r:.60}, not {format!r}; give the config.json in a run's "
+            "folder"
+        )
     try:
         return read_settings(kind, {name: value for name, value in stored.items() if name not in HEADER})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
