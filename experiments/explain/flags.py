@@ -30,6 +30,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="images, or folders of them")
     parser.add_argument("--out", help="folder to write to: a figure and a .npz for each image")
     parser.add_argument("--html", metavar="FILE", help="one HTML file to explore the images' attention in, offline")
+    parser.add_argument(
+        "--html-mb", type=positive_int, default=3, metavar="MB", help="its size for one image, at most (default: 3)"
+    )
     parser.add_argument("--html-full", action="store_true", help="all layers in it, exactly, whatever its size")
     parser.add_argument(
         "--method",

@@ -31,6 +31,7 @@ def write_image_page(
         targets=parse_targets(args.target, card),
         options=parse_method_options(args, allow_all=True),
         title=Path(args.model.name).name,
+        max_bytes=1_000_000 * args.html_mb,
         full=args.html_full,
     )
     count = "1 image" if len(paths) == 1 else f"{len(paths)} images"

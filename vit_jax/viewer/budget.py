@@ -15,7 +15,7 @@ from vit_jax.viewer.factors import QuantizedFactors, quantize
 from vit_jax.viewer.layers import LayerFactors
 
 BEST_ERROR, WORST_ERROR = 0.002, 0.08  # standard deviation of the scores' errors
-SIMILARITY_ERROR = 0.004  # of cosines, which are shown with two digits
+SIMILARITY_SHARE, SIMILARITY_ERRORS = 0.25, (0.004, 0.02)  # of cosines: this share of the scores', within these bounds
 SEARCH_STEPS = 6
 ESTIMATE_LEVEL, FINAL_LEVEL = 5, 9  # of the compression, while searching and for the page
 
@@ -63,7 +63,7 @@ def _choose_layers(sizes: np.ndarray, max_bytes: int) -> list[int]:
             return chosen
     raise InputError(
         f"a layer takes {sizes[-1] / 1e6:.1f} MB of the page, and there are {max_bytes / 1e6:.1f} MB for a picture; "
-        "write the full page, or take a smaller image size"
+        "allow more (max_bytes, --html-mb), or take a smaller image size"
     )
 
 
@@ -78,7 +78,8 @@ def _store(layers: Sequence[LayerFactors], chosen: Sequence[int], error: float) 
 
 
 def _encode(layer: LayerFactors, error: float, level: int) -> tuple[QuantizedFactors, dict[str, Any]]:
-    scores, similarities = quantize(layer.scores, error), quantize(layer.similarities, SIMILARITY_ERROR)
+    cosine_error = float(np.clip(SIMILARITY_SHARE * error, *SIMILARITY_ERRORS))
+    scores, similarities = quantize(layer.scores, error), quantize(layer.similarities, cosine_error)
     encoded = {
         "scores": encode_arrays(scores.arrays(), level),
         "similarities": encode_arrays(similarities.arrays(), level),

@@ -28,8 +28,9 @@ from vit_jax.viewer.layers import factor_layers, measure_errors, read_biases, ru
 from vit_jax.viewer.maps import MapMaker, compute_maps, make_maps
 from vit_jax.viewer.pictures import encode_picture
 
-PICTURE_BYTES = 2_800_000  # of a picture's part of the page
-PAGE_BYTES = 32_000_000  # larger ones open slowly
+MAX_BYTES = 3_000_000  # of a page with one picture
+COMMON_BYTES = 100_000  # reserved of it for the script, the markup and the names
+PAGE_BYTES = 40_000_000  # of a page with several pictures: larger ones open slowly
 TOP_CLASSES, MAP_CLASSES = 5, 3  # the most probable classes: listed, and explained by default
 FRAME_HEIGHT = 860  # pixels of the page in a notebook
 
@@ -82,6 +83,7 @@ def show(
     targets: Sequence[str | int] | None = None,
     options: MethodOptions = MethodOptions(),  # noqa: B008  it is frozen
     title: str = "",
+    max_bytes: int = MAX_BYTES,
     full: bool = False,
 ) -> Page:
     """Return the page of pictures; in a notebook it shows itself.
@@ -93,8 +95,9 @@ def show(
     targets: the classes to explain, by name or index; None for each picture's most probable ones.
     options: of the methods.
     title:   of the page; by default what kind of model it is.
-    full:    store every layer as exactly as the format allows, whatever the size. Otherwise a picture takes 2.8 MB at
-             most: precision is reduced first, and then layers are left out (vit_jax.viewer.budget).
+    max_bytes: of a page with one picture; each further one takes as much. Precision is reduced first, and then layers
+             are left out (vit_jax.viewer.budget).
+    full:    store every layer as exactly as the format allows, whatever the size.
 
     Raises InputError for an unknown method or class, a method that the model cannot run, an image that cannot be read,
     and for more pictures than one page can hold.
@@ -102,7 +105,7 @@ def show(
     pipeline = model if isinstance(model, Pipeline) else Pipeline(model)
     config, items = pipeline.model.config, list_images(images)
     maps = make_maps(pipeline.model, pipeline.class_names, methods, options)
-    request = _Request(pipeline, maps, _find_targets(pipeline, targets), None if full else PICTURE_BYTES)
+    request = _Request(pipeline, maps, _find_targets(pipeline, targets), None if full else max_bytes - COMMON_BYTES)
     pictures: list[dict[str, Any]] = []
     for name, picture in open_pictures(items, config):
         pictures.append(_describe_picture(request, name, picture))

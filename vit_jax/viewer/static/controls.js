@@ -83,7 +83,7 @@ function showShares(picture, state, heat) {
 export function showPicture(page, info) {
   byId("predictions-panel").hidden = !info.predictions.length;
   fillShares("predictions", info.predictions.map(([name, share]) => [name, share, formatPercent(share)]));
-  const layers = info.layers.length < page.depth ? ` Layers ${info.layers.map(({ layer }) => layer).join(", ")} of ${page.depth} are stored.` : "";
+  const layers = info.layers.length < page.depth ? ` Layers ${info.layers.map(({ layer }) => layer).join(", ")} of ${page.depth} are stored, too few for rollout.` : "";
   setText("footer", `Attention weights differ from the model's by at most ${info.error.toPrecision(2)}, over all stored layers, heads and tokens.${layers} This file loads nothing from the network.`);
 }
 

@@ -4,7 +4,7 @@
 /** @typedef {import("./types.js").Side} Side */
 /** @typedef {import("./picture.js").Picture} Picture */
 
-const ROBUST_SHARE = 0.98; // of the patches: those above are outliers
+export const ROBUST_SHARE = 0.98; // of the patches: those above are outliers
 
 /**
  * Return the name of a token: "[class]", or "patch 3, 5" by row and column.

@@ -107,7 +107,7 @@ async function prepareRollout() {
 /** Say what the maps have under the pointer, where it is not the patch whose map is shown. */
 function showPointer() {
   if (pointed === null) {
-    setText("pointer", state.pinned ? "The patch is kept: click it again, or press space, to follow the pointer." : "Point at a patch; click to keep it.");
+    setText("pointer", state.pinned ? "This token is kept: click its patch, or press space, to follow the pointer." : "Point at a patch; click to keep it.");
     return;
   }
   const values = shown.map(({ heat }, i) => {

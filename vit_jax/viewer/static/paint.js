@@ -4,6 +4,7 @@
 /** @typedef {import("./types.js").Scale} Scale */
 /** @typedef {{heat: Uint8Array, signed: Uint8Array}} Tables */
 
+export const SMALL_SIDE = 128; // pixels of a picture that is shown pixel by pixel, at most
 const SMOOTH_SIDE = 384; // pixels of an interpolated map, longer side
 
 /**

@@ -2,7 +2,7 @@
 
 import { computeHeat, findScale, formatNumber } from "./heat.js";
 import { byId, canvasById, inputById, setText } from "./elements.js";
-import { contextOf, paintColourBar, paintHeat } from "./paint.js";
+import { SMALL_SIDE, contextOf, paintColourBar, paintHeat } from "./paint.js";
 
 /** @typedef {import("./types.js").State} State */
 /** @typedef {import("./types.js").Heat} Heat */
@@ -36,7 +36,7 @@ export function listShown(picture, state) {
  * @param {import("./paint.js").Tables} tables
  */
 export function drawPicture(context, width, height, picture, state, shown, tables) {
-  context.imageSmoothingEnabled = picture.info.width > 128; // pixels of a tiny picture stay sharp
+  context.imageSmoothingEnabled = picture.info.width > SMALL_SIDE;
   context.drawImage(picture.image, 0, 0, width, height);
   const edge = state.compare ? state.split * width : width;
   shown.forEach(({ heat, scale }, index) => {
@@ -109,7 +109,7 @@ function drawLegend(suffix, { heat, scale }, state, tables) {
   const bar = canvasById(`bar${suffix}`);
   /** @type {HTMLElement} */ (bar.parentElement).hidden = heat.colours !== null;
   setText(`low${suffix}`, formatNumber(scale.low));
-  setText(`high${suffix}`, formatNumber(scale.high));
+  setText(`high${suffix}`, `${state.scale === "robust" ? "≥ " : ""}${formatNumber(scale.high)}`);
   setText(`unit${suffix}`, heat.unit);
   paintColourBar(bar, scale.signed, state.opacity, tables);
 }

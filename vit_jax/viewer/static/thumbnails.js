@@ -1,8 +1,8 @@
 // Small maps to choose from: heads, layers, or explanations.
 
-import { computeHeat, fitScale } from "./heat.js";
+import { ROBUST_SHARE, computeHeat, fitScale } from "./heat.js";
 import { byId, createElement, setText } from "./elements.js";
-import { contextOf, paintHeat } from "./paint.js";
+import { SMALL_SIDE, contextOf, paintHeat } from "./paint.js";
 
 /** @typedef {import("./types.js").Side} Side */
 /** @typedef {import("./types.js").State} State */
@@ -61,7 +61,7 @@ export function drawThumbnails(picture, state, choose, tables) {
     const button = /** @type {HTMLButtonElement} */ (thumbs.children[index]), heat = heats[index];
     button.setAttribute("aria-pressed", String(item.selected));
     button.onclick = () => choose(item.side);
-    const scale = shared ?? fitScale([heat], state.scale === "robust" ? 0.98 : 1);
+    const scale = shared ?? fitScale([heat], state.scale === "robust" ? ROBUST_SHARE : 1);
     paintThumbnail(/** @type {HTMLCanvasElement} */ (button.firstChild), picture, heat, scale, state, tables);
   });
 }
@@ -88,7 +88,7 @@ function paintThumbnail(canvas, picture, heat, scale, state, tables) {
   const w = Math.max(1, Math.round(width * zoom)), h = Math.max(1, Math.round(height * zoom));
   if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
   const context = contextOf(canvas);
-  context.imageSmoothingEnabled = true;
+  context.imageSmoothingEnabled = picture.info.width > SMALL_SIDE;
   context.drawImage(picture.image, 0, 0, w, h);
   context.imageSmoothingEnabled = false;
   context.drawImage(paintHeat(heat, scale, state.opacity, false, tables), 0, 0, w, h);
