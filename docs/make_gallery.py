@@ -1,11 +1,13 @@
 """Make the pictures of gallery.md: python docs/make_gallery.py RUN BACKBONE.
 
 RUN is the folder of the digits run (`python -m experiments.finetune`), BACKBONE a checkpoint without a head, in any
-layout that weights_convert reads. The photograph is china.jpg of scikit-learn.
+layout that weights_convert reads. The photograph is china.jpg of scikit-learn. The viewer's picture needs Chromium.
 """
 
 import argparse
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,14 @@ from vit_jax.plot import (
     plot_position_similarity,
     save_figure,
 )
+from vit_jax.viewer import write_page
 
 DOCS = Path(__file__).parent
 GALLERY = DOCS / "gallery"
 DIGIT, CLASSES = DOCS / "digits/8.png", (3, 8)
 TOWER, SKY = (20, 11), (3, 22)  # patches of the photograph, (row, column)
+PAGE_SIZE, PAGE_BYTES = (140, 210), 1_000_000  # pixels (height, width) of the model's input; of the viewer's page
+VIEW = "token=70&pinned=1"  # a patch of the sky, as the address of the page says it
 
 
 def draw_photograph(backbone: vit_jax.VisionTransformer) -> Any:
@@ -61,6 +66,22 @@ def draw_features(backbone: vit_jax.VisionTransformer) -> Any:
         heat = np.asarray(compile_method(name, MethodOptions(patches=patches))(model, images, targets)[0, 0])
         panels.append(Panel(title, heat, METHODS[name].label, marks=patches))
     return plot_panels(model.config.image_preprocess.view(picture), [panels])
+
+
+def write_viewer(backbone: vit_jax.VisionTransformer) -> None:
+    """Write the viewer's page of the photograph, and a picture of it."""
+    model, page = vit_jax.with_image_size(backbone, PAGE_SIZE), GALLERY / "attention.html"
+    photograph = load_sample_image("china.jpg")
+    methods = ("pca", "rollout", "attention", "token_norm")
+    write_page(page, model, photograph, methods=methods, title="DINOv2-small", max_bytes=PAGE_BYTES)
+    with tempfile.TemporaryDirectory() as folder:
+        shot = Path(folder, "shot.png")
+        flags = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={folder}"]
+        command = ["chromium", *flags, "--window-size=1280,900", "--virtual-time-budget=5000", f"--screenshot={shot}"]
+        subprocess.run([*command, f"{page.as_uri()}#{VIEW}"], check=True, capture_output=True)
+        picture = Image.open(shot).convert("RGB")
+        few_colours = picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
+        few_colours.save(GALLERY / "viewer.png", optimize=True)
 
 
 def compute_maps(model: vit_jax.VisionTransformer, method: str, images: Any) -> np.ndarray:
@@ -93,6 +114,7 @@ def main() -> int:
     args = parser.parse_args()
     GALLERY.mkdir(exist_ok=True)
     backbone = weights_convert.convert(args.backbone)
+    write_viewer(backbone)
     save_figure(draw_photograph(backbone), GALLERY / "photograph.png", dpi=110)
     save_figure(draw_features(backbone), GALLERY / "features.png", dpi=110)
     positions = plot_position_similarity(vit_jax.position_similarity(backbone))
