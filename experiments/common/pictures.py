@@ -1,12 +1,13 @@
 """The images that a command is given, as files or folders, and the names of their results."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vit_jax import InputError
-from vit_jax.data.folder import image_files
+from vit_jax.data.folder import image_names
 from vit_jax.outputs import check_out_folder, check_outside, find_replaced
 
 
@@ -24,21 +25,23 @@ def list_images(arguments: Sequence[str]) -> list[ImagePath]:
     Results have no suffix, except where two images differ in nothing else.
     Raises InputError for a missing file, a folder without images, and two results of the same name.
     """
-    images: list[ImagePath] = []
+    images: list[tuple[Path, str, bool]] = []  # names as texts: a Path for each is slow where a folder has many
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            images += [ImagePath(file, file.relative_to(path), False) for file in image_files(path)]
+            images += [(path / name, name, False) for name in image_names(path)]
         elif path.is_file():
-            images.append(ImagePath(path, Path(path.name), True))
+            images.append((path, path.name, True))
         else:
             raise InputError(f"{argument}: no such file")
-    stems = [image.result.with_suffix("") for image in images]
+    stems = [os.path.splitext(name)[0] for _, name, _ in images]
     counts = Counter(stems)
-    images = [i._replace(result=s) if counts[s] == 1 else i for i, s in zip(images, stems, strict=True)]
-    if len({image.result for image in images}) < len(images):
+    results = [stem if counts[stem] == 1 else name for stem, (_, name, _) in zip(stems, images, strict=True)]
+    if len(set(results)) < len(results):
         raise InputError("two images have the same name; give them in separate calls")
-    return images
+    return [
+        ImagePath(file, Path(result), is_named) for (file, _, is_named), result in zip(images, results, strict=True)
+    ]
 
 
 def check_results(out: Path, arguments: Sequence[str], images: Iterable[Path], results: Iterable[Path]) -> None:

@@ -15,13 +15,18 @@ from vit_jax.errors import InputError
 
 
 def image_files(folder: str | os.PathLike) -> list[Path]:
-    """List the image files below a folder, sorted by path; its .npy arrays if it has no other images.
+    """List the image files below a folder, sorted by path. Prints and raises as image_names does."""
+    root = Path(folder)
+    return [root / name for name in image_names(folder)]
+
+
+def image_names(folder: str | os.PathLike) -> list[str]:
+    """List the image files below a folder, relative to it, sorted by path; its .npy arrays if it has no other images.
 
     Prints a line for what is skipped: hidden and housekeeping folders, and files that are no images.
     Raises InputError when there is none, and as list_images does.
     """
-    listing = _list_some(folder)
-    return [listing.root / name for name in listing.files]
+    return _list_some(folder).files
 
 
 def _list_some(folder: str | os.PathLike) -> Listing:
