@@ -195,7 +195,8 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise InputError(f"--shards and {flag} exclude each other; leave one out")
     for path in filter(None, (_as_path(args.out), _as_path(args.features))):
         is_folder = args.shards and args.features is None
-        if not path.absolute().parent.is_dir() or (path.exists() and path.is_dir() != is_folder):
+        is_taken = path.exists() and not (path.is_dir() if is_folder else path.is_file())
+        if not path.absolute().parent.is_dir() or is_taken:
             needed = "a folder" if is_folder else "a CSV's path" if str(path) == args.out else "the path of a .npz"
             raise InputError(f"{path}: {'exists' if path.exists() else 'its folder does not exist'}; give {needed}")
     if args.features is not None and Path(args.features).suffix != ".npz":

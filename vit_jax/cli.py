@@ -116,6 +116,15 @@ class Parser(argparse.ArgumentParser):
         added = read_flag_file(Path(file), self, given)
         return arguments[:start] + arguments[stop:end] + added + arguments[end:]
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Return the values of an argument; called by argparse. Raises ArgumentError for an empty text.
+
+        An unset variable of a shell gives one, and as a path it would be the current folder.
+        """
+        if "" in arg_strings and action.type is None and action.choices is None:
+            raise argparse.ArgumentError(action, "the value is empty")
+        return super()._get_values(action, arg_strings)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Raise ArgumentError for a value that is none of the choices; called by argparse."""
         if action.choices is not None and value not in action.choices:

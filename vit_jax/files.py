@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vit_jax.errors import InputError
+
 
 def printable_name(name: str) -> str:
     """Return a file's name as valid Unicode: bytes that are not UTF-8 become replacement characters (U+FFFD)."""
@@ -21,8 +23,11 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
     After an error the temporary file is removed, and an existing file at `path` is unchanged. Processes that write one
     path at once, on one host or several, do not share a temporary file.
+    Raises InputError for a device or a pipe, which the rename would replace: root's /dev/null, for example.
     """
     target = Path(path)
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise InputError(f"{target}: not a regular file, and writing would replace it; choose another output")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
     try:
         yield temporary

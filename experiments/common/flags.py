@@ -98,6 +98,8 @@ def _options(field: Field, defaults: Mapping[str, Any] | None) -> dict[str, Any]
 
 
 def _parse_value(field: Field, text: str) -> Any:
+    if not text:  # see vit_jax.cli.Parser
+        raise argparse.ArgumentTypeError("the value is empty")
     value = VALUES[field.item](text) if field.item in VALUES else text
     if value is None or not field.allows(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not {field.expectation()}")

@@ -96,3 +96,13 @@ def test_subcommands_and_their_flags_are_suggested_too(arguments, message, capsy
         make_parser_of_commands().parse_args(arguments)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[""], ["m", "--out", ""], ["m", "--out="], ["m", "a", ""]])
+def test_an_empty_value_is_no_path(arguments, capsys):
+    """An unset variable of a shell: as a path it would be the current folder."""
+    with pytest.raises(SystemExit, match="2"):
+        make_parser().parse_args(arguments)
+    error = capsys.readouterr().err
+    assert error.startswith("error: argument ")
+    assert ": the value is empty (see program --help)" in error

@@ -1,8 +1,11 @@
 """Outputs never replace inputs, by whatever path or link they are named."""
 
+import os
+
 import pytest
 
 from vit_jax import InputError
+from vit_jax.files import atomic_write
 from vit_jax.outputs import check_apart, check_out_folder, check_outside, find_replaced
 
 
@@ -55,3 +58,16 @@ def test_an_output_folder_is_no_file_and_not_below_one(tmp_path):
             check_out_folder(tmp_path / out)
     check_out_folder(tmp_path)
     check_out_folder(tmp_path / "new" / "deep")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_a_pipe_or_device_is_not_replaced(tmp_path):
+    """The rename of an atomic write would put a file in place of root's /dev/null."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(InputError, match=f"{name}: not a regular file"), atomic_write(tmp_path / name):
+            pass
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2

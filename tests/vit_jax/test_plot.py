@@ -253,3 +253,9 @@ def test_no_line_of_a_title_begins_with_a_number_or_sign():
     assert wrap_title("Relevance for Bengal (p = 0.28)", 1.5) == "Relevance for Bengal\n(p = 0.28)"
     assert wrap_title("Attention, layer 11, head 2", 1.65) == "Attention, layer 11,\nhead 2"
     assert wrap_title("a_rather_long_name (p < 0.01)", 1.3) == "a_rather_long_name\n(p < 0.01)"
+
+
+def test_characters_that_the_font_lacks_are_no_warnings(tmp_path):
+    figure = plot_panels(np.zeros((4, 4, 3), np.float32), [[Panel("猫", None)]], title="tab\tand 犬")
+    save_figure(figure, tmp_path / "a.png", dpi=30)  # warnings are errors
+    assert (tmp_path / "a.png").is_file()

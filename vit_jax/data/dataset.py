@@ -1,6 +1,6 @@
 """The data set type: labelled images in two splits, one for training and one for validation."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -125,6 +125,7 @@ def class_indices(classes: Sequence[str], class_names: Sequence[str]) -> Int32[n
 def check_classes(train: Sequence[str], val: Sequence[str], source: str) -> tuple[str, ...]:
     """Return the sorted class names of the training images, given each image's class.
 
+    Prints a line for classes that differ in upper and lower case only, which may be one.
     Raises InputError naming `source` for fewer than two classes, and for a class that only validation has.
     """
     counts = Counter(train)
@@ -133,4 +134,11 @@ def check_classes(train: Sequence[str], val: Sequence[str], source: str) -> tupl
     unseen = sorted(set(val) - set(counts))
     if unseen:
         raise InputError(f"{source}: class {unseen[0]} is in the validation images but not in the training ones")
-    return tuple(sorted(counts))
+    names = tuple(sorted(counts))
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[name.casefold()].append(name)
+    for group in groups.values():
+        if len(group) > 1:
+            print(f"{source}: {' and '.join(group)} are different classes, which differ in upper and lower case only")
+    return names

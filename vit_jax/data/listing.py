@@ -77,9 +77,11 @@ class Listing:
 def list_images(folder: str | os.PathLike) -> Listing:
     """List the images below a folder; its .npy arrays if it has no other images, and nothing if it has neither.
 
-    Raises InputError for a missing folder, a folder that cannot be read, and a link that leads nowhere or to a folder
-    that contains it.
+    Raises InputError for an empty path, a missing folder, a folder that cannot be read, and a link that leads nowhere
+    or to a folder that contains it.
     """
+    if not os.fspath(folder):  # such as an unset variable of a shell: not the current folder
+        raise InputError("no folder of images: the path is empty")
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")

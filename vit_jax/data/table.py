@@ -50,6 +50,7 @@ def open_table(
 
 def _check_files(path: Path, rows: Sequence[LabelRow]) -> None:
     """Raise InputError, listing them, for files that do not exist or that have two rows."""
+    root = path.parent.absolute()  # one file may be given by a relative and by an absolute path
     missing = [row for row in rows if not os.path.isfile(path.parent / row.file)]
     if missing:
         shown = ", ".join(f"{row.file} (line {row.line})" for row in missing[:5])
@@ -57,7 +58,7 @@ def _check_files(path: Path, rows: Sequence[LabelRow]) -> None:
         raise InputError(f"{path}: {len(missing)} of {len(rows)} files are missing in {path.parent}: {shown}{more}")
     lines: dict[str, int] = {}
     for row in rows:
-        first = lines.setdefault(os.path.normpath(row.file), row.line)
+        first = lines.setdefault(os.path.normpath(os.path.join(root, row.file)), row.line)
         if first != row.line:
             raise InputError(
                 f"{path}: {row.file} is in lines {first} and {row.line}; give one line for each image "

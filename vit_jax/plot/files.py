@@ -1,6 +1,7 @@
 """Empty figures, and figures as PNG, PDF or SVG files."""
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def new_figure(width: float, height: float) -> Any:
 def save_figure(figure: Any, path: str | os.PathLike, *, dpi: int = DPI) -> None:
     """Write a figure, atomically, in the format of the path's suffix: .png, .pdf or .svg.
 
-    The same figure gives the same bytes. Raises InputError for another suffix.
+    The same figure gives the same bytes. Characters that the font lacks are boxes.
+    Raises InputError for another suffix.
     """
     from matplotlib import rc_context
 
@@ -63,5 +65,7 @@ def save_figure(figure: Any, path: str | os.PathLike, *, dpi: int = DPI) -> None
     if format not in FORMATS:
         raise InputError(f"{path}: a figure is a .png, .pdf or .svg file; choose one of these suffixes")
     # A constant salt gives constant names in an SVG; fonts of type 42 keep the text of a PDF as text.
-    with atomic_write(path) as temporary, rc_context({"svg.hashsalt": "vit_jax", "pdf.fonttype": 42}):
+    constant = rc_context({"svg.hashsalt": "vit_jax", "pdf.fonttype": 42})
+    with atomic_write(path) as temporary, constant, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(temporary, format=format, dpi=dpi, metadata=NO_DATE[format])

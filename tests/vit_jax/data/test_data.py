@@ -109,6 +109,15 @@ def test_every_mode_is_converted_to_rgb():
     assert open_rgb(encode(deep, "PNG")).getpixel((0, 0)) == (156, 156, 156)
 
 
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_several_pictures_the_first_is_read(format):
+    first, *rest = (Image.new("RGB", (6, 4), colour) for colour in ("red", "blue", "lime"))
+    content = encode(first, format, save_all=True, append_images=rest)
+    assert Image.open(io.BytesIO(content)).n_frames == 3
+    image = open_rgb(content)
+    assert np.abs(np.array(image.getpixel((0, 0))) - [255, 0, 0]).max() <= 8  # WebP loses some
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation):
     upright = Image.new("RGB", (16, 24), BLUE)

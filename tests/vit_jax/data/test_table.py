@@ -67,6 +67,21 @@ def test_numbers_are_names_of_classes(root):
     assert open_table(write(root, "\n".join(lines), "a.jsonl")).class_names == ("0", "10")
 
 
+def test_a_file_by_its_relative_and_its_absolute_path_is_listed_twice(root):
+    path = write(root, "file,label\n" + rows("abababab") + f"{root / 'photos' / '3.png'},b\n")
+    with pytest.raises(InputError, match=r"3.png is in lines 5 and 10; give one line for each image"):
+        open_table(path)
+
+
+def test_classes_that_differ_in_case_are_named(root, capsys):
+    table = write(root, "file,label\n" + rows(["cat", "Cat", "dog", "dog", "cat", "Cat", "dog", "dog"]))
+    assert open_table(table).class_names == ("Cat", "cat", "dog")
+    assert (
+        f"{table}: Cat and cat are different classes, which differ in upper and lower case only\n"
+        in capsys.readouterr().out
+    )
+
+
 def test_unused_columns_and_rows_are_named(root, capsys):
     text = "id,file,label,split,note\n" + "".join(
         f"{i},photos/{i}.png,{'ab'[i % 2]},{('train', 'train', 'val', 'test')[i // 2]},x\n" for i in range(8)
