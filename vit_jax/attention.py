@@ -4,6 +4,7 @@ Letters: B batch, N tokens (queries), M tokens (keys), H heads, K size of a head
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import jax
@@ -13,7 +14,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
 
-from vit_jax._xla import einsum, prefers_attention_per_head, recompute_exp_scores, split_last_axis
+from vit_jax._xla import einsum, heads_at_once, prefers_attention_per_head, recompute_exp_scores, split_last_axis
 from vit_jax.edits import NO_EDIT, Edit, edit_heads
 from vit_jax.errors import InputError
 from vit_jax.linear import Linear, affine
@@ -73,6 +74,7 @@ def fuse_heads(weights: Float[Array, "... h n m"], head_fusion: str) -> Float[Ar
     return HEAD_FUSIONS[head_fusion](weights, axis=-3)
 
 
+@jax.custom_jvp
 def attention_per_head(
     query: Float[Array, "b n h k"],
     key: Float[Array, "b m h k"],
@@ -80,19 +82,44 @@ def attention_per_head(
     mask: Bool[Array, "#b 1 #n m"] | None = None,
     bias: Float[Array, "#b h n m"] | None = None,
 ) -> Float[Array, "b n h k"]:
-    """Scaled dot-product attention, one head after another: a kernel for CPUs, see vit_jax._xla.
+    """Scaled dot-product attention, a few heads after another: a kernel for CPUs, see vit_jax._xla.
 
     Divides by the sum of the exponentials after the product with the values: K numbers a row, not M.
     """
-    shared_mask = None if mask is None else mask[:, 0]
-    count = query.shape[2]
-    heads = [jnp.split(part, count, axis=2) for part in (query, key, value)]
-    biases = [None] * count if bias is None else [one[:, 0] for one in jnp.split(bias, count, axis=1)]
-    outputs = [
-        _attend_one_head(q[:, :, 0], k[:, :, 0], v[:, :, 0], shared_mask, b)
-        for q, k, v, b in zip(*heads, biases, strict=True)
-    ]
-    return jnp.stack(outputs, axis=2)
+    return _attend_in_groups(heads_at_once(query.shape[0], query.shape[2]), query, key, value, mask, bias)
+
+
+@attention_per_head.defjvp
+def _differentiate_one_head_at_a_time(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    return jax.jvp(partial(_attend_in_groups, 1), primals, tangents)
+
+
+def _attend_in_groups(
+    size: int, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, bias: jax.Array | None
+) -> Float[Array, "b n h k"]:
+    """Attend with `size` heads at a time."""
+    count = query.shape[2] // size
+    groups = [jnp.split(part, count, axis=2) for part in (query, key, value)]
+    biases = [None] * count if bias is None else jnp.split(bias, count, axis=1)
+    outputs = [_attend_group(*parts, mask, one) for *parts, one in zip(*groups, biases, strict=True)]
+    return jnp.concatenate(outputs, axis=2)
+
+
+def _attend_group(
+    query: Float[Array, "b n g k"],
+    key: Float[Array, "b m g k"],
+    value: Float[Array, "b m g k"],
+    mask: Bool[Array, "#b 1 #n m"] | None,
+    bias: Float[Array, "#b g n m"] | None,
+) -> Float[Array, "b n g k"]:
+    """Attend with a group of heads as if they were images of one head."""
+    b, n, g, k = query.shape
+    parts = [part.swapaxes(1, 2).reshape(b * g, -1, k) for part in (query, key, value)]
+    if mask is not None:
+        mask = mask[:, 0] if mask.shape[0] == 1 else jnp.repeat(mask[:, 0], g, axis=0)
+    if bias is not None:
+        bias = jnp.broadcast_to(bias, (b, *bias.shape[1:])).reshape(b * g, *bias.shape[2:])
+    return _attend_one_head(*parts, mask, bias).reshape(b, g, n, k).swapaxes(1, 2)
 
 
 @recompute_exp_scores
@@ -144,7 +171,7 @@ def attend(
 ) -> tuple[Float[Array, "b n h k"], Float[Array, "b h n m"] | None]:
     """Scaled dot-product attention: softmax(q k^T / sqrt(K) + bias) v, and its weights when `return_weights` is set.
 
-    Uses a fused kernel where it can: cuDNN's or jax's, or one head at a time on a CPU. Weights, a perturbation,
+    Uses a fused kernel where it can: cuDNN's or jax's, or a few heads at a time on a CPU. Weights, a perturbation,
     dropout and float64 (jax's kernel has a float32 softmax) need the explicit formula. Both compute scores and
     softmax in float32 at least and the product with the values in their own type, so the output agrees up to rounding.
 

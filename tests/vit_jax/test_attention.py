@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vit_jax import _xla, attention
 from vit_jax._xla import CACHED_SCORES
 from vit_jax.attention import attend, attention_per_head, attention_weights, compute_capability, cudnn_supports
 
@@ -46,6 +47,27 @@ def test_attention_per_head_is_the_formula_with_its_gradient(masked, rows, x64):
     ]
     for ours, theirs in zip(*gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("images", [1, B])
+@pytest.mark.parametrize("size", [1, H])
+def test_any_number_of_heads_at_a_time_gives_the_same(size, images, monkeypatch, x64):
+    parts, mask = case()
+    bias = np.random.RandomState(5).standard_normal((images, H, N, M))
+    mask, bias = jnp.asarray(mask[:images]), jnp.asarray(bias)
+    weights = attention_weights(*map(jnp.asarray, parts[:2]), mask, bias)
+    expected = jnp.einsum("bhnm,bmhk->bnhk", weights, parts[2])
+    monkeypatch.setattr(attention, "heads_at_once", lambda batch_size, num_heads: size)
+    output = attention_per_head(*map(jnp.asarray, parts), mask, bias)
+    np.testing.assert_allclose(output, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_heads_are_multiplied_at_once_for_small_batches(monkeypatch):
+    monkeypatch.setattr(_xla.jaxlib, "__version__", "0.12.0.1")
+    assert [_xla.heads_at_once(batch, 12) for batch in (1, 2, 3, 4, 8, 100)] == [12, 4, 3, 2, 1, 1]
+    assert _xla.heads_at_once(1, 3) == 3
+    monkeypatch.setattr(_xla.jaxlib, "__version__", _xla.AFFECTED_JAXLIB)
+    assert _xla.heads_at_once(1, 12) == 1
 
 
 def list_residual_sizes(function, *arguments):

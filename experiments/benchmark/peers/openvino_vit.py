@@ -1,14 +1,14 @@
-"""OpenVINO on a CPU, from this library's plain forward pass by its JAX front end; used by the benchmark only."""
+"""OpenVINO on a CPU; used by the benchmark only."""
 
+import tempfile
 from collections.abc import Callable
 
-import jax
 import numpy as np
 import openvino
 
+from experiments.benchmark.peers.onnx_file import write_onnx
 from experiments.benchmark.workload import Workload
-from vit_jax import InputError, VisionTransformer
-from vit_jax.execution import PLAIN_EXECUTION
+from vit_jax import VisionTransformer
 
 PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 
@@ -19,18 +19,9 @@ def describe() -> str:
 
 
 def build(workload: Workload, name: str, model: VisionTransformer) -> Callable[[], np.ndarray]:
-    """Build a program that returns the logits [B, C]. Raises InputError if OpenVINO does not know this version of jax.
-
-    2026.4.1 reads programs of jax 0.10, and not of jax 0.12.
-    """
-    images = workload.images()
-    program = jax.make_jaxpr(lambda x: model(x, execution=PLAIN_EXECUTION))(images)
-    try:
-        converted = openvino.convert_model(program)
-    except RuntimeError as error:
-        raise InputError(
-            f"{describe()} can't read this program of jax {jax.__version__}; it reads those of 0.10.2"
-        ) from error
+    """Build a program that returns the logits [B, C]."""
     settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[workload.dtype], "PERFORMANCE_HINT": "LATENCY"}
-    compiled = openvino.Core().compile_model(converted, "CPU", settings)
+    with tempfile.TemporaryDirectory() as folder:
+        path, images = write_onnx(workload, model, folder)
+        compiled = openvino.Core().compile_model(openvino.Core().read_model(path), "CPU", settings)
     return lambda: np.array(compiled(images, share_inputs=True)[0])
