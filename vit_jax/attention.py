@@ -101,7 +101,7 @@ def _attend_in_groups(
     count = query.shape[2] // size
     groups = [jnp.split(part, count, axis=2) for part in (query, key, value)]
     biases = [None] * count if bias is None else jnp.split(bias, count, axis=1)
-    outputs = [_attend_group(*parts, mask, one) for *parts, one in zip(*groups, biases, strict=True)]
+    outputs = [_attend_group(q, k, v, mask, b) for q, k, v, b in zip(*groups, biases, strict=True)]
     return jnp.concatenate(outputs, axis=2)
 
 
