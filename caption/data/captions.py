@@ -192,10 +192,14 @@ def read_table(file: str | os.PathLike) -> CaptionDataset:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
-    """Yield each row as a dict with the number of its last line. Raises InputError for a header without COLUMNS."""
+    """Yield each row as a dict by COLUMNS, which the header has in any case, with the number of its last line.
+
+    Raises InputError for another header.
+    """
     try:
         with open(file, encoding="utf-8-sig", newline="") as text:
             reader = csv.DictReader(text)
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
             if missing:
                 raise InputError(f"{file}: its first line has no column {missing[0]!r}; begin with file,caption")

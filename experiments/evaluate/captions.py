@@ -86,7 +86,7 @@ def _write_scores(folder: Path, scores: CaptionScores) -> None:
 def _read_json(path: str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON file: {error}") from error
 
 
@@ -104,6 +104,13 @@ def _read_id(value: Any) -> ImageId:
     return image
 
 
+def _read_text(value: Any) -> str:
+    """Return a caption. Raises TypeError for what is none."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a caption")
+    return value
+
+
 def read_references(path: str) -> References:
     """Read captions by image, in COCO's or Karpathy's format. Raises InputError for other and for empty files."""
     stored = _read_json(path)
@@ -119,9 +126,9 @@ def read_references(path: str) -> References:
                 raise InputError(f"{path}: image {number} is both {names[number]} and {name}; correct the file")
             files.setdefault(name.name, []).append((name, number))
             if not coco:
-                captions[number] = [str(sentence["raw"]) for sentence in image["sentences"]]
+                captions[number] = [_read_text(sentence["raw"]) for sentence in image["sentences"]]
         for annotation in drop_repeated(stored["annotations"], Path(path)) if coco else ():
-            captions.setdefault(_read_id(annotation["image_id"]), []).append(str(annotation["caption"]))
+            captions.setdefault(_read_id(annotation["image_id"]), []).append(_read_text(annotation["caption"]))
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -140,9 +147,8 @@ def _read_records(path: str) -> Iterator[tuple[ImageId, str]]:
         pairs = stored
     try:
         for record in pairs:
-            if not isinstance(record["caption"], str):
-                raise TypeError("a caption is text")
-            yield _read_id(record["image_id"] if "image_id" in record else record["file"]), record["caption"]
+            image = record["image_id"] if "image_id" in record else record["file"]
+            yield _read_id(image), _read_text(record["caption"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not captions; it should be {PREDICTIONS}") from error
 

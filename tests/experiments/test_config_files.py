@@ -85,7 +85,7 @@ def test_what_contradicts_a_runs_config_is_refused(tmp_path):
         ("", "not JSON (Expecting value"),
         ("[1]", "not a JSON object"),
         ("[" * 100_000, "not JSON (maximum recursion"),
-        ("{}", "not a run's config: its format is None, not 'vit_jax_run/1'; give the config.json in a run's folder"),
+        ("{}", "not a run's config: its format is None, not 'vit_jax_run/1'; give that of a run"),
         ('{"format": "vit_jax/1"}', "not a run's config: its format is 'vit_jax/1', not"),
         ('{"format": ["vit_jax_run/1"]}', "not a run's config: its format is ['vit_jax_run/1'], not"),
         ('{"format": "caption_run/1"}', "a run of experiments.train_caption; give one of experiments.finetune"),

@@ -113,6 +113,13 @@ WRONG = [
     (5, COCO, "p.json: not captions; it should be a list of"),
     ([{"image_id": 7, "caption": None}], COCO, "p.json: not captions"),
     (BY_NUMBER, {"images": []}, "r.json: holds no captions"),
+    (BY_NUMBER, {**COCO, "annotations": [{"image_id": 7, "caption": 5}]}, "r.json: not captions by image"),
+    (
+        BY_NUMBER,
+        {"images": [{"cocoid": 7, "filename": "7.jpg", "sentences": [{"raw": None}]}]},
+        "r.json: not captions by image",
+    ),
+    ("[" * 100_000, COCO, "p.json: not a JSON file"),
     (BY_NUMBER, [1], "r.json: not captions by image; it should be COCO"),
     (BY_NUMBER, {"images": [{"id": 1}], "annotations": []}, "r.json: not captions by image"),
     (BY_NUMBER + BY_FILE, COCO, "image pictures/007.jpg has two captions"),

@@ -144,10 +144,7 @@ def read_config_file(path: Path, kind: type[Config], format: str) -> Config:
     if found != format:
         if isinstance(found, str) and found in PROGRAMS:
             raise InputError(f"{path}: a run of {PROGRAMS[found]}; give one of {PROGRAMS[format]}")
-        raise InputError(
-            f"{path}: not a run's config: its format is {found!r:.60}, not {format!r}; give the config.json in a run's "
-            "folder"
-        )
+        raise InputError(f"{path}: not a run's config: its format is {found!r:.60}, not {format!r}; give that of a run")
     try:
         return read_settings(kind, {name: value for name, value in stored.items() if name not in HEADER})
     except (ValueError, KeyError, TypeError, AttributeError) as error:

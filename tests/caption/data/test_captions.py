@@ -131,6 +131,8 @@ def test_tables(tmp_path):
     assert (len(train), val.ids) == (2, open_captions(tmp_path / "captions.csv", "test", seed=1).ids)
     marked = table(tmp_path / "m", "\ufeffcaption,who,file\ncat,me,a.jpg\n", "captions.csv")
     assert read_table(marked).captions == (("cat",),)
+    header = table(tmp_path, "File , CAPTION\na.jpg,a cat\n")
+    assert read_table(header).captions == (("a cat",),)
     for split in ("train", "val"):
         table(tmp_path / "s" / split, f"file,caption\na.jpg,{split}\n")
         assert open_captions(tmp_path / "s", split).captions == ((split,),)
