@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from caption._generate import generate
+from caption._generate import GeneratedCaptions, generate
 from caption.attention import WordMaps
 from caption.model import CaptionTransformer
-from caption.preprocess import pad_batch
+from caption.preprocess import PaddedBatch, pad_batch
 from caption.tokenizer import Tokenizer
 from caption.word_maps import MapOptions, compute_word_maps
 from vit_jax import InputError
@@ -91,23 +91,31 @@ class Captioner:
 
         Raises InputError when the model's output is not finite.
         """
-        # The batch is filled with a real picture: attention over an empty one would be 0 / 0.
-        padded, _ = pad_batch_to(batch_size, pictures, pictures[-1])
-        batch = pad_batch([picture.pixels for picture in padded], self.size)
-        start, end = self.tokenizer.start, self.tokenizer.end
-        generated = generate(self.model, batch.images, batch.mask, **asdict(self.search), start=start, end=end)
+        batch, generated = self.generate(pictures, batch_size)
         tokens, log_probs, lengths = (np.asarray(field) for field in generated)
         count = len(pictures)
-        if not np.isfinite(log_probs[:count, 0]).all():
-            raise InputError("the model's output is not finite (NaN); are its weights damaged?")
         words: list[WordMaps] = [[] for _ in range(count)]
         if self.maps is not None:
             words = compute_word_maps(
                 self.model, self.tokenizer, batch, tokens[:, 0], lengths[:, 0], self.maps, count=count
             )
-        return [CaptionResult(self._decode(tokens[i], log_probs[i], lengths[i]), words[i]) for i in range(count)]
+        return [CaptionResult(self.decode(tokens[i], log_probs[i], lengths[i]), words[i]) for i in range(count)]
 
-    def _decode(self, tokens: np.ndarray, log_probs: np.ndarray, lengths: np.ndarray) -> list[ScoredCaption]:
+    def generate(self, pictures: Sequence[PreparedImage], batch_size: int) -> tuple[PaddedBatch, GeneratedCaptions]:
+        """Return a batch of batch_size pictures that begins with these, and the captions' tokens.
+
+        Raises InputError when the model's output is not finite.
+        """
+        # The batch is filled with a real picture: attention over an empty one would be 0 / 0.
+        padded, _ = pad_batch_to(batch_size, pictures, pictures[-1])
+        batch = pad_batch([picture.pixels for picture in padded], self.size)
+        start, end = self.tokenizer.start, self.tokenizer.end
+        generated = generate(self.model, batch.images, batch.mask, **asdict(self.search), start=start, end=end)
+        if not np.isfinite(np.asarray(generated.log_probs)[: len(pictures), 0]).all():
+            raise InputError("the model's output is not finite (NaN); are its weights damaged?")
+        return batch, generated
+
+    def decode(self, tokens: np.ndarray, log_probs: np.ndarray, lengths: np.ndarray) -> list[ScoredCaption]:
         """Return one picture's captions, best first; fewer than n_best when the search has fewer hypotheses."""
         return [
             ScoredCaption(self.tokenizer.decode(text[:length]), float(value))

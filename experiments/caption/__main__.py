@@ -12,13 +12,14 @@ from typing import Any
 
 from experiments.caption.check import check_released
 from experiments.caption.flags import build_captioner, build_parser, parse_map_options
+from experiments.caption.html_page import check_page, write_caption_page
 from experiments.caption.jobs import CaptionJob, caption_images
 from experiments.caption.records import CAPTIONS, PARTS, SETTINGS, TABLE, Records, merge_parts
 from experiments.common import runtime
 from experiments.common.flags import read_flags
 from experiments.common.models import model_files
 from experiments.common.pictures import check_results, list_images
-from experiments.common.team import Team, TeamStates, join_team
+from experiments.common.team import Team, TeamStates, has_peers, join_team
 from vit_jax import InputError
 from vit_jax.data.reading import OnCorrupt
 from vit_jax.errors import one_line_errors
@@ -42,7 +43,6 @@ def _list_jobs(args: argparse.Namespace) -> list[CaptionJob]:
     records = [Path(name) for name in (CAPTIONS, TABLE, SETTINGS)]
     check_results(out, args.images, [job.file for job in jobs], [*figures, *records])
     vocabulary = [args.vocabulary] if args.vocabulary else []
-    args.weights = find_source(args.weights, cache=args.cache, wanted=CAPTION_MODEL)
     check_apart([out / result for result in records], [*model_files(args.weights), *vocabulary])
     return jobs
 
@@ -101,15 +101,26 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     runtime.configure()
     if args.check_released:
-        if args.images or args.out or read_flags(args, ProcessOptions).processes is not None:
-            raise InputError("--check-released has its own pictures; leave out the images, --out and --processes")
+        if args.images or args.out or args.html or read_flags(args, ProcessOptions).processes is not None:
+            raise InputError(
+                "--check-released has its own pictures; leave out the images, --out, --html and --processes"
+            )
         args.no_figures = True
         return check_released(build_captioner(args), cache=args.cache)
     if not args.images:
         raise InputError("no image given; give pictures or a folder")
-    if args.out is None:
-        raise InputError("no --out: give a folder to write to")
-    _caption_to_folder(args)
+    if args.out is None and args.html is None:
+        raise InputError("no --out: give a folder to write to, or --html FILE")
+    files = [image.file for image in list_images(args.images)]
+    args.weights = find_source(args.weights, cache=args.cache, wanted=CAPTION_MODEL)
+    if args.html is not None:
+        check_page(args, files)
+        if has_peers(read_flags(args, ProcessOptions)):
+            raise InputError("--html is written by one process; leave out --coordinator, --processes and --process")
+    if args.out is not None:
+        _caption_to_folder(args)
+    if args.html is not None:
+        write_caption_page(args, files)
     return 0
 
 

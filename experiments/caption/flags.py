@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog=program_name("experiments.caption"), description="Caption pictures, with a heat map per word.")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="pictures, or folders of pictures")
     parser.add_argument("--out", help=f"output folder: {CAPTIONS}, {TABLE} and a figure per picture")
+    parser.add_argument("--html", metavar="FILE", help="one HTML file to explore the captions' attention in, offline")
     parser.add_argument(
         "--weights",
         default=DEFAULT_WEIGHTS,

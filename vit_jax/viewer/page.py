@@ -14,19 +14,17 @@ from vit_jax.channels import Picture, shown, to_rgb
 from vit_jax.classes import find_class, name_class
 from vit_jax.config import ViTConfig
 from vit_jax.errors import InputError
-from vit_jax.explain.heatmap import colour_table
 from vit_jax.explain.methods import MethodOptions
 from vit_jax.files import atomic_write, printable_name
 from vit_jax.model import VisionTransformer
 from vit_jax.outputs import check_apart, check_out_folder
 from vit_jax.pipeline import Images, Pipeline, list_images, open_pictures
-from vit_jax.plot.colours import COLOURS, SIGNED_COLOURS
 from vit_jax.viewer.budget import store_layers
 from vit_jax.viewer.bundle import assemble
 from vit_jax.viewer.coding import encode_arrays
 from vit_jax.viewer.layers import factor_layers, measure_errors, read_biases, run_picture
 from vit_jax.viewer.maps import MapMaker, compute_maps, make_maps
-from vit_jax.viewer.pictures import encode_picture
+from vit_jax.viewer.pictures import encode_colours, encode_picture
 
 MAX_BYTES = 3_000_000  # of a page with one picture
 COMMON_BYTES = 100_000  # reserved of it for the script, the markup and the names
@@ -168,17 +166,13 @@ def _count_bytes(value: Any) -> int:
 def _describe_model(model: VisionTransformer) -> dict[str, Any]:
     """Return what the page knows of a model; static/types.js describes it."""
     config = model.config
-    tables = {"heat": COLOURS, "signed": SIGNED_COLOURS}
-    colours = {name: np.round(255 * colour_table(table)).astype(np.uint8) for name, table in tables.items()}
     return {
+        "kind": "vision",
         "description": config.describe(),
-        "prefix": _name_prefix(config),
-        "rows": config.grid[0],
-        "columns": config.grid[1],
         "depth": config.depth,
         "heads": config.num_heads,
         "biases": [encode_arrays({"table": table}) for table in read_biases(model)],
-        "colours": encode_arrays(colours),
+        "colours": encode_colours(),
     }
 
 
@@ -203,6 +197,9 @@ def _describe_picture(request: _Request, name: str, picture: Picture) -> dict[st
         "image": image,
         "width": width,
         "height": height,
+        "rows": model.config.grid[0],
+        "columns": model.config.grid[1],
+        "prefix": _name_prefix(model.config),
         "predictions": _list_predictions(pipeline, run.probabilities),
         "maps": maps.described,
         "mapValues": encode_arrays(maps.arrays),

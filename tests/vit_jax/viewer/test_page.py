@@ -67,7 +67,7 @@ def test_a_page_has_the_similarities_maps_and_predictions():
     expected = compile_method("relevance", MethodOptions())(pipeline.model, images, np.array([[2, 0]]))
     np.testing.assert_allclose(values["map1"], expected[0, 1], rtol=1e-4, atol=1e-6)
     assert (values["map2"].shape, values["map3"].shape) == ((*GRID, 3), (16, 20))
-    assert data["prefix"] == ["[class]", "register 1", "register 2"]
+    assert picture["prefix"] == ["[class]", "register 1", "register 2"]
 
 
 def draw_layers(count, num_tokens=40):

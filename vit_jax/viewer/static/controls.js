@@ -1,6 +1,7 @@
 // The controls next to the picture: they show the state, and change it.
 
 import { formatPercent, nameToken } from "./heat.js";
+import { listModes } from "./state.js";
 import { byId, createElement, fillShares, inputById, setText } from "./elements.js";
 
 /** @typedef {import("./types.js").State} State */
@@ -19,7 +20,7 @@ export function showControls(picture, state, heat) {
   byId("sides").hidden = !state.compare;
   press("#sides button", (button) => button.dataset.side === String(state.active));
   press("#modes button", (button) => button.dataset.mode === side.mode);
-  disableModes(picture);
+  showModes(picture);
   byId("layer-row").hidden = byId("tokens-row").hidden = side.mode === "explanation";
   const slider = inputById("layer");
   slider.min = "0";
@@ -49,11 +50,12 @@ function press(selector, isPressed) {
 }
 
 /** @param {Picture} picture */
-function disableModes(picture) {
-  const [, rollout, , explanation] = /** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll("#modes button"));
-  rollout.disabled = !picture.hasAllLayers;
-  rollout.title = picture.hasAllLayers ? "" : "Rollout needs every layer, and this page has some of them";
-  explanation.hidden = !picture.info.maps.length;
+function showModes(picture) {
+  const modes = listModes(picture.page, picture.info);
+  byId("modes").hidden = modes.length < 2;
+  for (const button of /** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll("#modes button"))) {
+    button.hidden = !modes.some((mode) => mode === button.dataset.mode);
+  }
 }
 
 /**
@@ -68,23 +70,52 @@ function showShares(picture, state, heat) {
   byId("shares-panel").hidden = !isShare || !prefix;
   if (!isShare || !prefix) return;
   const patches = heat.values.reduce((sum, value) => sum + value, 0);
-  setText("shares-title", `Where the ${mode} of ${nameToken(picture.page, state.token)} goes`);
+  setText("shares-title", `Where the ${mode} of ${nameToken(picture.info, state.token)} goes`);
   fillShares("shares", [
-    ...picture.page.prefix.map((name, i) => /** @type {[string, number, string]} */ ([name, prefix[i], formatPercent(prefix[i])])),
+    ...picture.info.prefix.map((name, i) => /** @type {[string, number, string]} */ ([name, prefix[i], formatPercent(prefix[i])])),
     ["all patches", patches, formatPercent(patches)],
   ]);
 }
 
 /**
- * Show what belongs to a picture whatever the state.
+ * Show what belongs to a picture whatever the state, and connect its tokens.
  * @param {import("./types.js").PageInfo} page
  * @param {import("./types.js").PictureInfo} info
+ * @param {() => State} read
+ * @param {Update} update
  */
-export function showPicture(page, info) {
+export function showPicture(page, info, read, update) {
+  const isVision = page.kind === "vision";
   byId("predictions-panel").hidden = !info.predictions.length;
-  fillShares("predictions", info.predictions.map(([name, share]) => [name, share, formatPercent(share)]));
+  setText("predictions-title", isVision ? "Prediction" : "Captions by log-probability");
+  fillShares("predictions", info.predictions.map(([name, value]) => {
+    return isVision ? [name, value, formatPercent(value)] : [name, Math.exp(value - info.predictions[0][1]), value.toFixed(2)];
+  }));
+  setText("tokens-label", isVision ? "From" : "Word");
+  const hint = `${info.prefix.length ? "or " : ""}any patch of the picture`;
+  byId("tokens").replaceChildren(
+    ...info.prefix.map((name, token) => createToken(name, token, read, update, !isVision)),
+    ...(isVision ? [createElement("span", hint, "hint")] : []),
+  );
   const layers = info.layers.length < page.depth ? ` Layers ${info.layers.map(({ layer }) => layer).join(", ")} of ${page.depth} are stored, too few for rollout.` : "";
   setText("footer", `Attention weights differ from the model's by at most ${info.error.toPrecision(2)}, over all stored layers, heads and tokens.${layers} This file loads nothing from the network.`);
+}
+
+/**
+ * Return the button of a token; a word is shown as soon as the pointer is on it.
+ * @param {string} name
+ * @param {number} token
+ * @param {() => State} read
+ * @param {Update} update
+ * @param {boolean} isWord
+ */
+function createToken(name, token, read, update, isWord) {
+  const button = createElement("button", name);
+  button.setAttribute("type", "button");
+  button.dataset.token = String(token);
+  button.onclick = () => update({ token, pinned: true });
+  if (isWord) button.onpointerenter = () => read().pinned || update({ token });
+  return button;
 }
 
 /**
@@ -95,13 +126,6 @@ export function showPicture(page, info) {
  * @param {() => Picture} picture
  */
 export function connectControls(page, read, update, picture) {
-  byId("tokens").append(...page.prefix.map((name, token) => {
-    const button = createElement("button", name);
-    button.setAttribute("type", "button");
-    button.dataset.token = String(token);
-    button.onclick = () => update({ token, pinned: true });
-    return button;
-  }), createElement("span", page.prefix.length ? "or any patch of the picture" : "any patch of the picture", "hint"));
   byId("picture").append(...page.pictures.map((info, i) => {
     const option = createElement("option", info.name);
     option.setAttribute("value", String(i));

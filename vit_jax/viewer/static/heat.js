@@ -8,13 +8,13 @@ export const ROBUST_SHARE = 0.98; // of the patches: those above are outliers
 
 /**
  * Return the name of a token: "[class]", or "patch 3, 5" by row and column.
- * @param {import("./types.js").PageInfo} page
+ * @param {import("./types.js").PictureInfo} info
  * @param {number} token
  */
-export function nameToken(page, token) {
-  const patch = token - page.prefix.length;
-  if (patch < 0) return page.prefix[token];
-  return `patch ${Math.floor(patch / page.columns)}, ${patch % page.columns}`;
+export function nameToken(info, token) {
+  const patch = token - info.prefix.length;
+  if (patch < 0) return info.prefix[token];
+  return `patch ${Math.floor(patch / info.columns)}, ${patch % info.columns}`;
 }
 
 /**
@@ -26,7 +26,7 @@ export function nameToken(page, token) {
  */
 export function computeHeat(picture, side, token) {
   if (side.mode === "explanation") return readMap(picture, side.map);
-  const from = nameToken(picture.page, token), layer = `layer ${side.layer}`;
+  const from = nameToken(picture.info, token), layer = `layer ${side.layer}`;
   if (side.mode === "similarity") {
     const values = picture.similarity(side.layer, token);
     return ofTokens(picture, values, `Similarity to ${from} after ${layer}`, "cosine");
@@ -48,11 +48,9 @@ export function computeHeat(picture, side, token) {
  * @returns {Heat}
  */
 function ofTokens(picture, values, title, unit) {
-  const { rows, columns, prefix } = picture.page, first = prefix.length;
-  const patches = values.subarray(first);
-  return {
-    values: patches, rows, columns, signed: false, colours: null, prefix: values.subarray(0, first), title, unit, note: "",
-  };
+  const { rows, columns } = picture.info, first = picture.keyPrefix;
+  const prefix = first ? values.subarray(0, first) : null;
+  return { values: values.subarray(first), rows, columns, signed: false, colours: null, prefix, title, unit, note: "" };
 }
 
 /**

@@ -1,7 +1,7 @@
 // The keys of the page; page.html lists them.
 
 import { changeSide, toggleCompare } from "./controls.js";
-import { MODES } from "./state.js";
+import { MODES, listModes } from "./state.js";
 
 /** @typedef {import("./types.js").State} State */
 /** @typedef {import("./picture.js").Picture} Picture */
@@ -30,20 +30,12 @@ export function changeByKey(key, state, picture, onStage) {
     return changeSide(state, { head: clamp(head + 1, picture.page.heads + 1) - 1 });
   }
   const mode = MODES[Number(key) - 1];
-  if (mode) return canShow(mode, picture) ? changeSide(state, { mode }) : null;
+  if (mode) return listModes(picture.page, picture.info).includes(mode) ? changeSide(state, { mode }) : null;
   if (key === "s") return { smooth: !state.smooth };
   if (key === "c") return toggleCompare(!state.compare);
   if (key === "x" && state.compare) return { active: 1 - state.active };
   if (key === "Escape") return { pinned: false };
   return null;
-}
-
-/**
- * @param {import("./types.js").Mode} mode
- * @param {Picture} picture
- */
-function canShow(mode, picture) {
-  return mode === "rollout" ? picture.hasAllLayers : mode !== "explanation" || picture.info.maps.length > 0;
 }
 
 /**
@@ -54,7 +46,8 @@ function canShow(mode, picture) {
  * @returns {Partial<State>}
  */
 function moveToken(state, picture, down, right) {
-  const { prefix, rows, columns } = picture.page, patch = state.token - prefix.length;
+  const { prefix, rows, columns } = picture.info, patch = state.token - prefix.length;
+  if (picture.page.kind === "caption") return { token: clamp(state.token + down + right, prefix.length), pinned: true };
   if (patch < 0) return { token: prefix.length, pinned: true };
   const row = clamp(Math.floor(patch / columns) + down, rows), column = clamp((patch % columns) + right, columns);
   return { token: prefix.length + row * columns + column, pinned: true };

@@ -29,7 +29,7 @@ let frame = 0, hashTimer = 0;
 
 byId("main").hidden = false;
 setText("description", page.description);
-showPicture(page, picture.info);
+showPicture(page, picture.info, () => state, update);
 connectControls(page, () => state, update, () => picture);
 connectEvents();
 draw();
@@ -66,7 +66,7 @@ async function changePicture() {
   if (index !== state.picture) return; // another one was chosen while this one was decoded
   picture = next;
   state = parseHash(formatHash(state), initialState(page), page); // layers and maps may differ
-  showPicture(page, picture.info);
+  showPicture(page, picture.info, () => state, update);
   draw();
 }
 
@@ -107,24 +107,25 @@ async function prepareRollout() {
 /** Say what the maps have under the pointer, where it is not the patch whose map is shown. */
 function showPointer() {
   if (pointed === null) {
-    setText("pointer", state.pinned ? "This token is kept: click its patch, or press space, to follow the pointer." : "Point at a patch; click to keep it.");
+    const thing = page.kind === "vision" ? "patch" : "word";
+    setText("pointer", state.pinned ? "It is kept: press space on the picture, or untick “Keep”, to follow the pointer." : `Point at a ${thing}; click to keep it.`);
     return;
   }
   const values = shown.map(({ heat }, i) => {
-    const value = describeValue(heat, page, /** @type {number} */ (pointed));
+    const value = describeValue(heat, picture.info, /** @type {number} */ (pointed));
     return value && `${state.compare ? `${"AB"[i]} ` : ""}${value} ${heat.unit}`;
   });
-  setText("pointer", `At ${nameToken(page, page.prefix.length + pointed)}: ${values.filter(Boolean).join(", ")}`);
+  setText("pointer", `At ${nameToken(picture.info, picture.info.prefix.length + pointed)}: ${values.filter(Boolean).join(", ")}`);
 }
 
 function connectEvents() {
   const stage = byId("stage");
-  stage.addEventListener("pointermove", (event) => point(patchAt(event, page)));
+  stage.addEventListener("pointermove", (event) => point(patchAt(event, picture.info)));
   stage.addEventListener("pointerleave", () => point(null));
   stage.addEventListener("click", (event) => {
-    const patch = patchAt(event, page);
-    if (patch === null) return;
-    const token = page.prefix.length + patch;
+    const patch = patchAt(event, picture.info);
+    if (patch === null || page.kind === "caption") return;
+    const token = picture.info.prefix.length + patch;
     update({ token, pinned: !(state.pinned && token === state.token) });
   });
   document.addEventListener("keydown", (event) => {
@@ -145,7 +146,8 @@ function connectEvents() {
 /** @param {number | null} patch */
 function point(patch) {
   pointed = patch;
-  update(patch === null || state.pinned ? {} : { token: page.prefix.length + patch });
+  const follows = patch !== null && !state.pinned && page.kind === "vision";
+  update(follows ? { token: picture.info.prefix.length + patch } : {});
 }
 
 async function copyLink() {

@@ -5,8 +5,12 @@ import { decodeArrays } from "./codec.js";
 import { FactoredMatrices, softmaxInPlace } from "./factors.js";
 
 const SLICE_MS = 12; // of computing between two frames
+const WEIGHT_STEPS = 65535; // a stored weight of 1
 
-/** @typedef {{layer: number, scores: FactoredMatrices, similarities: FactoredMatrices}} Layer */
+/**
+ * A layer has factors, or the weights themselves, [heads, words, patches].
+ * @typedef {{layer: number, scores?: FactoredMatrices, similarities?: FactoredMatrices, weights?: import("./types.js").NumberArray}} Layer
+ */
 
 export class Picture {
   /**
@@ -24,7 +28,9 @@ export class Picture {
     this.image = image;
     this.biases = biases;
     this.layers = new Map(layers.map((layer) => [layer.layer, layer]));
-    this.numTokens = page.prefix.length + page.rows * page.columns;
+    /** The tokens that are attended to: all, or the patches by a caption's words. */
+    this.keyPrefix = page.kind === "vision" ? info.prefix.length : 0;
+    this.numTokens = this.keyPrefix + info.rows * info.columns;
     /** @type {Map<number, Float32Array>} attention of a layer, its mean over heads, [N * N] */
     this.means = new Map();
     this.cached = { key: "", rows: new Float32Array(0) };
@@ -38,10 +44,11 @@ export class Picture {
   static async open(page, info) {
     const image = new Image();
     image.src = info.image;
-    const layers = info.layers.map(async ({ layer, scores, similarities }) => ({
+    const layers = info.layers.map(async ({ layer, scores, similarities, weights }) => ({
       layer,
-      scores: new FactoredMatrices(await decodeArrays(scores)),
-      similarities: new FactoredMatrices(await decodeArrays(similarities)),
+      scores: scores && new FactoredMatrices(await decodeArrays(scores)),
+      similarities: similarities && new FactoredMatrices(await decodeArrays(similarities)),
+      weights: weights && (await decodeArrays(weights)).weights,
     }));
     const biases = page.biases.map(async (table) => (await decodeArrays(table)).table);
     const [, maps] = await Promise.all([image.decode(), decodeArrays(info.mapValues)]);
@@ -51,11 +58,6 @@ export class Picture {
   /** The layers that the page has, in order. */
   get layerNumbers() {
     return [...this.layers.keys()];
-  }
-
-  /** Whether every layer is stored, which rollout needs. */
-  get hasAllLayers() {
-    return this.layers.size === this.page.depth;
   }
 
   /** @param {number} layer */
@@ -71,8 +73,14 @@ export class Picture {
    * @param {Float32Array} out
    */
   attentionRow(layer, head, token, out) {
-    this.layer(layer).scores.row(head, token, out);
-    const { rows, columns } = this.page;
+    const { scores, weights } = this.layer(layer), n = this.numTokens;
+    if (weights) {
+      const start = (head * weights.shape[1] + token) * n;
+      for (let i = 0; i < n; i++) out[i] = weights.values[start + i] / WEIGHT_STEPS;
+      return out;
+    }
+    /** @type {FactoredMatrices} */ (scores).row(head, token, out);
+    const { rows, columns } = this.info;
     const table = this.biases[Math.min(layer, this.biases.length - 1)];
     if (table) addBias(out, table, head, token, rows, columns);
     return softmaxInPlace(out);
@@ -111,8 +119,8 @@ export class Picture {
    * @param {number} token
    */
   similarity(layer, token) {
-    const values = this.layer(layer).similarities.row(0, token, new Float32Array(this.numTokens));
-    return values.map((value) => Math.max(-1, Math.min(1, value)));
+    const matrix = /** @type {FactoredMatrices} */ (this.layer(layer).similarities);
+    return matrix.row(0, token, new Float32Array(this.numTokens)).map((value) => Math.max(-1, Math.min(1, value)));
   }
 
   /** Whether rollout() has what it needs. */

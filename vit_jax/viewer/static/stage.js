@@ -53,7 +53,8 @@ export function drawPicture(context, width, height, picture, state, shown, table
     context.fillStyle = "#fff";
     context.fillRect(edge - LINE / 2, 0, LINE, height);
   }
-  if (shown.some(({ heat }) => heat.prefix)) markPatch(context, width, height, picture.page, state);
+  const isOfToken = state.sides.some(({ mode }, i) => mode !== "explanation" && i < shown.length);
+  if (isOfToken) markPatch(context, width, height, picture.info, state);
 }
 
 /**
@@ -61,14 +62,14 @@ export function drawPicture(context, width, height, picture, state, shown, table
  * @param {CanvasRenderingContext2D} context
  * @param {number} width
  * @param {number} height
- * @param {import("./types.js").PageInfo} page
+ * @param {import("./types.js").PictureInfo} info
  * @param {State} state
  */
-function markPatch(context, width, height, page, state) {
-  const patch = state.token - page.prefix.length;
+function markPatch(context, width, height, info, state) {
+  const patch = state.token - info.prefix.length;
   if (patch < 0) return;
-  const w = width / page.columns, h = height / page.rows;
-  const x = (patch % page.columns) * w, y = Math.floor(patch / page.columns) * h;
+  const w = width / info.columns, h = height / info.rows;
+  const x = (patch % info.columns) * w, y = Math.floor(patch / info.columns) * h;
   for (const [colour, line] of /** @type {[string, number][]} */ ([["#000", 2 * LINE], ["#fff", LINE]])) {
     context.strokeStyle = colour;
     context.lineWidth = line * (width / Math.max(width / devicePixelRatio, 1));
@@ -117,25 +118,25 @@ function drawLegend(suffix, { heat, scale }, state, tables) {
 /**
  * Return the patch under a pointer, as its index in the grid; null outside.
  * @param {PointerEvent | MouseEvent} event
- * @param {import("./types.js").PageInfo} page
+ * @param {import("./types.js").PictureInfo} info
  */
-export function patchAt(event, page) {
+export function patchAt(event, info) {
   const box = canvasById("stage").getBoundingClientRect();
-  const column = Math.floor(((event.clientX - box.left) / box.width) * page.columns);
-  const row = Math.floor(((event.clientY - box.top) / box.height) * page.rows);
-  if (row < 0 || column < 0 || row >= page.rows || column >= page.columns) return null;
-  return row * page.columns + column;
+  const column = Math.floor(((event.clientX - box.left) / box.width) * info.columns);
+  const row = Math.floor(((event.clientY - box.top) / box.height) * info.rows);
+  if (row < 0 || column < 0 || row >= info.rows || column >= info.columns) return null;
+  return row * info.columns + column;
 }
 
 /**
  * Return the value of a map in a patch, in words.
  * @param {Heat} heat
- * @param {import("./types.js").PageInfo} page
+ * @param {import("./types.js").PictureInfo} info
  * @param {number} patch
  */
-export function describeValue(heat, page, patch) {
+export function describeValue(heat, info, patch) {
   if (heat.colours) return "";
-  const row = Math.floor(patch / page.columns), column = patch % page.columns;
-  const y = Math.floor(((row + 0.5) * heat.rows) / page.rows), x = Math.floor(((column + 0.5) * heat.columns) / page.columns);
+  const row = Math.floor(patch / info.columns), column = patch % info.columns;
+  const y = Math.floor(((row + 0.5) * heat.rows) / info.rows), x = Math.floor(((column + 0.5) * heat.columns) / info.columns);
   return formatNumber(heat.values[y * heat.columns + x]);
 }

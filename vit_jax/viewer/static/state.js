@@ -7,21 +7,46 @@ export const MODES = /** @type {const} */ (["attention", "rollout", "similarity"
 export const SCALES = /** @type {const} */ (["own", "robust", "shared"]);
 
 /**
+ * Return the number of tokens whose attention a picture has: its prefix and its patches, or a caption's words.
+ * @param {import("./types.js").PageInfo} page
+ * @param {import("./types.js").PictureInfo} info
+ */
+export function countTokens(page, info) {
+  return info.prefix.length + (page.kind === "vision" ? info.rows * info.columns : 0);
+}
+
+/**
+ * Return the kinds of maps that a picture has.
+ * @param {import("./types.js").PageInfo} page
+ * @param {import("./types.js").PictureInfo} info
+ */
+export function listModes(page, info) {
+  const isVision = page.kind === "vision";
+  /** @type {Record<import("./types.js").Mode, boolean>} */
+  const has = {
+    attention: true,
+    rollout: isVision && info.layers.length === page.depth,
+    similarity: isVision,
+    explanation: info.maps.length > 0,
+  };
+  return MODES.filter((mode) => has[mode]);
+}
+
+/**
  * Return the state that a page opens with.
  * @param {import("./types.js").PageInfo} page
  * @returns {State}
  */
 export function initialState(page) {
-  const stored = page.pictures[0].layers.map(({ layer }) => layer), layer = stored[stored.length - 1];
-  const central = Math.floor(page.rows / 2) * page.columns + Math.floor(page.columns / 2);
-  const hasMaps = page.pictures[0].maps.length > 0;
+  const info = page.pictures[0], { layer } = info.layers[info.layers.length - 1], modes = listModes(page, info);
+  const central = Math.floor(info.rows / 2) * info.columns + Math.floor(info.columns / 2);
   return {
     picture: 0,
-    token: page.prefix.length ? 0 : central,
+    token: info.prefix.length ? 0 : central,
     pinned: false,
     sides: [
       { mode: "attention", layer, head: -1, map: 0 },
-      { mode: hasMaps ? "explanation" : "similarity", layer, head: -1, map: 0 },
+      { mode: modes[modes.length - 1], layer, head: modes.length > 1 ? -1 : 0, map: 0 },
     ],
     active: 0,
     compare: false,
@@ -69,14 +94,14 @@ export function formatHash(state) {
 export function parseHash(hash, state, page) {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
   const picture = readNumber(fields.get("picture"), page.pictures.length, state.picture);
-  const numTokens = page.prefix.length + page.rows * page.columns, info = page.pictures[picture];
+  const info = page.pictures[picture], numTokens = countTokens(page, info);
   const flag = (/** @type {string} */ name, /** @type {boolean} */ value) =>
     fields.has(name) ? fields.get(name) === "1" : value;
   const compare = flag("compare", state.compare);
   return {
     ...state,
     picture,
-    token: readNumber(fields.get("token"), numTokens, state.token),
+    token: readNumber(fields.get("token"), numTokens, Math.min(state.token, numTokens - 1)),
     pinned: flag("pinned", state.pinned),
     sides: [parseSide(fields.get("a"), state.sides[0], page, info), parseSide(fields.get("b"), state.sides[1], page, info)],
     compare,
@@ -97,14 +122,11 @@ export function parseHash(hash, state, page) {
  */
 function parseSide(text, side, page, info) {
   const [name, first, head] = (text ?? "").split(".");
-  const mode = MODES.find((each) => each === name);
+  const mode = listModes(page, info).find((each) => each === name);
   if (!mode) return side;
-  if (mode === "explanation") {
-    return info.maps.length ? { ...side, mode, map: readNumber(first, info.maps.length, side.map) } : side;
-  }
+  if (mode === "explanation") return { ...side, mode, map: readNumber(first, info.maps.length, side.map) };
   const layer = readNumber(first, page.depth, side.layer);
   if (!info.layers.some((each) => each.layer === layer)) return side;
-  if (mode === "rollout" && info.layers.length < page.depth) return side;
   const shown = head === "mean" || head === undefined ? -1 : readNumber(head, page.heads, side.head);
   return { ...side, mode, layer, head: shown };
 }

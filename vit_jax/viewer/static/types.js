@@ -19,18 +19,22 @@
  * @property {string} image    data: URI
  * @property {number} width    in pixels
  * @property {number} height
- * @property {[string, number][]} predictions
- * @property {{layer: number, scores: Encoded, similarities: Encoded}[]} layers
+ * @property {number} rows         of patches
+ * @property {number} columns
+ * @property {string[]} prefix     names of the tokens before the patches; of a caption its words
+ * @property {[string, number][]} predictions  classes with their probabilities, or captions with their log-probabilities
+ * @property {StoredLayer[]} layers
  * @property {MapInfo[]} maps
  * @property {Encoded} mapValues
  * @property {number} error    largest difference of a stored attention weight from the model's
  *
+ * A vision transformer's layer has scores and similarities, a caption decoder's the weights of its cross-attention.
+ * @typedef {{layer: number, scores?: Encoded, similarities?: Encoded, weights?: Encoded}} StoredLayer
+ *
  * @typedef {object} PageInfo
+ * @property {"vision" | "caption"} kind  whether patches attend to patches, or words to patches
  * @property {string} title
  * @property {string} description
- * @property {string[]} prefix     names of the tokens before the patches
- * @property {number} rows         of patches
- * @property {number} columns
  * @property {number} depth
  * @property {number} heads
  * @property {Encoded[]} biases    tables of relative position bias: none, one for all layers, or one per layer
@@ -51,7 +55,7 @@
  *
  * @typedef {object} State
  * @property {number} picture
- * @property {number} token    whose attention is shown; patches follow the prefix tokens
+ * @property {number} token    whose attention is shown: those of the prefix, and then the patches
  * @property {boolean} pinned  whether the token stays when the pointer moves
  * @property {[Side, Side]} sides  A and B
  * @property {number} active   the side that the controls change
