@@ -1,6 +1,7 @@
 """python -m experiments.report RUN... --out DIR: the results of runs, as one HTML page and as Markdown.
 
-A sweep's folder stands for its runs. The page embeds its figures and needs neither scripts nor a network.
+A sweep's folder stands for its runs. The page embeds its figures and needs no network. Only the attention viewer in it
+needs scripts.
 """
 
 import argparse

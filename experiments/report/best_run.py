@@ -10,9 +10,9 @@ from experiments.common.models import open_model
 from experiments.common.plots import draw_confusion
 from experiments.report.examples import make_examples, select_examples
 from experiments.report.figures import render_figure
-from experiments.report.page import Block, Heading, Table, Text
+from experiments.report.page import Block, Heading, Table, Text, Viewer
 from experiments.report.runs import FinishedRun
-from vit_jax import InputError, VisionTransformer, position_similarity
+from vit_jax import InputError, Pipeline, VisionTransformer, position_similarity
 from vit_jax.channels import shown, to_rgb
 from vit_jax.data.loader import CachedImages
 from vit_jax.explain.methods import METHODS, MethodOptions, compile_method
@@ -22,10 +22,12 @@ from vit_jax.prediction import is_multi_label
 from vit_jax.train.bootstrap import precision_interval
 from vit_jax.train.objective import average_precisions, mean_average_precision
 from vit_jax.train.run_data import reopen_data
+from vit_jax.viewer import show
 
 IMAGE_SIDE = 384  # longer side of a shown image, in pixels
 BATCH = 32
 SHOWN_METHODS = ("attention", "rollout")
+VIEWER_BYTES = 1_500_000  # for each of the pictures in the attention viewer
 MAX_CONFUSIONS = 8  # pairs of classes listed
 
 
@@ -72,6 +74,7 @@ def inspect_model(predictions: ValidationPredictions, num_examples: int) -> Mode
     sections = [
         *_build_positions(model),
         *_build_attention(predictions, num_examples),
+        _build_viewer(predictions),
         *(_build_precisions(predictions) if is_multi_label(model.config) else _build_confusions(predictions)),
     ]
     return ModelSections(len(predictions.images), sections)
@@ -113,6 +116,19 @@ def _build_attention(predictions: ValidationPredictions, num_examples: int) -> l
     if all(example.is_right for example in examples):
         blocks.append(Text("No validation image was classified wrong."))
     return blocks
+
+
+def _build_viewer(predictions: ValidationPredictions) -> Viewer:
+    """Build the attention viewer of the most confident correct prediction and, if there is one, wrong prediction."""
+    model, images, logits, names = predictions
+    examples = make_examples(model.config, logits, images.split.labels)
+    indices = select_examples(examples, 1)
+    page = show(Pipeline(model, names), [images.open(index) for index in indices], max_bytes=VIEWER_BYTES)
+    shown = [
+        f"image {place} is {images.split.names[index]}, {examples[index].describe(names)}"
+        for place, index in enumerate(indices)
+    ]
+    return Viewer(f"Attention, to explore by hand: {'; '.join(shown)}.", page.html)
 
 
 def _build_confusions(predictions: ValidationPredictions) -> list[Block]:

@@ -71,11 +71,20 @@ class Figure:
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
-Block = Heading | Text | Table | Code | Figure
+@dataclass(frozen=True)
+class Viewer:
+    """A page of vit_jax.viewer, in a frame of its own that cannot reach the report; in Markdown its caption alone."""
+
+    kind: ClassVar[str] = "viewer"
+    caption: str
+    html: str
+
+
+Block = Heading | Text | Table | Code | Figure | Viewer
 
 
 def render_html(title: str, blocks: Sequence[Block]) -> str:
-    """Return one page with its figures embedded; it has no scripts and fetches nothing."""
+    """Return one page with its figures embedded; it fetches nothing, and only its viewers have scripts."""
     return _template(HTML_TEMPLATE).render(title=title, blocks=blocks)
 
 

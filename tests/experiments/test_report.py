@@ -141,6 +141,11 @@ def test_names_are_escaped_and_nothing_is_linked(page):
     assert r"a\<b\>\&c" in markdown
     assert not re.search(r"""(src|href)=["'](?!data:)""", text)
     assert "<script" not in text
+    (frame,) = re.findall(
+        r'<iframe title="Attention, to explore by hand: image 0 is [^"]*" sandbox="[^"]*" [^>]*>', text
+    )
+    assert 'srcdoc="&lt;!doctype html&gt;' in frame
+    assert "allow-same-origin" not in frame
     inline = {base64.b64decode(data) for data in re.findall('src="data:image/png;base64,([^"]*)', text)}
     assert inline == {path.read_bytes() for path in (page / "figures").iterdir()}
 

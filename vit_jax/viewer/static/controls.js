@@ -89,7 +89,7 @@ export function showPicture(page, info, read, update) {
   byId("predictions-panel").hidden = !info.predictions.length;
   setText("predictions-title", isVision ? "Prediction" : "Captions by log-probability");
   fillShares("predictions", info.predictions.map(([name, value]) => {
-    return isVision ? [name, value, formatPercent(value)] : [name, Math.exp(value - info.predictions[0][1]), value.toFixed(2)];
+    return isVision ? [name, value, formatPercent(value)] : [name || "(no words)", Math.exp(value - info.predictions[0][1]), value.toFixed(2)];
   }));
   setText("tokens-label", isVision ? "From" : "Word");
   const hint = `${info.prefix.length ? "or " : ""}any patch of the picture`;
