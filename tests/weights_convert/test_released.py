@@ -1,6 +1,7 @@
 """Released checkpoints against published figures, over loopback: tiny models whose figures their originals compute."""
 
 import io
+import json
 import re
 from dataclasses import replace
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from weights_convert.__main__ import FAMILIES, main
 from weights_convert.hub import vocabulary
 from weights_convert.hub.releases import RELEASES, Release
 from weights_convert.released_figures import CORNER, FIGURES, Figure
+from weights_convert.sidecar.huggingface_processor import IMAGENET_MEAN, IMAGENET_STD
 
 pytestmark = pytest.mark.parity
 
@@ -135,6 +137,24 @@ def compute(model, processor, picture, output, index, **options):
     return values[index].tolist()
 
 
+class DINOv3Processor:
+    """What transformers' class, which needs torchvision, does: resize in floating point, then normalise."""
+
+    def __init__(self, side):
+        self.side = side
+
+    def __call__(self, picture, return_tensors):
+        pixels = torch.from_numpy(np.asarray(picture).transpose(2, 0, 1) / np.float32(255))[None]
+        size = (self.side, self.side)
+        resized = torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+        mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return {"pixel_values": (resized - mean) / std}
+
+    def save_pretrained(self, folder):
+        stored = {"image_processor_type": "DINOv3ViTImageProcessorFast", "size": self.side}
+        (folder / "preprocessor_config.json").write_text(json.dumps(stored))
+
+
 def make_hub_figures(picture, tmp_path):
     """Return the figures of the tiny models on the hub, and the files of their repositories."""
     repositories, figures = {}, {}
@@ -165,6 +185,10 @@ def make_hub_figures(picture, tmp_path):
         )
         numbers = compute(model, processor, image, "last_hidden_state", CORNER)
         add(key, model, processor, numbers, "tokens", index=CORNER, size=24)
+    model, processor = build("DINOv3ViTModel", **TOWER, num_register_tokens=4), DINOv3Processor(24)
+    index = ([0, 5], slice(5))  # [class] and the first patch
+    numbers = compute(model, processor, image, "last_hidden_state", index)
+    add("dinov3", model, processor, numbers, "tokens", index=index, size=24, is_float_resized=True)
     clip, processor = build_dual("CLIP"), pil["CLIP"](size={"shortest_edge": 32}, crop_size=square)
     squash = pil["CLIP"](size={"height": 29, "width": 29}, crop_size={"height": 29, "width": 29})
     numbers = compute(clip.vision_model, squash, image, "last_hidden_state", CORNER, interpolate_pos_encoding=True)
