@@ -61,6 +61,8 @@ def check_workload(family: str, workload: Workload) -> None:
     """Raise InputError if a family does not run a workload."""
     if workload.train and family != "torch":
         raise InputError(f"--against {family}: it does not train; leave out --train")
+    if workload.config.rotary is not None and family == "onnxruntime":
+        raise InputError(f"--against {family}: it runs pytorch_pretrained_vit's models, not a DINOv3; leave it out")
     has_bfloat16 = {"torch": True, "openvino": multiplies_bfloat16(), "onnxruntime": False}[family]
     if workload.dtype == "bfloat16" and not has_bfloat16:
         raise InputError(f"--against {family}: it has no bfloat16 on this processor; leave out --dtype bfloat16")
@@ -69,8 +71,10 @@ def check_workload(family: str, workload: Workload) -> None:
 def peer_names(config: ViTConfig, families: tuple[str, ...], *, with_compiled: bool) -> list[str]:
     """Return the names of the families' programs that implement a model."""
     left_out = [] if with_compiled else [COMPILED]
-    if config.image_size[0] != config.image_size[1]:
-        left_out.append(HUGGING_FACE)  # it takes square images only
+    if config.rotary is not None:
+        left_out += [ORIGINAL, COMPILED]
+    elif config.image_size[0] != config.image_size[1]:
+        left_out.append(HUGGING_FACE)  # its ViT takes square images only, its DINOv3 any
     return [name for name, family in FAMILY_OF.items() if family in families and name not in left_out]
 
 

@@ -12,19 +12,55 @@ from experiments.common.flags import add_batch_size_flag
 from vit_jax import CONFIGS, InputError, VisionTransformer, ViTConfig
 from vit_jax.checkpoint import from_arrays, to_arrays
 from vit_jax.cli import image_size
+from vit_jax.position import Rotary
 from vit_jax.suggest import describe_unknown
 from vit_jax.train.recipe import Recipe
 
 
+def _dinov3(width: int, depth: int, num_heads: int, mlp_dim: int, activation: str = "gelu") -> ViTConfig:
+    """Return a DINOv3 at its first size, without a head (https://arxiv.org/abs/2508.10104, table 2)."""
+    return ViTConfig(
+        width=width,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_dim=mlp_dim,
+        activation=activation,
+        num_classes=0,
+        num_registers=4,
+        position_table=False,
+        rotary=Rotary(),
+        key_bias=False,
+        layer_scale=True,
+        norm_eps=1e-5,
+    )
+
+
+DINOV3: dict[str, ViTConfig] = {  # by their authors' names
+    "dinov3_vits16": _dinov3(384, 12, 6, 1536),
+    "dinov3_vits16plus": _dinov3(384, 12, 6, 1536, "swiglu"),
+    "dinov3_vitb16": _dinov3(768, 12, 12, 3072),
+    "dinov3_vitl16": _dinov3(1024, 24, 16, 4096),
+    "dinov3_vith16plus": _dinov3(1280, 32, 20, 5120, "swiglu"),
+}
+MODELS = CONFIGS | DINOV3
+
+
 @dataclass(frozen=True)
 class Workload:
-    """A model on one batch. train: a training step with AdamW, not the forward pass; scan: loop over the blocks."""
+    """A model on one batch. train: a training step with AdamW, not the forward pass; scan: loop over the blocks.
+
+    Raises InputError for a training step of a model without classes.
+    """
 
     config: ViTConfig
     batch_size: int
     train: bool
     scan: bool
     dtype: str
+
+    def __post_init__(self) -> None:
+        if self.train and not self.config.num_classes:
+            raise InputError("the model has no classes to train on; leave out --train")
 
     def images(self) -> np.ndarray:
         """Return the batch, float32 [B, h, w, c] in [-1, 1]."""
@@ -49,7 +85,7 @@ class Workload:
 
 def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose a workload."""
-    parser.add_argument("--model", default="B_16_imagenet1k", help="a named architecture")
+    parser.add_argument("--model", default="B_16_imagenet1k", help="a named architecture, or dinov3_vits16 and others")
     parser.add_argument("--image-size", type=image_size, metavar="N|HxW", help="default: the model's own")
     add_batch_size_flag(parser, 1)
     add_mode_flags(parser)
@@ -64,9 +100,9 @@ def add_mode_flags(parser: argparse.ArgumentParser) -> None:
 
 def find_config(model: str, size: tuple[int, int] | None) -> ViTConfig:
     """Return a named architecture at an image size, its own for None. Raises InputError for an unknown name."""
-    if model not in CONFIGS:
-        raise InputError(describe_unknown("model", model, CONFIGS))
-    config = CONFIGS[model]
+    if model not in MODELS:
+        raise InputError(describe_unknown("model", model, MODELS))
+    config = MODELS[model]
     return config.resized(size or config.image_size)
 
 

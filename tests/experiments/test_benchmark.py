@@ -20,7 +20,7 @@ from experiments.benchmark.programs import build_ours
 from experiments.benchmark.results import format_ratios
 from experiments.benchmark.timing import Timings, time_alternately
 from experiments.benchmark.worker import Worker
-from experiments.benchmark.workload import Workload, create_model
+from experiments.benchmark.workload import DINOV3, Workload, create_model
 from vit_jax import CONFIGS as VIT_CONFIGS
 from vit_jax import InputError
 
@@ -107,6 +107,27 @@ def test_the_timed_steps_train_alike():
     assert sums[-1] < sums[0]
 
 
+@pytest.mark.parametrize("activation", ["gelu", "swiglu"])
+def test_a_dinov3_is_compared_with_hugging_faces(activation):
+    """Of a DINOv3's shape, made small, on pictures that are not square."""
+    shape = DINOV3["dinov3_vits16"]
+    sizes = dict(image_size=(32, 48), width=48, depth=2, num_heads=3, mlp_dim=64, activation=activation)
+    workload = Workload(replace(shape, **sizes), 2, False, False, "float32")
+    [name] = peer_programs.peer_names(workload.config, ("torch",), with_compiled=True)
+    assert name == peer_programs.HUGGING_FACE
+    model = create_model(workload.config)
+    outputs = {"here": build_ours(workload, model)(), name: peer_programs.build_peer(workload, name, model)()}
+    assert outputs[name].shape == (2, 48)
+    benchmark_vit.check_outputs(workload, outputs)
+
+
+def test_a_model_without_classes_does_not_train(capsys):
+    assert benchmark.main(["vit", "--model", "dinov3_vits16", "--train"]) == 2
+    assert "has no classes to train on; leave out --train" in capsys.readouterr().err
+    assert benchmark.main(["vit", "--model", "dinov3_vits14"]) == 2
+    assert "did you mean dinov3_vits16" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "name", [peer_programs.OPENVINO, pytest.param(peer_programs.ONNX_RUNTIME, marks=pytest.mark.slow)]
 )
@@ -127,6 +148,7 @@ def test_engines_for_deployment_give_our_logits(name):
         (["--against", "openvino", "--train"], "openvino: it does not train"),
         (["--against", "onnxruntime", "--train"], "onnxruntime: it does not train"),
         (["--against", "onnxruntime", "--dtype", "bfloat16"], "it has no bfloat16 on this processor"),
+        (["--against", "onnxruntime", "--model", "dinov3_vits16"], "it runs pytorch_pretrained_vit's models"),
     ],
 )
 def test_what_peers_do_not_run_is_one_line(flags, message, capsys):

@@ -42,22 +42,23 @@ def build_original(config: ViTConfig, arrays: dict[str, np.ndarray], *, fused: b
 
 
 class HuggingFace(torch.nn.Module):
-    """transformers' ViTForImageClassification with torch's scaled_dot_product_attention; it returns the logits."""
+    """transformers' ViT or DINOv3 with torch's scaled_dot_product_attention; it returns logits or pooled features."""
 
-    def __init__(self, config: ViTConfig, arrays: dict[str, np.ndarray]):
+    def __init__(self, config: ViTConfig, arrays: dict[str, np.ndarray], layout: str):
         super().__init__()
-        _, settings = build_transformers_config(transformers, "hf_vit", config)
+        name, settings = build_transformers_config(transformers, layout, config)
         state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
         options: dict[str, Any] = dict(config=settings, state_dict=state, output_loading_info=True)
         transformers.utils.logging.set_verbosity_error()
-        kind: Any = transformers.ViTForImageClassification
+        kind: Any = getattr(transformers, name)
         self.model, report = kind.from_pretrained(None, dtype=torch.float32, attn_implementation="sdpa", **options)
-        assert not report["missing_keys"], report
+        assert not {key for key in report["missing_keys"] if "mask_token" not in key}, report
         assert not report["mismatched_keys"], report
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map images [B, 3, h, w] to logits [B, C]."""
-        return self.model(images).logits
+        """Map images [B, 3, h, w] to logits [B, C], or without classes to features [B, D]."""
+        output = self.model(images)
+        return output.logits if hasattr(output, "logits") else output.pooler_output
 
 
 def build_forward(model: torch.nn.Module, images: np.ndarray, dtype: str, compiled: bool) -> Callable[[], np.ndarray]:
@@ -114,7 +115,8 @@ def describe() -> str:
 def load_peer(name: str, model: VisionTransformer) -> torch.nn.Module:
     """Build a peer with the model's weights, on the GPU if jax has one."""
     if name == HUGGING_FACE:
-        peer: torch.nn.Module = HuggingFace(model.config, export(model, layout="hf_vit"))
+        layout = "hf_vit" if model.config.rotary is None else "hf_dinov3"
+        peer: torch.nn.Module = HuggingFace(model.config, export(model, layout=layout), layout)
     else:
         peer = build_original(model.config, export(model, layout="lukemelas"), fused=name == COMPILED)
     return peer.to("cuda") if jax.default_backend() == "gpu" else peer
