@@ -1,7 +1,10 @@
-"""Fixtures that make transformers compute in float64 what it always rounds to float32; the formulas stay its own."""
+"""Fixtures that make originals compute in float64 what they always round to float32; the formulas stay their own."""
+
+import inspect
 
 import pytest
 
+from tests import live_timm
 from tests.optional import torch
 
 
@@ -39,3 +42,20 @@ def exact_angles(monkeypatch):
         return model
 
     return use_exact_periods
+
+
+@pytest.fixture
+def exact_timm(monkeypatch):
+    """Return timm, with exact angles and resized positions."""
+    timm = live_timm.load()
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    module = timm.layers.pos_embed_sincos
+    monkeypatch.setattr(module, "torch", Double())
+    owners = [module, *(kind for _, kind in inspect.getmembers(module, inspect.isclass))]
+    for function in (function for owner in owners for _, function in inspect.getmembers(owner, inspect.isfunction)):
+        values = tuple(torch.float64 if value is torch.float32 else value for value in function.__defaults__ or ())
+        monkeypatch.setattr(function, "__defaults__", values or None)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # of its buffers of frequencies
+    yield timm
+    torch.set_default_dtype(default)

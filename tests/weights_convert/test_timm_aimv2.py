@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import tests.reference as reference
-from tests import live_timm
 from tests.create import create
 from tests.optional import torch
 from tests.weights_convert.originals import check_arrays, randomize
@@ -20,9 +19,8 @@ SMALL = dict(img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=3, dyna
 forward = jax.jit(forward_with_attention)
 
 
-def make(case):
+def make(timm, case):
     """Return a small random float64 model of timm, and the layout of its names."""
-    timm = live_timm.load()
     rms = partial(timm.layers.RmsNorm, eps=1e-5)
     aimv2 = dict(
         class_token=False, fc_norm=False, global_pool="avg", qkv_bias=False, proj_bias=False, mlp_ratio=2.75,
@@ -48,10 +46,8 @@ def run_original(original, x):
 @pytest.mark.parity
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
 @pytest.mark.parametrize("case", ["AIMv2", "TIPSv2"])
-def test_parity_with_timm_and_the_way_back(case, size, x64, monkeypatch):
-    """timm resizes positions in float32; here by the same formula in float64."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    original, layout = make(case)
+def test_parity_with_timm_and_the_way_back(case, size, x64, exact_timm):
+    original, layout = make(exact_timm, case)
     arrays = reference.state_arrays(original)
     model, plan = convert_with_plan(arrays, num_heads=3)
     assert plan.layout.name == layout

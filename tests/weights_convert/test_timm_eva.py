@@ -83,47 +83,56 @@ forward = jax.jit(forward_with_attention)
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-def make(case):
+def make(timm, case, **changes):
     """Return a small random float64 model of timm."""
-    timm = live_timm.load()
     kind, options, _ = CASES[case]
     options = dict(options)
     eps = options.pop("eps", 1e-6)
     model = {"Eva": timm.models.eva.Eva, "Beit": timm.models.beit.Beit}[kind](
-        **SMALL | options, norm_layer=lambda *sizes, **more: timm.layers.LayerNorm(*sizes, eps=eps, **more)
+        **SMALL | options | changes, norm_layer=lambda *sizes, **more: timm.layers.LayerNorm(*sizes, eps=eps, **more)
     )
     return randomize(model)
 
 
+def run_original(original, x):
+    """Return timm's output, features and attention weights, at any size."""
+    recorded = []
+    for block in original.blocks:
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_pre_hook(lambda _, inputs: recorded.append(inputs[0].numpy()))
+    pixels = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+    with torch.no_grad():
+        output, count = original(pixels).numpy(), len(recorded)
+        return output, original.forward_features(pixels).numpy(), recorded[:count]
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize("case", CASES)
-def test_parity_with_timm_and_the_way_back(case, x64):
-    """timm's angles are float32."""
-    original = make(case)
+def test_parity_with_timm_and_the_way_back(case, x64, exact_timm):
+    is_beit = CASES[case][0] == "Beit"
+    original = make(exact_timm, case, **({} if is_beit else dict(dynamic_img_size=True)))
     arrays = reference.state_arrays(original)
     model, plan = convert_with_plan(arrays, num_heads=3, image_size=(32, 32))
     assert plan.layout.name == CASES[case][2]
-    x = reference.images(3, 2, 32, 32)
-    pixels = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
-    with torch.no_grad():
-        expected = original(pixels).numpy(), original.forward_features(pixels).numpy()
-    output = forward(model, x)
-    bound = 1e-6 if model.config.rotary is not None else 1e-9
-    assert reference.relative_error(output.logits, expected[0]) < bound
-    assert reference.relative_error(output.features, expected[1]) < bound
+    for size in ((32, 32), (24, 40)):
+        if is_beit:
+            original.set_input_size(size)
+        x = reference.images(3, 2, *size)
+        logits, features, attention = run_original(original, x)
+        output = forward(model, x)
+        assert reference.relative_error(output.logits, logits) < 1e-9
+        assert reference.relative_error(output.features, features) < 1e-9
+        for actual, expected in zip(output.attention, attention, strict=True):
+            assert reference.relative_error(actual, expected) < 1e-9
     check_arrays(export(model, layout=plan.layout.name), arrays)
 
 
 @pytest.mark.parity
-def test_beit_at_another_size_is_timms(x64):
-    """timm resizes the tables in float32."""
-    original = make("BEiT")
+def test_timms_own_angles_differ_by_their_rounding_alone(x64):
+    original = make(live_timm.load(), "EVA-02 tiny")
     model, _ = convert_with_plan(reference.state_arrays(original), num_heads=3)
-    original.set_input_size((24, 40))
-    x = reference.images(3, 2, 24, 40)
-    with torch.no_grad():
-        expected = original(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
-    assert reference.relative_error(forward(model, x).logits, expected) < 1e-6
+    x = reference.images(3, 2, 32, 32)
+    assert reference.relative_error(forward(model, x).logits, run_original(original, x)[0]) < 1e-6
 
 
 TIMM = ViTConfig(
