@@ -110,6 +110,8 @@ def test_the_timed_steps_train_alike():
 @pytest.mark.parametrize("activation", ["gelu", "swiglu"])
 def test_a_dinov3_is_compared_with_hugging_faces(activation):
     """Of a DINOv3's shape, made small, on pictures that are not square."""
+    for package in ("torch", "transformers", "pytorch_pretrained_vit"):
+        pytest.importorskip(package)
     shape = DINOV3["dinov3_vits16"]
     sizes = dict(image_size=(32, 48), width=48, depth=2, num_heads=3, mlp_dim=64, activation=activation)
     workload = Workload(replace(shape, **sizes), 2, False, False, "float32")

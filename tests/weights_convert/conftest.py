@@ -18,6 +18,7 @@ class Double:
 @pytest.fixture
 def exact_steps(monkeypatch):
     """Of AIMv2's norms and attention, and of TIPSv2's resized positions."""
+    pytest.importorskip("torch")
     models = pytest.importorskip("transformers").models
     for module in (models.aimv2.modeling_aimv2, models.tipsv2.modeling_tipsv2):
         monkeypatch.setattr(module, "torch", Double())
@@ -26,6 +27,7 @@ def exact_steps(monkeypatch):
 @pytest.fixture
 def exact_angles(monkeypatch):
     """Of DINOv3's angles; the function returned does so for the periods of a model."""
+    pytest.importorskip("torch")
     module = pytest.importorskip("transformers").models.dinov3_vit.modeling_dinov3_vit
     coordinates = module.get_patches_center_coordinates
     monkeypatch.setattr(

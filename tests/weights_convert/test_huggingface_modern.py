@@ -167,6 +167,7 @@ def test_siglip_2_of_a_fixed_resolution(size, x64, tmp_path):
 
 
 def test_siglip_2_naflex_is_refused_by_name(tmp_path):
+    torch.manual_seed(0)
     sizes = {name: value for name, value in TINY.items() if name != "image_size"}
     original = transformers.Siglip2VisionModel(transformers.Siglip2VisionConfig(**sizes, num_patches=16))
     original.save_pretrained(tmp_path)
@@ -215,7 +216,7 @@ def test_the_projection_of_an_aimv2_with_a_text_tower_is_the_head(x64, exact_ste
 @pytest.mark.parametrize("case", ["TIPSv2", "TIPSv2 SwiGLU"])
 def test_tipsv2_under_its_authors_names(case, x64, exact_steps, tmp_path):
     """Those that save_pretrained writes, of a tower alone or next to a text tower; without a config.json too."""
-    model, config, options = CASES[case]
+    _, _, options = CASES[case]
     torch.manual_seed(0)
     config = transformers.Tipsv2Config(vision_config=TINY | options, text_config=TEXT)
     original = transformers.Tipsv2Model(config).double().eval()

@@ -77,6 +77,7 @@ def test_modern_families_against_transformers(case, with_config, tmp_path):
 @pytest.mark.parametrize("family", ["IJepa", "ViTMAE"])
 def test_models_that_pool_nothing_are_compared_by_their_tokens(family, with_config, tmp_path):
     """MAE hides a random share of the patches, in a random order; verify compares it with none hidden."""
+    torch.manual_seed(0)
     decoder = dict(decoder_hidden_size=16, decoder_intermediate_size=16, decoder_num_hidden_layers=1)
     config = getattr(transformers, f"{family}Config")(**TINY, **decoder, decoder_num_attention_heads=2)
     kind = "ForPreTraining" if family == "ViTMAE" else "Model"
