@@ -61,7 +61,7 @@ def check_workload(family: str, workload: Workload) -> None:
     """Raise InputError if a family does not run a workload."""
     if workload.train and family != "torch":
         raise InputError(f"--against {family}: it does not train; leave out --train")
-    if workload.config.rotary is not None and family == "onnxruntime":
+    if workload.config.rotary is not None and family != "torch":
         raise InputError(f"--against {family}: it runs pytorch_pretrained_vit's models, not a DINOv3; leave it out")
     has_bfloat16 = {"torch": True, "openvino": multiplies_bfloat16(), "onnxruntime": False}[family]
     if workload.dtype == "bfloat16" and not has_bfloat16:

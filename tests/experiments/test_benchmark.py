@@ -151,6 +151,7 @@ def test_engines_for_deployment_give_our_logits(name):
         (["--against", "onnxruntime", "--train"], "onnxruntime: it does not train"),
         (["--against", "onnxruntime", "--dtype", "bfloat16"], "it has no bfloat16 on this processor"),
         (["--against", "onnxruntime", "--model", "dinov3_vits16"], "it runs pytorch_pretrained_vit's models"),
+        (["--against", "openvino", "--model", "dinov3_vits16"], "it runs pytorch_pretrained_vit's models"),
     ],
 )
 def test_what_peers_do_not_run_is_one_line(flags, message, capsys):
