@@ -134,11 +134,8 @@ def test_a_model_without_classes_does_not_train(capsys):
     "name", [peer_programs.OPENVINO, pytest.param(peer_programs.ONNX_RUNTIME, marks=pytest.mark.slow)]
 )
 def test_engines_for_deployment_give_our_logits(name):
+    pytest.importorskip("torch")  # both read its ONNX file
     workload = make_workload(False)
-    if name == peer_programs.OPENVINO and jax.__version__ != "0.10.2":
-        with pytest.raises(InputError, match=r"OpenVINO .* can't read this program of jax 0\."):
-            peer_programs.build_peer(workload, name, create_model(workload.config))
-        return
     model = create_model(workload.config)
     ours, theirs = np.asarray(build_ours(workload, model)()), peer_programs.build_peer(workload, name, model)()
     assert np.abs(ours - theirs).max() < 1e-5 * np.abs(ours).max()  # sums in another order; measured 6.6e-7, OpenVINO
