@@ -31,19 +31,18 @@ from vit_jax.train.distributed import ProcessOptions
 from weights_convert.model_types import CAPTION_MODEL
 from weights_convert.resolve import find_source
 
+RESULTS = (Path(CAPTIONS), Path(TABLE), Path(SETTINGS))
+
 
 def _list_jobs(args: argparse.Namespace) -> list[CaptionJob]:
+    """Return the jobs of --out. Raises InputError if a result would replace an image."""
     suffix = read_flags(args, MapFigureOptions).suffix
     jobs = [
         CaptionJob(file, str(file), "" if args.no_figures else f"{result}{suffix}")
         for file, result, _ in list_images(args.images)
     ]
-    out = Path(args.out)
     figures = [Path(job.figure) for job in jobs if job.figure]
-    records = [Path(name) for name in (CAPTIONS, TABLE, SETTINGS)]
-    check_results(out, args.images, [job.file for job in jobs], [*figures, *records])
-    vocabulary = [args.vocabulary] if args.vocabulary else []
-    check_apart([out / result for result in records], [*model_files(args.weights), *vocabulary])
+    check_results(Path(args.out), args.images, [job.file for job in jobs], [*figures, *RESULTS])
     return jobs
 
 
@@ -59,9 +58,10 @@ def _select_unfinished(jobs: list[CaptionJob], records: Records, figures: MapFig
     return unfinished
 
 
-def _caption_to_folder(args: argparse.Namespace) -> None:
+def _caption_to_folder(args: argparse.Namespace, jobs: list[CaptionJob]) -> None:
     """Caption the pictures into a folder, which the first process locks against other calls."""
-    jobs, out = _list_jobs(args), Path(args.out)
+    out, vocabulary = Path(args.out), [args.vocabulary] if args.vocabulary else []
+    check_apart([out / result for result in RESULTS], [*model_files(args.weights), *vocabulary])
     with ExitStack() as stack:
 
         def prepare() -> None:
@@ -112,13 +112,14 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is None and args.html is None:
         raise InputError("no --out: give a folder to write to, or --html FILE")
     files = [image.file for image in list_images(args.images)]
+    jobs = [] if args.out is None else _list_jobs(args)  # before the weights are sought
     args.weights = find_source(args.weights, cache=args.cache, wanted=CAPTION_MODEL)
     if args.html is not None:
         check_page(args, files)
         if has_peers(read_flags(args, ProcessOptions)):
             raise InputError("--html is written by one process; leave out --coordinator, --processes and --process")
     if args.out is not None:
-        _caption_to_folder(args)
+        _caption_to_folder(args, jobs)
     if args.html is not None:
         write_caption_page(args, files)
     return 0
