@@ -65,7 +65,8 @@ def write_page(path: str | os.PathLike, captioner: Captioner, images: Images, *,
 def _describe_picture(captioner: Captioner, item: Any, index: int) -> dict[str, Any]:
     """Caption a picture and return what the page stores of it; vit_jax/viewer/static/types.js describes it."""
     is_file = isinstance(item, Path)
-    prepared = captioner.prepare(captioner.open(item) if is_file else as_rgb(item))
+    background = captioner.model.config.image_preprocess.background
+    prepared = captioner.prepare(captioner.open(item) if is_file else as_rgb(item, background=background))
     batch, generated = captioner.generate([prepared], 1)
     tokens, log_probs, lengths = (np.asarray(field)[0] for field in generated)
     words, weights = _attend(captioner, batch.images, batch.mask, tokens[0], int(lengths[0]))

@@ -118,7 +118,8 @@ def _attend_group(
     if mask is not None:
         mask = mask[:, 0] if mask.shape[0] == 1 else jnp.repeat(mask[:, 0], g, axis=0)
     if bias is not None:
-        bias = jnp.broadcast_to(bias, (b, *bias.shape[1:])).reshape(b * g, *bias.shape[2:])
+        shared = bias if g == 1 else jnp.broadcast_to(bias, (b, *bias.shape[1:]))  # one head at a time stores it once
+        bias = shared.reshape(-1, *bias.shape[2:])
     return _attend_one_head(*parts, mask, bias).reshape(b, g, n, k).swapaxes(1, 2)
 
 

@@ -1,4 +1,4 @@
-"""Parity check: compare a converted model with the PyTorch original, layer by layer. The only module that needs torch.
+"""Parity check: compare a converted model with the PyTorch original, layer by layer. It and originals.py need torch.
 
 Both models load the same file and run the same random image. Compared are the tokens after the embedding and after
 every block, and the output; or the tokens after the final norm, if the original pools nothing.

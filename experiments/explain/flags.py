@@ -33,7 +33,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--html-mb", type=positive_int, default=3, metavar="MB", help="its size for one image, at most (default: 3)"
     )
-    parser.add_argument("--html-full", action="store_true", help="all layers in it, exactly, whatever its size")
+    parser.add_argument(
+        "--html-full", action="store_true", help="all layers in it, as exactly as a small page, whatever its size"
+    )
     parser.add_argument(
         "--method",
         action="append",

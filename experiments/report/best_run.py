@@ -118,12 +118,18 @@ def _build_attention(predictions: ValidationPredictions, num_examples: int) -> l
     return blocks
 
 
-def _build_viewer(predictions: ValidationPredictions) -> Viewer:
-    """Build the attention viewer of the most confident correct prediction and, if there is one, wrong prediction."""
+def _build_viewer(predictions: ValidationPredictions) -> Block:
+    """Build the attention viewer of the most confident correct prediction and, if there is one, wrong prediction.
+
+    A sentence says so if the model is too large for it.
+    """
     model, images, logits, names = predictions
     examples = make_examples(model.config, logits, images.split.labels)
     indices = select_examples(examples, 1)
-    page = show(Pipeline(model, names), [images.open(index) for index in indices], max_bytes=VIEWER_BYTES)
+    try:
+        page = show(Pipeline(model, names), [images.open(index) for index in indices], max_bytes=VIEWER_BYTES)
+    except InputError as error:
+        return Text(f"No attention viewer: {error}.")
     shown = [
         f"image {place} is {images.split.names[index]}, {examples[index].describe(names)}"
         for place, index in enumerate(indices)

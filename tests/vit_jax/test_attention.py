@@ -80,6 +80,8 @@ def test_attention_per_head_keeps_no_scores_for_its_gradient():
     parts, mask = case(n, m)
     arguments = [*map(jnp.asarray, parts), jnp.asarray(mask)]
     assert max(list_residual_sizes(attention_per_head, *arguments)) < B * n * m
+    bias = jnp.zeros((1, H, n, m))  # of every image: not stored for each
+    assert max(list_residual_sizes(lambda *x: attention_per_head(*x, arguments[3], bias), *arguments[:3])) < B * n * m
     _, weights = attend(*arguments[:3], mask=arguments[3], return_weights=True)
     residuals = list_residual_sizes(lambda *x: attend(*x, mask=arguments[3], return_weights=True), *arguments[:3])
     assert weights.size in residuals

@@ -64,5 +64,6 @@ def scale_colours(values: np.ndarray, depth: Depth) -> Scaled:
     if values.shape[2] == 3:
         return scaled
     alpha = values[..., 3:]
-    limit = max(scaled.limit, 2 ** smallest_bits(int(alpha.max())) - 1)
+    largest = int(alpha.max())
+    limit = scaled.limit if largest <= scaled.limit else 2 ** smallest_bits(largest) - 1
     return scaled._replace(values=np.concatenate([scaled.values, scale_values(alpha, limit)], axis=-1))

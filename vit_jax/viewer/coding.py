@@ -1,6 +1,6 @@
 """Arrays as text for a page: their bytes one after another, compressed and in base64.
 
-The page reads them with the browser's own DecompressionStream; static/decode.js is the other side of this file.
+The page reads them with the browser's own DecompressionStream; static/codec.js is the other side of this file.
 """
 
 import base64

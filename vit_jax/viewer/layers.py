@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from vit_jax.block import Block
+from vit_jax.errors import InputError
 from vit_jax.model import VisionTransformer
 from vit_jax.prediction import probabilities
 from vit_jax.viewer.factors import Factors, QuantizedFactors, factor_scores, factor_similarities
@@ -35,8 +36,10 @@ class LayerFactors(NamedTuple):
 
 
 def run_picture(model: VisionTransformer, pixels: UInt8[np.ndarray, "h w c"]) -> PictureRun:
-    """Run a model on a picture of its size."""
+    """Run a model on a picture of its size. Raises InputError when its output is not finite."""
     tokens, values = _run(model, pixels[None])
+    if not np.isfinite(np.asarray(tokens[-1], np.float32)).all():
+        raise InputError("the model's output is not finite (NaN); are its weights damaged?")
     return PictureRun(tokens, np.asarray(values[0]) if model.config.num_classes else np.zeros(0, np.float32))
 
 

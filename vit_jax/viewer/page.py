@@ -95,7 +95,7 @@ def show(
     title:   of the page; by default what kind of model it is.
     max_bytes: of a page with one picture; each further one takes as much. Precision is reduced first, and then layers
              are left out (vit_jax.viewer.budget).
-    full:    store every layer as exactly as the format allows, whatever the size.
+    full:    store every layer with the least error that show() aims at, whatever the size.
 
     Raises InputError for an unknown method or class, a method that the model cannot run, an image that cannot be read,
     and for more pictures than one page can hold.
@@ -103,13 +103,15 @@ def show(
     pipeline = model if isinstance(model, Pipeline) else Pipeline(model)
     config, items = pipeline.model.config, list_images(images)
     maps = make_maps(pipeline.model, pipeline.class_names, methods, options)
-    request = _Request(pipeline, maps, _find_targets(pipeline, targets), None if full else max_bytes - COMMON_BYTES)
+    described = _describe_model(pipeline.model)
+    left = None if full else max_bytes - COMMON_BYTES - _count_bytes(described)
+    request = _Request(pipeline, maps, _find_targets(pipeline, targets), left)
     pictures: list[dict[str, Any]] = []
     for name, picture in open_pictures(items, config):
         pictures.append(_describe_picture(request, name, picture))
         _check_size(pictures, len(items))
     heading = title or f"Vision transformer, {config.depth} layers of {config.num_heads} heads"
-    data = _describe_model(pipeline.model) | {"title": heading, "pictures": pictures}
+    data = described | {"title": heading, "pictures": pictures}
     return Page(assemble(heading, data), max(each["error"] for each in pictures))
 
 

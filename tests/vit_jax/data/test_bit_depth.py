@@ -196,6 +196,12 @@ def test_opaque_alpha_of_16_bits_beside_colours_of_12():
     assert (pixels(png16(values)) == 255).all()
 
 
+def test_alpha_has_the_stated_range_of_the_colours():
+    """4000 is opaque, on a background that would show else."""
+    file = png16(np.full((2, 2, 4), 4000, np.uint16))
+    assert (np.asarray(open_rgb(file, background="#000000", max_value=4000.0)) == 255).all()
+
+
 def test_a_line_names_the_first_guess_and_the_last_line_counts_every_image_once(tmp_path, capsys, guesses):
     for name, largest in (("a", 4000), ("b", 200), ("c", 3000), ("d", 60000)):
         (tmp_path / f"{name}.png").write_bytes(encode(ramp(largest), "PNG"))

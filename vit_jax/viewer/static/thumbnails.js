@@ -1,6 +1,6 @@
 // Small maps to choose from: heads, layers, or explanations.
 
-import { ROBUST_SHARE, computeHeat, fitScale } from "./heat.js";
+import { computeHeat, findScale } from "./heat.js";
 import { byId, createElement, setText } from "./elements.js";
 import { SMALL_SIDE, contextOf, paintHeat } from "./paint.js";
 
@@ -55,13 +55,11 @@ export function drawThumbnails(picture, state, choose, tables) {
     thumbs.dataset.key = key;
     thumbs.replaceChildren(...items.map(createThumbnail));
   }
-  const heats = items.map((item) => computeHeat(picture, item.side, state.token));
-  const shared = state.scale === "shared" ? fitScale(heats.filter((heat) => !heat.colours), 1) : null;
   items.forEach((item, index) => {
-    const button = /** @type {HTMLButtonElement} */ (thumbs.children[index]), heat = heats[index];
+    const button = /** @type {HTMLButtonElement} */ (thumbs.children[index]);
     button.setAttribute("aria-pressed", String(item.selected));
     button.onclick = () => choose(item.side);
-    const scale = shared ?? fitScale([heat], state.scale === "robust" ? ROBUST_SHARE : 1);
+    const heat = computeHeat(picture, item.side, state.token), scale = findScale(picture, item.side, state.token, state.scale);
     paintThumbnail(/** @type {HTMLCanvasElement} */ (button.firstChild), picture, heat, scale, state, tables);
   });
 }
