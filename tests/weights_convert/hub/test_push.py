@@ -1,4 +1,4 @@
-"""Uploads to a server on loopback that answers as the hub does."""
+"""Uploads to a server on loopback that responds as the hub does."""
 
 import base64
 import http.server
